@@ -1,0 +1,229 @@
+"""The learner: many updates in one compiled call, data on the device.
+
+A run is a pure function of its state: (state, data) -> (state, losses). It loops over
+seeds with one compilation, or takes them all at once through `jax.vmap`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from unplugged import improvement, losses
+from unplugged.methods import Method
+from unplugged.networks import Model, Params
+from unplugged.settings import Settings
+from unplugged.windows import Store, Windows, sample
+
+
+class NonFiniteLossError(FloatingPointError):
+    """A loss became NaN or infinite; `update` is the update that it belongs to."""
+
+    def __init__(self, update: int, detail: str):
+        super().__init__(f"update {update}: the loss is not finite ({detail}); the run stops here")
+        self.update = update
+
+
+class LearnerState(NamedTuple):
+    """All that a run needs to go on to the very same bits.
+
+    Attributes:
+      params: parameters being learned.
+      target_params: parameters that targets are made with.
+      opt_state: the optimiser's.
+      key: the seed's random key; each update uses its own, folded from it.
+      updates: how many updates were done. Shape [].
+    """
+
+    params: Params
+    target_params: Params
+    opt_state: optax.OptState
+    key: jax.Array
+    updates: jax.Array
+
+
+def optimizer(settings: Settings) -> optax.GradientTransformation:
+    """AdamW with clipping, warm-up and decay (ROSMO, Tables 3 and 4)."""
+    schedule = optax.warmup_exponential_decay_schedule(
+        init_value=0.0,
+        peak_value=settings.learning_rate,
+        warmup_steps=settings.warmup_updates,
+        transition_steps=settings.decay_updates,
+        decay_rate=settings.decay_rate,
+    )
+
+    def weights(params: Params) -> Any:
+        return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "w", params)
+
+    return optax.chain(
+        optax.clip_by_global_norm(settings.max_grad_norm),
+        optax.adamw(schedule, weight_decay=settings.weight_decay, mask=weights),
+    )
+
+
+def loss_fn(
+    params: Params,
+    target_params: Params,
+    windows: Windows,
+    key: jax.Array,
+    *,
+    model: Model,
+    method: Method,
+    settings: Settings,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """The loss of a batch of windows (ROSMO, eq. 1 and Algorithm 2).
+
+    Each part is averaged over windows and steps: K + 1 steps for policy, value and
+    regulariser, K for the reward. Steps of which nothing is known count as 0.
+
+    Returns:
+      The weighted sum, and its parts before weighting: scalars by name.
+    """
+    unroll_steps, td_steps = method.window(settings)
+    now = jax.tree.map(lambda x: x[: unroll_steps + 1], windows)
+    state = model.represent(params, windows.observation[0])
+
+    if not method.model:
+        policy_logits, _ = model.predict(params, state[None])
+        imitation = losses.negative_log_probability(policy_logits, now.action)
+        policy_loss = jnp.mean(now.real * imitation)
+        return settings.policy_weight * policy_loss, {"policy": policy_loss}
+
+    # Predictions along the imagined steps.
+    action_key, improve_key = jax.random.split(key)
+    at_random = jax.random.randint(action_key, now.action.shape, 0, model.num_actions)
+    actions = jnp.where(now.real, now.action, at_random)[:unroll_steps]
+    states, reward_logits = losses.unroll(model, params, state, actions, settings.gradient_scale)
+    policy_logits, value_logits = model.predict(params, states)
+
+    # Targets, from the observed states and the target network.
+    roots = improvement.root_of(
+        model, target_params, model.represent(target_params, windows.observation)
+    )
+    improve_all = method.bootstrap == "operator"
+    used = roots if improve_all else jax.tree.map(lambda x: x[: unroll_steps + 1], roots)
+    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), used)
+    flat_improved = method.operator(model, target_params, flat, improve_key, settings)
+    improved = jax.tree.map(
+        lambda x: x.reshape(*used.value.shape, *x.shape[1:]), flat_improved
+    )
+    returns = losses.n_step_returns(
+        windows.reward,
+        losses.step_discounts(windows, settings.discount),
+        improved.value if improve_all else roots.value,
+        td_steps,
+    )
+    roots, improved = jax.tree.map(lambda x: x[: unroll_steps + 1], (roots, improved))
+    uniform = jnp.full_like(improved.policy, 1.0 / model.num_actions)
+    policy_target = jnp.where(now.absorbing[..., None], uniform, improved.policy)
+    value_target = jnp.where(now.absorbing, 0.0, returns)
+    reward_target = windows.reward[:unroll_steps]
+    reward_known = (now.real | now.absorbing)[:unroll_steps]
+    targets = jax.lax.stop_gradient(
+        (policy_target, model.support.two_hot(value_target), model.support.two_hot(reward_target))
+    )
+
+    parts = {
+        "policy": jnp.mean(now.known * losses.cross_entropy(targets[0], policy_logits)),
+        "value": jnp.mean(now.known * losses.cross_entropy(targets[1], value_logits)),
+        "reward": jnp.mean(reward_known * losses.cross_entropy(targets[2], reward_logits)),
+    }
+    total = (
+        settings.policy_weight * parts["policy"]
+        + settings.value_weight * parts["value"]
+        + settings.reward_weight * parts["reward"]
+    )
+    if method.regularizer is not None:
+        advantage = method.regularizer(
+            model, target_params, roots, improved, now.action, settings
+        )
+        keep = jax.lax.stop_gradient(now.real & (advantage > 0.0))
+        imitation = losses.negative_log_probability(policy_logits, now.action)
+        parts["behavior"] = jnp.mean(keep * imitation)
+        total += settings.behavior_weight * parts["behavior"]
+    return total, parts
+
+
+@dataclasses.dataclass(frozen=True)
+class Learner:
+    """A method's learner for one model and one set of hyperparameters.
+
+    `init(seed)` gives a state; `run(state, data, num_updates)` does that many updates in one
+    compiled call and returns the new state and the losses of each update, arrays
+    [num_updates] by name; `run_seeds` does the same for states stacked along a first axis.
+    The state passed in is used up (its buffers are donated).
+    """
+
+    model: Model
+    method: Method
+    settings: Settings
+
+    def init(self, seed: int) -> LearnerState:
+        """The state before the first update."""
+        init_key, key = jax.random.split(jax.random.key(seed))
+        params = self.model.init(init_key)
+        return LearnerState(
+            params=params,
+            target_params=jax.tree.map(jnp.copy, params),
+            opt_state=optimizer(self.settings).init(params),
+            key=key,
+            updates=jnp.zeros([], jnp.int32),
+        )
+
+    def update(
+        self, state: LearnerState, windows: Windows, key: jax.Array
+    ) -> tuple[LearnerState, dict[str, jax.Array]]:
+        """One gradient step on given windows, and the losses before it."""
+        (total, parts), gradients = jax.value_and_grad(loss_fn, has_aux=True)(
+            state.params,
+            state.target_params,
+            windows,
+            key,
+            model=self.model,
+            method=self.method,
+            settings=self.settings,
+        )
+        changes, opt_state = optimizer(self.settings).update(
+            gradients, state.opt_state, state.params
+        )
+        params = optax.apply_updates(state.params, changes)
+        updates = state.updates + 1
+        target_params = optax.periodic_update(
+            params, state.target_params, updates, self.settings.target_interval
+        )
+        new = LearnerState(params, target_params, opt_state, state.key, updates)
+        return new, {"loss": total, **parts}
+
+    def _sample_and_update(
+        self, data: Store, state: LearnerState
+    ) -> tuple[LearnerState, dict[str, jax.Array]]:
+        sample_key, key = jax.random.split(jax.random.fold_in(state.key, state.updates))
+        unroll_steps, td_steps = self.method.window(self.settings)
+        windows = sample(data, sample_key, self.settings.batch_size, unroll_steps + td_steps + 1)
+        return self.update(state, windows, key)
+
+    def _scan(
+        self, state: LearnerState, data: Store, num_updates: int
+    ) -> tuple[LearnerState, dict[str, jax.Array]]:
+        return jax.lax.scan(
+            lambda state, _: self._sample_and_update(data, state), state, None, length=num_updates
+        )
+
+    @functools.cached_property
+    def run(self) -> Any:
+        """(state, data, num_updates) -> (state, losses), compiled."""
+        return jax.jit(self._scan, static_argnums=2, donate_argnums=0)
+
+    @functools.cached_property
+    def run_seeds(self) -> Any:
+        """`run` for states stacked along a first axis, all seeds in one program."""
+
+        def scan_seeds(states: LearnerState, data: Store, num_updates: int) -> Any:
+            return jax.vmap(lambda state: self._scan(state, data, num_updates))(states)
+
+        return jax.jit(scan_seeds, static_argnums=2, donate_argnums=0)

@@ -1,0 +1,99 @@
+"""Windows drawn from a dataset on the device.
+
+A window starts at any recorded transition and may run over its episode's end. Then it
+repeats the last step, marked as not real; the absorbing-state rules of the losses follow
+from the marks (DESIGN: value and reward 0 and a uniform policy past a true end; past a
+truncation nothing is known).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from unplugged.datasets import Dataset
+
+
+class Store(NamedTuple):
+    """A dataset's N steps on the device.
+
+    Attributes:
+      observation: [N, ...] float32.
+      action: [N] int32.
+      reward: [N] float32.
+      discount: [N] float32, 0 where the episode truly ends.
+      end: [N] int32, index of the last step of each step's episode.
+      start: [M] int32, indices of the M recorded transitions.
+    """
+
+    observation: jax.Array
+    action: jax.Array
+    reward: jax.Array
+    discount: jax.Array
+    end: jax.Array
+    start: jax.Array
+
+
+class Windows(NamedTuple):
+    """B windows of T steps, time first.
+
+    Attributes:
+      observation: [T, B, ...] float32.
+      action: [T, B] int32; meaningless where not real.
+      reward: [T, B] float32, what followed the action; 0 where not real.
+      discount: [T, B] float32, 0 at and after a true end, else 1.
+      real: [T, B] bool, whether an action was recorded at this step.
+      known: [T, B] bool, whether the state is known: within the episode, its last
+        observation included, or absorbed after a true end.
+    """
+
+    observation: jax.Array
+    action: jax.Array
+    reward: jax.Array
+    discount: jax.Array
+    real: jax.Array
+    known: jax.Array
+
+    @property
+    def absorbing(self) -> jax.Array:
+        """[T, B] bool: the episode has truly ended at or before this state."""
+        return ~self.real & (self.discount == 0.0)
+
+
+def store(dataset: Dataset) -> Store:
+    """Puts a dataset on the device."""
+    last = np.flatnonzero(dataset.is_last)
+    lengths = np.diff(last, prepend=-1)
+    return Store(
+        observation=jnp.asarray(dataset.observation, jnp.float32),
+        action=jnp.asarray(dataset.action, jnp.int32),
+        reward=jnp.asarray(dataset.reward, jnp.float32),
+        discount=jnp.asarray(dataset.discount, jnp.float32),
+        end=jnp.asarray(np.repeat(last, lengths), jnp.int32),
+        start=jnp.asarray(np.flatnonzero(~dataset.is_last), jnp.int32),
+    )
+
+
+def at(data: Store, start: jax.Array, length: int) -> Windows:
+    """The windows of `length` steps that begin at the steps `start` [B]."""
+    end = data.end[start]
+    wanted = start + jnp.arange(length)[:, None]
+    index = jnp.minimum(wanted, end)
+    discount = data.discount[index]
+    return Windows(
+        observation=data.observation[index],
+        action=data.action[index],
+        reward=data.reward[index],
+        discount=discount,
+        real=wanted < end,
+        known=(wanted <= end) | (discount == 0.0),
+    )
+
+
+def sample(data: Store, key: jax.Array, batch_size: int, length: int) -> Windows:
+    """Draws windows uniformly over transitions, with replacement."""
+    which = jax.random.randint(key, [batch_size], 0, data.start.shape[0])
+    return at(data, data.start[which], length)
