@@ -22,11 +22,17 @@ from unplugged.windows import Store, Windows, sample
 
 
 class NonFiniteLossError(FloatingPointError):
-    """A loss became NaN or infinite; `update` is the update that it belongs to."""
+    """A loss became NaN or infinite.
+
+    Attributes:
+      update: the update that it belongs to.
+      rows: result rows until then.
+    """
 
     def __init__(self, update: int, detail: str):
         super().__init__(f"update {update}: the loss is not finite ({detail}); the run stops here")
         self.update = update
+        self.rows: list[dict[str, Any]] = []
 
 
 class LearnerState(NamedTuple):

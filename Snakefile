@@ -1,0 +1,217 @@
+# datasets -> runs -> results -> figures -> gallery, for one profile (see profiles/).
+# Start it with `make reproduce`, which holds the clone's lock and names the profile.
+import csv
+import itertools
+import json
+import os
+import tempfile
+
+from unplugged import fingerprint, runs
+
+PROFILE = config["profile"]
+DRAW_ONLY = bool(config.get("draw_only", False))  # figures from committed results, no training
+RUNS = f"runs/{PROFILE}"
+RESULTS = f"results/{PROFILE}"
+FIGURES = f"figures/{PROFILE}"
+
+# One single-threaded process a core is the fastest use of a CPU.
+os.environ.setdefault("NPROC", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
+
+
+def papermill(notebook):
+    """The command that runs a notebook headless; its executed copy is the rule's log."""
+    return (
+        'IPYTHONDIR="$(mktemp -d)" papermill notebooks/' + notebook + ".ipynb {log.notebook} "
+        "-k python3 -l python --no-progress-bar -y {params.yaml:q} >{log.text} 2>&1"
+    )
+
+
+def logs(name):
+    return {"notebook": f"{RUNS}/{name}.ipynb", "text": f"{RUNS}/{name}.log"}
+
+
+# --- What there is to do -----------------------------------------------------------------
+
+COLLECTIONS = {
+    f"bsuite_{row['environment']}_noise{noise:g}": dict(
+        environment=row["environment"], noise=noise, episodes=row["episodes"]
+    )
+    for row in config["datasets"]
+    for noise in row["noise"]
+}
+
+
+def expand_grid(experiment):
+    """Runs of one experiment by name: parameters of the training notebook."""
+    grid, common = experiment["grid"], experiment["common"]
+    found = {}
+    for values in itertools.product(*grid.values()):
+        one = {**common, **dict(zip(grid, values))}
+        noise = one.pop("noise")
+        name = "_".join(
+            str(value) if key in ("environment", "method") else f"{key}{value}"
+            for key, value in zip(grid, values)
+        )
+        dataset = f"bsuite_{one['environment']}_noise{noise:g}"
+        if dataset not in COLLECTIONS:
+            raise ValueError(f"profile {PROFILE}: run {name} needs {dataset}, not collected")
+        one["dataset"] = f"{RUNS}/datasets/{dataset}.npz"
+        found[name] = one
+    return found
+
+
+EXPERIMENTS = {name: expand_grid(e) for name, e in config["experiments"].items()}
+# Making a Spec checks every parameter of every run before any work begins.
+SPECS = {(e, r): runs.Spec(**p) for e, rs in EXPERIMENTS.items() for r, p in rs.items()}
+
+# Figure notebooks: what each reads from results/ and draws into figures/.
+DRAWN = {
+    "30_bsuite_curves": {
+        "reads": ["bsuite_curves.csv", "bsuite_curves.provenance.json", "dataset_statistics.csv"],
+        "draws": ["bsuite_curves", "bsuite_returns", "bsuite_iqm"],
+        "tables": ["bsuite_returns"],
+    },
+    "31_bsuite_datasets": {
+        "reads": ["dataset_statistics.csv", "dataset_returns.csv"],
+        "draws": ["bsuite_datasets"],
+        "tables": ["rosmo_table5", "rosmo_table6"],
+    },
+}
+SUFFIXES = ["png", "pdf", "json"]
+
+
+rule all:
+    input:
+        "figures/README.md",
+
+
+# --- Results -----------------------------------------------------------------------------
+
+if not DRAW_ONLY:
+
+    rule collect:
+        input:
+            ancient("notebooks/10_collect_bsuite.ipynb"),
+        output:
+            data=f"{RUNS}/datasets/{{dataset}}.npz",
+            statistics=f"{RUNS}/datasets/{{dataset}}.statistics.csv",
+            returns=f"{RUNS}/datasets/{{dataset}}.returns.csv",
+        wildcard_constraints:
+            dataset="bsuite_[^./]+_noise[0-9.]+",
+        params:
+            yaml=lambda w: json.dumps(
+                {**COLLECTIONS[w.dataset], **config["collection"], "folder": f"{RUNS}/datasets"}
+            ),
+            code=lambda w: [
+                fingerprint.of_notebook("notebooks/10_collect_bsuite.ipynb"),
+                fingerprint.of_library(["train_dqn", "random_returns", "save",
+                                        COLLECTIONS[w.dataset]["environment"]]),
+            ],
+        log:
+            **logs("datasets/{dataset}"),
+        shell:
+            papermill("10_collect_bsuite")
+
+    rule train:
+        input:
+            notebook=ancient("notebooks/20_train.ipynb"),
+            data=lambda w: EXPERIMENTS[w.experiment][w.run]["dataset"],
+        output:
+            rows=f"{RUNS}/{{experiment}}/{{run}}/results.csv",
+            provenance=f"{RUNS}/{{experiment}}/{{run}}/provenance.json",
+        params:
+            yaml=lambda w: json.dumps(
+                {
+                    **EXPERIMENTS[w.experiment][w.run],
+                    "folder": f"{RUNS}/{w.experiment}/{w.run}",
+                }
+            ),
+            code=lambda w: [
+                fingerprint.of_notebook("notebooks/20_train.ipynb"),
+                SPECS[w.experiment, w.run].code(),
+            ],
+        log:
+            **logs("{experiment}/{run}/executed"),
+        shell:
+            papermill("20_train")
+
+    rule results:
+        input:
+            rows=lambda w: [
+                f"{RUNS}/{w.experiment}/{run}/results.csv" for run in EXPERIMENTS[w.experiment]
+            ],
+            provenance=lambda w: [
+                f"{RUNS}/{w.experiment}/{run}/provenance.json"
+                for run in EXPERIMENTS[w.experiment]
+            ],
+        output:
+            rows=f"{RESULTS}/{{experiment}}.csv",
+            provenance=f"{RESULTS}/{{experiment}}.provenance.json",
+        wildcard_constraints:
+            experiment="|".join(EXPERIMENTS),
+        run:
+            concatenate(input.rows, output.rows)
+            records = {
+                run: json.loads(open(path).read())
+                for run, path in zip(EXPERIMENTS[wildcards.experiment], input.provenance)
+            }
+            with open(output.provenance, "w") as file:
+                json.dump(records, file, indent=1, sort_keys=True)
+
+    rule dataset_results:
+        input:
+            expand(f"{RUNS}/datasets/{{dataset}}.{{{{kind}}}}.csv", dataset=COLLECTIONS),
+        output:
+            f"{RESULTS}/dataset_{{kind}}.csv",
+        wildcard_constraints:
+            kind="returns|statistics",
+        run:
+            concatenate(input, output[0])
+
+
+def concatenate(paths, target):
+    """Tidy CSVs with the same columns, one after the other."""
+    with open(target, "w", newline="") as out:
+        for i, path in enumerate(paths):
+            lines = open(path).read().splitlines(keepends=True)
+            out.writelines(lines if i == 0 else lines[1:])
+
+
+# --- Figures -----------------------------------------------------------------------------
+
+for notebook, parts in DRAWN.items():
+
+    rule:
+        name:
+            f"draw_{notebook}"
+        input:
+            ancient(f"notebooks/{notebook}.ipynb"),
+            [f"{RESULTS}/{name}" for name in parts["reads"]],
+        output:
+            [f"{FIGURES}/{name}.{suffix}" for name in parts["draws"] for suffix in SUFFIXES],
+            [f"{FIGURES}/{name}.table.{suffix}" for name in parts["tables"]
+             for suffix in ("csv", "md", "json")],
+        params:
+            yaml=json.dumps({"results": RESULTS, "figures": FIGURES}),
+            code=lambda w, notebook=notebook: fingerprint.of_notebook(
+                f"notebooks/{notebook}.ipynb"
+            ),
+        log:
+            **logs(f"figures/{notebook}"),
+        shell:
+            papermill(notebook)
+
+
+rule gallery:
+    input:
+        [
+            f"{FIGURES}/{name}.json"
+            for parts in DRAWN.values()
+            for name in parts["draws"] + [f"{table}.table" for table in parts["tables"]]
+        ],
+    output:
+        "figures/README.md",
+    shell:
+        "python -m unplugged.gallery figures"

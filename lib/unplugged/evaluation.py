@@ -1,0 +1,56 @@
+"""Returns of a policy on the real environments, episodes in lock-step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import dm_env
+import jax
+import numpy as np
+
+from unplugged import acting, checks
+from unplugged.networks import Model, Params
+from unplugged.settings import Settings
+
+Policy = Callable[[Params, np.ndarray, jax.Array], jax.Array]
+
+
+def make_policy(model: Model, selector: str, settings: Settings) -> Policy:
+    """Compiles (params, observation [B, ...], key) -> action [B]."""
+    select = acting.SELECTORS[checks.one_of("selector", selector, acting.SELECTORS)]
+    return jax.jit(
+        lambda params, observation, key: select(model, params, observation, key, settings)
+    )
+
+
+def evaluate(
+    policy: Policy, params: Params, environments: Sequence[dm_env.Environment], key: jax.Array
+) -> np.ndarray:
+    """Plays one episode in each environment, with one batched policy call a step.
+
+    Args:
+      policy: see `make_policy`.
+      params: the policy's parameters.
+      environments: B environments, each with a seed of its own.
+      key: the policy's randomness.
+
+    Returns:
+      Undiscounted returns. Shape [B].
+    """
+    steps = [environment.reset() for environment in environments]
+    observation = np.stack([step.observation for step in steps]).astype(np.float32)
+    returns = np.zeros(len(environments))
+    running = list(range(len(environments)))
+    time = 0
+    while running:
+        actions = np.asarray(policy(params, observation, jax.random.fold_in(key, time)))
+        still_running = []
+        for i in running:
+            step = environments[i].step(int(actions[i]))
+            returns[i] += step.reward
+            observation[i] = step.observation
+            if not step.last():
+                still_running.append(i)
+        running = still_running
+        time += 1
+    return returns

@@ -1,0 +1,386 @@
+"""A run: one dataset, one method, one setting, some seeds; from parameters to result rows."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+import pandas as pd
+from tqdm import tqdm
+
+from unplugged import (
+    acting,
+    checks,
+    datasets,
+    environments,
+    evaluation,
+    files,
+    fingerprint,
+    methods,
+    networks,
+    provenance,
+    windows,
+)
+from unplugged.learner import Learner, LearnerState, NonFiniteLossError
+from unplugged.settings import PRESETS, Settings
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """What a run is. Its fields are the parameters of the training notebook.
+
+    Attributes:
+      benchmark: "bsuite" or "gymnasium".
+      environment: name within the benchmark.
+      dataset: path of the dataset file.
+      fraction: share of the dataset's episodes to train on. In (0, 1].
+      data_seed: seed of the subsampling.
+      method: name in `methods.METHODS`.
+      overrides: what differs from the benchmark's preset, see `settings.Settings`.
+      seeds: training seeds.
+      updates: updates a seed; asking for more later continues a finished run.
+      eval_every: updates between evaluations, checkpoints among them. Divides `updates`.
+      eval_episodes: episodes an evaluation.
+      selector: action selector of the evaluation; None: the method's own.
+      vmap_seeds: all seeds in one program (True), one after the other (False), or as the
+        device likes it (None: True on accelerators).
+    """
+
+    dataset: str
+    benchmark: str = "bsuite"
+    environment: str = "catch"
+    fraction: float = 1.0
+    data_seed: int = 0
+    method: str = "rosmo"
+    overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    seeds: Sequence[int] = (0,)
+    updates: int = 8_000
+    eval_every: int = 1_000
+    eval_episodes: int = 20
+    selector: str | None = None
+    vmap_seeds: bool | None = None
+
+    def __post_init__(self) -> None:
+        checks.one_of("benchmark", self.benchmark, environments.BENCHMARKS)
+        if self.benchmark == "bsuite":
+            checks.one_of("bsuite environment", self.environment, environments.BSUITE)
+        checks.within("fraction", self.fraction, 0.0, 1.0, open_low=True)
+        checks.within("data_seed", self.data_seed, 0, integer=True)
+        checks.one_of("method", self.method, methods.METHODS)
+        if self.selector is not None:
+            checks.one_of("selector", self.selector, acting.SELECTORS)
+        seeds = tuple(self.seeds)
+        if not seeds or len(set(seeds)) != len(seeds):
+            raise ValueError(f"seeds must be distinct and at least one, got {list(seeds)}")
+        for seed in seeds:
+            checks.within("seed", seed, 0, 2**32 - 1, integer=True)
+        object.__setattr__(self, "seeds", seeds)
+        object.__setattr__(self, "overrides", dict(self.overrides))
+        checks.within("updates", self.updates, 1, integer=True)
+        checks.within("eval_every", self.eval_every, 1, integer=True)
+        checks.within("eval_episodes", self.eval_episodes, 1, integer=True)
+        if self.updates % self.eval_every:
+            raise ValueError(
+                f"updates ({self.updates}) must be a multiple of eval_every ({self.eval_every})"
+            )
+        self.settings  # noqa: B018  # Raises if an override is wrong.
+
+    @property
+    def settings(self) -> Settings:
+        """The benchmark's preset with the overrides."""
+        return PRESETS[self.benchmark].override(self.overrides)
+
+    @property
+    def acts_by(self) -> str:
+        """The selector of the evaluation."""
+        return self.selector or methods.METHODS[self.method].selector
+
+    def code(self) -> str:
+        """Fingerprint of the library code that this run's numbers depend on."""
+        roots = ["train", "load", "mlp", self.method, self.acts_by]
+        if self.benchmark == "bsuite":
+            roots.append(self.environment)
+        return fingerprint.of_library(roots)
+
+
+def build(spec: Spec) -> tuple[Learner, windows.Store, datasets.Dataset]:
+    """Loads and checks the dataset, and makes the learner for it.
+
+    Raises:
+      DatasetError: if the dataset is damaged or does not fit the environment.
+      ValueError: if a batch is larger than the windows there are.
+    """
+    environment = environments.make(spec.benchmark, spec.environment, seed=0)
+    observation_shape, num_actions = environments.form(environment)
+    dataset = datasets.load(spec.dataset)
+    recorded_in = dataset.metadata.get("environment")
+    if recorded_in != spec.environment:
+        raise datasets.DatasetError(
+            f"{spec.dataset} was recorded in {recorded_in!r}, not in {spec.environment!r}"
+        )
+    datasets.check_fits(dataset, observation_shape, num_actions)
+    dataset = datasets.subsample(dataset, spec.fraction, spec.data_seed)
+    settings = spec.settings
+    if settings.batch_size > dataset.num_transitions:
+        raise ValueError(
+            f"batch_size {settings.batch_size} is larger than the {dataset.num_transitions} "
+            f"windows of the dataset (fraction {spec.fraction}); lower it to at most that"
+        )
+    model = networks.mlp(
+        observation_shape=observation_shape,
+        num_actions=num_actions,
+        num_bins=settings.num_bins,
+        representation=settings.representation,
+        dynamics=settings.dynamics,
+        prediction=settings.prediction,
+    )
+    learner = Learner(model, methods.get(spec.method), settings)
+    return learner, windows.store(dataset), dataset
+
+
+def check_losses(losses: Mapping[str, jax.Array], first_update: int) -> None:
+    """Raises NonFiniteLossError naming the first update whose loss is NaN or infinite.
+
+    Losses have shape [updates] or [seeds, updates].
+    """
+    total = np.atleast_2d(np.asarray(losses["loss"]))
+    bad = np.flatnonzero(~np.isfinite(total).all(axis=0))
+    if bad.size:
+        parts = {
+            name: np.atleast_2d(np.asarray(x))[:, bad[0]].tolist() for name, x in losses.items()
+        }
+        raise NonFiniteLossError(first_update + int(bad[0]) + 1, str(parts))
+
+
+class _Checkpoints:
+    """The last checkpoint of a group of seeds: the learner's state and the rows so far."""
+
+    def __init__(self, folder: Path):
+        options = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False)
+        self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
+
+    def restore(self, like: LearnerState) -> tuple[LearnerState, list[dict[str, Any]]] | None:
+        step = self._manager.latest_step()
+        if step is None:
+            return None
+        saved = self._manager.restore(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardRestore(_raw_key(like)), rows=ocp.args.JsonRestore()
+            ),
+        )
+        state = LearnerState(*saved["state"])
+        return state._replace(key=jax.random.wrap_key_data(state.key)), saved["rows"]
+
+    def save(self, update: int, state: LearnerState, rows: list[dict[str, Any]]) -> None:
+        self._manager.save(
+            update,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(_raw_key(state)), rows=ocp.args.JsonSave(rows)
+            ),
+        )
+
+    def close(self) -> None:
+        self._manager.close()
+
+
+def _raw_key(state: LearnerState) -> LearnerState:
+    return state._replace(key=jax.random.key_data(state.key))
+
+
+def _seed_group_name(seeds: Sequence[int]) -> str:
+    return "seed_" + "_".join(map(str, seeds))
+
+
+@dataclasses.dataclass
+class _Trainer:
+    """What the groups of seeds of one run share: the compiled update and the policy."""
+
+    spec: Spec
+    learner: Learner
+    data: windows.Store
+    noise: float
+    progress: tqdm
+
+    def __post_init__(self) -> None:
+        settings = self.spec.settings
+        self.policy = evaluation.make_policy(self.learner.model, self.spec.acts_by, settings)
+        divisors = (n for n in range(1, 1_001) if self.spec.eval_every % n == 0)
+        self.chunk = max(divisors)
+        self._compiled: Any = None
+
+    def compiled(self, state: LearnerState) -> Any:
+        """(state, data) -> (state, losses) over `chunk` updates; compiled at the first call."""
+        if self._compiled is None:
+            run = self.learner.run_seeds if state.updates.ndim else self.learner.run
+            self._compiled = run.lower(state, self.data, self.chunk).compile()
+        return self._compiled
+
+    def row(self, seed: int, update: int, seconds: float, params: Any, loss: float | None) -> dict:
+        spec = self.spec
+        episodes = [
+            environments.make(
+                spec.benchmark,
+                spec.environment,
+                seed=int(np.random.SeedSequence([seed, update, i]).generate_state(1)[0]),
+            )
+            for i in range(spec.eval_episodes)
+        ]
+        key = jax.random.fold_in(jax.random.key(seed), update)
+        returns = evaluation.evaluate(self.policy, params, episodes, key)
+        return {
+            "benchmark": spec.benchmark,
+            "environment": spec.environment,
+            "noise": self.noise,
+            "fraction": spec.fraction,
+            "method": spec.method,
+            "selector": spec.acts_by,
+            "overrides": json.dumps(spec.overrides, sort_keys=True),
+            "seed": seed,
+            "update": update,
+            "seconds": round(seconds, 3),
+            "loss": loss,
+            "mean_return": float(returns.mean()),
+            "episodes": spec.eval_episodes,
+        }
+
+    def train(self, seeds: Sequence[int], folder: Path) -> list[dict[str, Any]]:
+        """Trains a group of seeds (one, or several in one program); returns its rows."""
+        spec = self.spec
+        states = [self.learner.init(seed) for seed in seeds]
+        together = len(seeds) > 1
+        state = jax.tree.map(lambda *x: jnp.stack(x), *states) if together else states[0]
+
+        def evaluate(update: int, seconds: float, losses: Sequence[float | None]) -> list[dict]:
+            rows = []
+            for i, seed in enumerate(seeds):
+                params = state.params
+                if together:
+                    params = jax.tree.map(lambda x, i=i: x[i], params)
+                rows.append(self.row(seed, update, seconds, params, losses[i]))
+            return rows
+
+        checkpoints = _Checkpoints(folder / _seed_group_name(seeds))
+        try:
+            saved = checkpoints.restore(state)
+            if saved is None:
+                rows = evaluate(0, 0.0, [None] * len(seeds))
+                update, seconds = 0, 0.0
+            else:
+                state, rows = saved
+                update, seconds = rows[-1]["update"], rows[-1]["seconds"]
+            self.progress.update(min(update, spec.updates) * len(seeds))
+            means = []
+            while update < spec.updates:
+                run = self.compiled(state)
+                begin = time.perf_counter()
+                state, losses = run(state, self.data)
+                jax.block_until_ready(state.updates)
+                seconds += time.perf_counter() - begin
+                try:
+                    check_losses(losses, update)
+                except NonFiniteLossError as error:
+                    error.rows = rows
+                    raise
+                update += self.chunk
+                means.append(np.atleast_2d(losses["loss"]).mean(axis=1))
+                self.progress.update(self.chunk * len(seeds))
+                if update % spec.eval_every == 0:
+                    rows += evaluate(update, seconds, np.mean(means, axis=0).tolist())
+                    means = []
+                    checkpoints.save(update, state, rows)
+                    shown = " ".join(f"{row['mean_return']:.4g}" for row in rows[-len(seeds) :])
+                    self.progress.set_description(f"seed {seeds}, return {shown}")
+        finally:
+            checkpoints.close()
+        return [row for row in rows if row["update"] <= spec.updates]
+
+
+def _keep_or_set_aside(folder: Path, identity: Mapping[str, Any]) -> Path:
+    """The folder for checkpoints of this very run; another run's are renamed, not lost."""
+    checkpoints, note = folder / "checkpoints", folder / "checkpoints" / "identity.json"
+    if checkpoints.exists():
+        found = json.loads(note.read_text()) if note.exists() else None
+        if found == dict(identity):
+            return checkpoints
+        number = 1
+        while (aside := folder / f"checkpoints.old-{number}").exists():
+            number += 1
+        print(f"the checkpoints in {folder} are of other parameters, data or code: now {aside}")
+        checkpoints.rename(aside)
+    files.write_whole(note, json.dumps(identity, sort_keys=True, indent=1))
+    return checkpoints
+
+
+def train(spec: Spec, folder: str | os.PathLike[str]) -> pd.DataFrame:
+    """Trains and evaluates every seed of a run, or goes on where it was cut off.
+
+    Writes into `folder`, each file whole or not at all: `results.csv` (a row per seed and
+    evaluation), `provenance.json`, and `checkpoints/`.
+
+    Args:
+      spec: the run.
+      folder: its directory.
+
+    Returns:
+      The rows of results.csv.
+
+    Raises:
+      ValueError: if a parameter is wrong or does not fit the data (`DatasetError` among them).
+      PermissionError: if the folder cannot be written to.
+      NonFiniteLossError: if the loss becomes NaN or infinite; the rows so far are then in
+        `results.partial.csv`, and the last good checkpoint stays.
+    """
+    folder = files.writable_folder(folder)
+    busy = f"another process is training in {folder}; waiting for it to end"
+    with files.lock(folder / ".lock", wait=True, busy=busy):
+        start = provenance.now()
+        learner, data, dataset = build(spec)
+        identity = {
+            **{
+                key: value
+                for key, value in dataclasses.asdict(spec).items()
+                if key not in ("dataset", "seeds", "updates", "vmap_seeds")
+            },
+            "data": datasets.checksum(dataset),
+            "code": spec.code(),
+        }
+        checkpoints = _keep_or_set_aside(folder, json.loads(json.dumps(identity)))
+        together = spec.vmap_seeds
+        if together is None:
+            together = jax.default_backend() != "cpu"
+        groups = [spec.seeds] if together else [(seed,) for seed in spec.seeds]
+        total = len(spec.seeds) * spec.updates
+        rows: list[dict[str, Any]] = []
+        with tqdm(total=total, unit="update", mininterval=5.0, file=sys.stdout) as progress:
+            trainer = _Trainer(spec, learner, data, dataset.metadata["noise"], progress)
+            try:
+                for seeds in groups:
+                    rows += trainer.train(seeds, checkpoints)
+            except NonFiniteLossError as error:
+                frame = pd.DataFrame(rows + error.rows)
+                files.write_whole(folder / "results.partial.csv", frame.to_csv(index=False))
+                raise
+        frame = pd.DataFrame(rows).sort_values(["seed", "update"], ignore_index=True)
+        record = {
+            "parameters": dataclasses.asdict(spec),
+            "settings": dataclasses.asdict(spec.settings),
+            "data_checksum": identity["data"],
+            "code_fingerprint": identity["code"],
+            "start": start,
+            "end": provenance.now(),
+            **provenance.describe(),
+        }
+        files.write_whole(folder / "provenance.json", json.dumps(record, indent=1, sort_keys=True))
+        files.write_whole(folder / "results.csv", frame.to_csv(index=False))
+    return frame
