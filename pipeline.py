@@ -34,10 +34,10 @@ def main() -> int:
         files.writable_folder(ROOT / "runs")
         busy = "another pipeline is at work in this clone; wait for it, or use a clone of its own"
         with files.lock(ROOT / "runs" / ".lock", wait=False, busy=busy) as handle:
-            command = [sys.executable, "-m", "snakemake", "--cores", str(arguments.cores)]
-            command += ["--configfile", str(path.resolve())]
+            command = [sys.executable, "-m", "snakemake", "--configfile", str(path.resolve())]
             if arguments.figures:
                 command += ["--config", "draw_only=1", "--forceall"]
+            command += ["--cores", str(arguments.cores)]
             environment = {
                 **os.environ,
                 "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
