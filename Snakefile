@@ -51,7 +51,7 @@ def expand_grid(experiment):
         one = {**common, **dict(zip(grid, values))}
         noise = one.pop("noise")
         name = "_".join(
-            str(value) if key in ("environment", "method") else f"{key}{value}"
+            value if key in ("environment", "method") else f"{key}{value:g}"
             for key, value in zip(grid, values)
         )
         dataset = f"bsuite_{one['environment']}_noise{noise:g}"

@@ -113,6 +113,9 @@ class Spec:
         return fingerprint.of_library(roots)
 
 
+PARAMETERS = [field.name for field in dataclasses.fields(Spec)]
+
+
 def build(spec: Spec) -> tuple[Learner, windows.Store, datasets.Dataset]:
     """Loads and checks the dataset, and makes the learner for it.
 

@@ -1,0 +1,78 @@
+"""Small data and models that many tests share."""
+
+import os
+
+os.environ.setdefault("NPROC", "1")
+os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
+
+import jax
+import numpy as np
+import pytest
+
+from unplugged import datasets, networks, settings
+
+NUM_ACTIONS = 3
+OBSERVATION = (2, 2)
+
+
+@pytest.fixture
+def small():
+    """Settings small enough to follow by hand, K = 2 and n = 2."""
+    return settings.Settings(
+        representation=(7, 5),
+        dynamics=(6, 9, 5),
+        prediction=(4,),
+        num_bins=6,
+        batch_size=4,
+        unroll_steps=2,
+        td_steps=2,
+        discount=0.9,
+        warmup_updates=2,
+        target_interval=3,
+        num_simulations=4,
+    )
+
+
+@pytest.fixture
+def model(small):
+    return networks.mlp(
+        observation_shape=OBSERVATION,
+        num_actions=NUM_ACTIONS,
+        num_bins=small.num_bins,
+        representation=small.representation,
+        dynamics=small.dynamics,
+        prediction=small.prediction,
+    )
+
+
+def random_params(model, seed):
+    """Parameters of which none is zero, heads and biases included."""
+    params = model.init(jax.random.key(seed))
+    leaves, tree = jax.tree.flatten(params)
+    rng = np.random.default_rng(seed)
+    return jax.tree.unflatten(
+        tree, [rng.normal(scale=0.5, size=x.shape).astype(np.float32) for x in leaves]
+    )
+
+
+def make_episode(rng, length, terminated):
+    return {
+        "observation": rng.normal(size=(length + 1, *OBSERVATION)),
+        "action": rng.integers(0, NUM_ACTIONS, length),
+        "reward": rng.normal(scale=2.0, size=length),
+        "terminated": terminated,
+    }
+
+
+@pytest.fixture
+def dataset():
+    """Six episodes of lengths 3 to 8; the odd ones are truncated."""
+    rng = np.random.default_rng(0)
+    episodes = [make_episode(rng, 3 + i, terminated=i % 2 == 0) for i in range(6)]
+    metadata = {
+        "benchmark": "bsuite",
+        "environment": "toy",
+        "num_actions": NUM_ACTIONS,
+        "noise": 0.0,
+    }
+    return datasets.from_episodes(episodes, metadata)
