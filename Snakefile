@@ -106,8 +106,10 @@ if not DRAW_ONLY:
             ),
             code=lambda w: [
                 fingerprint.of_notebook("notebooks/10_collect_bsuite.ipynb"),
-                fingerprint.of_library(["train_dqn", "random_returns", "save",
-                                        COLLECTIONS[w.dataset]["environment"]]),
+                fingerprint.of_library(
+                    ["collect.train_dqn", "collect.random_returns",
+                     f"environments.{COLLECTIONS[w.dataset]['environment']}"]
+                ),
             ],
         log:
             **logs("datasets/{dataset}"),

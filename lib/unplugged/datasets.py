@@ -8,6 +8,7 @@ import json
 import os
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -234,7 +235,7 @@ def load(path: str | os.PathLike[str]) -> Dataset:
         if "pickle" in str(error).lower():
             raise DatasetError(f"{path}: holds pickled objects, which are never loaded") from error
         raise DatasetError(f"{path}: not readable ({error}); it may be cut short") from error
-    except (zipfile.BadZipFile, EOFError, OSError, KeyError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, KeyError) as error:
         raise DatasetError(f"{path}: cut short or damaged ({error}); collect it again") from error
     dataset = Dataset(**arrays, metadata=header["metadata"])
     if checksum(dataset) != header["checksum"]:

@@ -110,10 +110,12 @@ def make(benchmark: str, name: str, *, seed: int, noise: float = 0.0) -> dm_env.
     else:
         try:
             raw = gymnasium.make(name)
-        except gymnasium.error.Error as error:
-            hint = checks.nearest(name, gymnasium.registry)
-            close = hint.split("Valid:")[0].strip() or "see gymnasium.registry"
-            raise ValueError(f"unknown gymnasium environment {name!r}: {close}") from error
+        except gymnasium.error.DependencyNotInstalled as error:
+            raise ValueError(f"gymnasium environment {name!r} cannot be made: {error}") from error
+        except (gymnasium.error.Error, ModuleNotFoundError) as error:
+            close = checks.nearest(name, gymnasium.registry).split("Valid:")[0].strip()
+            hint = close or "see gymnasium.registry"
+            raise ValueError(f"unknown gymnasium environment {name!r}: {hint}") from error
         environment = FromGymnasium(raw, int(environment_seed))
     return ActionNoise(environment, noise, int(noise_seed)) if noise else environment
 

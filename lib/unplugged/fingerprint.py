@@ -13,11 +13,19 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 _PACKAGE = Path(__file__).parent
 
 
-def _without_docstrings(tree: ast.AST) -> ast.AST:
+class _Definition(NamedTuple):
+    """A module-level definition: its code, and the definitions "module.name" it refers to."""
+
+    code: str
+    refers: set[str]
+
+
+def _without_docstrings(tree: ast.Module) -> ast.Module:
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
@@ -26,55 +34,71 @@ def _without_docstrings(tree: ast.AST) -> ast.AST:
     return tree
 
 
-def _names(node: ast.AST) -> set[str]:
-    """Identifiers that a piece of code mentions."""
-    names = set()
+def _imports(tree: ast.Module) -> dict[str, str]:
+    """Local name to what it stands for in the library: "module" or "module.name"."""
+    found = {}
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(_PACKAGE.name):
+            inside = node.module.removeprefix(_PACKAGE.name).lstrip(".")
+            for alias in node.names:
+                full = f"{inside}.{alias.name}" if inside else alias.name
+                found[alias.asname or alias.name] = full
+    return found
+
+
+def _references(node: ast.AST, module: str, imports: dict[str, str]) -> set[str]:
+    found = set()
     for part in ast.walk(node):
         if isinstance(part, ast.Name):
-            names.add(part.id)
-        elif isinstance(part, ast.Attribute):
-            names.add(part.attr)
-        elif isinstance(part, ast.ImportFrom):
-            names.update(alias.name for alias in part.names)
-    return names
+            found.add(imports.get(part.id, f"{module}.{part.id}"))
+        elif isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name):
+            if part.value.id in imports:
+                found.add(f"{imports[part.value.id]}.{part.attr}")
+    return found
+
+
+def _is_table(node: ast.AST | None) -> bool:
+    return isinstance(node, ast.Dict) and all(
+        isinstance(key, ast.Constant) and isinstance(key.value, str) for key in node.keys
+    )
 
 
 @functools.cache
-def _definitions() -> dict[str, list[tuple[str, set[str]]]]:
-    """Every module-level definition of the library by name: its code and what it mentions.
+def _definitions() -> dict[str, list[_Definition]]:
+    """Every module-level definition of the library, by "module.name".
 
-    An entry of a table (a dict with string keys) is a definition of its own, by its key.
+    An entry of a table (a dict with string keys) is a definition of its own, by its key; the
+    table's name alone leads to none of its entries.
     """
-    found: dict[str, list[tuple[str, set[str]]]] = {}
-
-    def add(name: str, node: ast.AST) -> None:
-        found.setdefault(name, []).append((ast.dump(node), _names(node)))
-
+    found: dict[str, list[_Definition]] = {}
     for path in sorted(_PACKAGE.glob("*.py")):
-        for node in _without_docstrings(ast.parse(path.read_text())).body:
+        module, tree = path.stem, _without_docstrings(ast.parse(path.read_text()))
+        imports = _imports(tree)
+
+        def add(name: str, node: ast.AST, module: str = module, imports: dict = imports) -> None:
+            definition = _Definition(ast.dump(node), _references(node, module, imports))
+            found.setdefault(f"{module}.{name}", []).append(definition)
+
+        for node in tree.body:
             if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
                 add(node.name, node)
-            elif isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None:
-                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-                table = node.value
-                if isinstance(table, ast.Dict) and all(
-                    isinstance(key, ast.Constant) and isinstance(key.value, str)
-                    for key in table.keys
-                ):
-                    for key, value in zip(table.keys, table.values):
+            elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+                if _is_table(node.value):
+                    for key, value in zip(node.value.keys, node.value.values):
                         add(key.value, value)
-                else:
-                    for target in targets:
-                        if isinstance(target, ast.Name):
-                            add(target.id, table)
+                    continue
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                for target in targets:
+                    if isinstance(target, ast.Name) and node.value is not None:
+                        add(target.id, node.value)
     return found
 
 
 def of_library(roots: Iterable[str]) -> str:
-    """Fingerprint of all definitions that can be reached by name from `roots`.
+    """Fingerprint of all definitions of the library that `roots` lead to.
 
     Args:
-      roots: names of functions and of table entries, such as "train" and "rosmo".
+      roots: functions and table entries, such as "runs.train" and "methods.rosmo".
 
     Returns:
       16 hexadecimal digits.
@@ -83,23 +107,21 @@ def of_library(roots: Iterable[str]) -> str:
       KeyError: if a root is not defined in the library.
     """
     definitions = _definitions()
-    roots = list(roots)
-    for root in roots:
+    waiting = list(roots)
+    for root in waiting:
         if root not in definitions:
-            raise KeyError(f"nothing in the library is called {root!r}")
+            raise KeyError(f"the library defines no {root!r}")
     seen: set[str] = set()
-    waiting = roots
     while waiting:
         name = waiting.pop()
-        if name in seen or name not in definitions:
-            continue
-        seen.add(name)
-        for _, mentioned in definitions[name]:
-            waiting.extend(mentioned)
+        if name not in seen and name in definitions:
+            seen.add(name)
+            for definition in definitions[name]:
+                waiting.extend(definition.refers)
     digest = hashlib.sha256()
     for name in sorted(seen):
-        for code, _ in definitions[name]:
-            digest.update(f"{name}\n{code}\n".encode())
+        for definition in definitions[name]:
+            digest.update(f"{name}\n{definition.code}\n".encode())
     return digest.hexdigest()[:16]
 
 

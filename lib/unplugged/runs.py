@@ -107,9 +107,9 @@ class Spec:
 
     def code(self) -> str:
         """Fingerprint of the library code that this run's numbers depend on."""
-        roots = ["train", "load", "mlp", self.method, self.acts_by]
+        roots = ["runs.train", f"methods.{self.method}", f"acting.{self.acts_by}"]
         if self.benchmark == "bsuite":
-            roots.append(self.environment)
+            roots.append(f"environments.{self.environment}")
         return fingerprint.of_library(roots)
 
 

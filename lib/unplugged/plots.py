@@ -1,0 +1,156 @@
+"""One look for every figure and table, and files that are the same bytes each time."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from unplugged import files
+
+_PALETTE = sns.color_palette("colorblind")
+
+
+class Look(NamedTuple):
+    """How a method is drawn: colour, marker and line style, so that colour is never alone."""
+
+    color: tuple[float, float, float]
+    marker: str
+    linestyle: str
+
+
+_LOOKS = {
+    "rosmo": Look(_PALETTE[0], "o", "-"),
+    "mzu": Look(_PALETTE[1], "s", "--"),
+    "bc": Look(_PALETTE[2], "^", ":"),
+    "crr": Look(_PALETTE[3], "D", "-."),
+    "cql": Look(_PALETTE[4], "v", (0, (5, 1, 1, 1, 1, 1))),
+}
+_SPARE_MARKERS = "PX*<>hp"
+
+
+def look(method: str) -> Look:
+    """The look of a method; one without a fixed look gets one from its name."""
+    if method in _LOOKS:
+        return _LOOKS[method]
+    number = sum(method.encode())
+    return Look(
+        _PALETTE[5 + number % (len(_PALETTE) - 5)],
+        _SPARE_MARKERS[number % len(_SPARE_MARKERS)],
+        (0, (1 + number % 4, 1 + number % 3)),
+    )
+
+
+def in_order(methods: Iterable[str]) -> list[str]:
+    """Methods in the order of every legend: those with a fixed look first, then by name."""
+    fixed = list(_LOOKS)
+    return sorted(
+        set(methods), key=lambda name: (fixed.index(name) if name in fixed else 99, name)
+    )
+
+
+def use_style() -> None:
+    """Sets matplotlib up; called once at the top of a figure notebook."""
+    sns.set_theme(context="paper", style="ticks", palette="colorblind")
+    plt.rcParams.update(
+        {
+            "axes.grid": True,
+            "grid.alpha": 0.3,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "figure.dpi": 100,
+            "savefig.dpi": 160,
+            "savefig.bbox": "tight",
+            "pdf.fonttype": 42,
+            "legend.frameon": False,
+            "lines.markersize": 4,
+        }
+    )
+
+
+def curve(ax: Axes, rows: pd.DataFrame, method: str, *, x: str = "update") -> None:
+    """Draws a summarised curve (`value`, `low`, `high` over `x`) with its interval as a band."""
+    style = look(method)
+    rows = rows.sort_values(x)
+    every = max(1, len(rows) // 8)
+    ax.plot(
+        rows[x], rows["value"], color=style.color, linestyle=style.linestyle,
+        marker=style.marker, markevery=every, label=method,
+    )  # fmt: skip
+    ax.fill_between(rows[x], rows["low"], rows["high"], color=style.color, alpha=0.2, linewidth=0)
+
+
+def points(ax: Axes, rows: pd.DataFrame) -> None:
+    """Draws one row a method: the value as a marker, its interval as a bar."""
+    methods = in_order(rows["method"])
+    for i, method in enumerate(reversed(methods)):
+        row, style = rows[rows["method"] == method].iloc[0], look(method)
+        ax.plot([row["low"], row["high"]], [i, i], color=style.color, linewidth=3, alpha=0.4)
+        ax.plot(row["value"], i, marker=style.marker, color=style.color, markersize=6)
+    ax.set_yticks(range(len(methods)), list(reversed(methods)))
+    ax.set_ylim(-0.6, len(methods) - 0.4)
+
+
+def in_thousands(ax: Axes) -> None:
+    """Labels the x axis 10k, 20k, ..."""
+    ax.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:g}k" if x else "0")
+
+
+def level(ax: Axes, y: float, label: str, linestyle: str) -> None:
+    """A horizontal reference line."""
+    ax.axhline(y, color="0.35", linestyle=linestyle, linewidth=1, label=label, zorder=0)
+
+
+def _sidecar(folder: Path, name: str, notes: Mapping[str, Any]) -> None:
+    required = {"title", "caption", "paper", "command"}
+    if missing := required - set(notes):
+        raise ValueError(f"{name}: the gallery needs {', '.join(sorted(missing))}")
+    files.write_whole(folder / f"{name}.json", json.dumps(dict(notes), indent=1, sort_keys=True))
+
+
+def save_figure(
+    figure: Figure, folder: str | os.PathLike[str], name: str, notes: Mapping[str, Any]
+) -> None:
+    """Writes `name`.png, .pdf and, for the gallery, .json; the same figure gives the same bytes.
+
+    Args:
+      figure: the figure.
+      folder: where to.
+      name: file name without suffix.
+      notes: `title`, `caption` (seeds, updates, interval, device, what is missing), `paper`
+        (the paper's statement) and `command` (that redraws it).
+
+    Raises:
+      ValueError: if a note is missing.
+    """
+    folder = files.writable_folder(folder)
+    for suffix, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None})):
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format=suffix, metadata=metadata)
+        files.write_whole(folder / f"{name}.{suffix}", buffer.getvalue())
+    _sidecar(folder, name, {**notes, "kind": "figure"})
+
+
+def save_table(
+    frame: pd.DataFrame, folder: str | os.PathLike[str], name: str, notes: Mapping[str, Any]
+) -> None:
+    """Writes `name`.table.csv, .md and .tex, and .json for the gallery; see `save_figure`."""
+    folder = files.writable_folder(folder)
+    files.write_whole(folder / f"{name}.table.csv", frame.to_csv(index=False))
+    shown = frame.map(lambda x: f"{x:.4g}" if isinstance(x, (float, np.floating)) else x)
+    shown = shown.replace("nan", "–")
+    files.write_whole(folder / f"{name}.table.md", shown.to_markdown(index=False) + "\n")
+    files.write_whole(
+        folder / f"{name}.table.tex", shown.to_latex(index=False, escape=True).replace("–", "--")
+    )
+    _sidecar(folder, f"{name}.table", {**notes, "kind": "table"})

@@ -1,0 +1,235 @@
+import types
+
+import jax
+import jax.numpy as jnp
+import mctx
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from unplugged import datasets, environments, explore, improvement, methods, networks, windows
+from unplugged.learner import Learner, NonFiniteLossError
+from unplugged.settings import Settings
+
+SMALL = Settings(
+    representation=(8,), dynamics=(8,), prediction=(8,), batch_size=4, warmup_updates=1,
+    unroll_steps=2, td_steps=1, num_simulations=6,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model() -> networks.Model:
+    return networks.mlp(
+        observation_shape=(10, 5), num_actions=3, num_bins=SMALL.num_bins,
+        representation=SMALL.representation, dynamics=SMALL.dynamics,
+        prediction=SMALL.prediction,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def params(model: networks.Model) -> networks.Params:
+    # Heads start at zero: shift everything, so that no two actions look the same.
+    leaves, tree = jax.tree.flatten(model.init(jax.random.key(0)))
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    moved = [x + 0.5 * jax.random.normal(key, x.shape) for x, key in zip(leaves, keys)]
+    return jax.tree.unflatten(tree, moved)
+
+
+@pytest.fixture(scope="module")
+def dataset() -> datasets.Dataset:
+    """Two episodes of catch with the ball in column 1: one that stays, one that goes left."""
+    episodes = []
+    for action, columns in ((1, [2] * 10), (0, [2, 1] + [0] * 8)):
+        boards = [explore.catch_board(row, 1, columns[row]) for row in range(10)]
+        episodes.append(
+            {
+                "observation": boards,
+                "action": [action] * 9,
+                "reward": [0.0] * 8 + [-1.0],
+                "terminated": True,
+            }
+        )
+    return datasets.from_episodes(episodes, {"num_actions": 3, "environment": "catch"})
+
+
+def handmade_tree() -> types.SimpleNamespace:
+    """Root 0 with children 1 (left) and 2 (right); 1 has children 3 (left) and 4 (stay)."""
+    children = np.full((1, 5, 3), mctx.Tree.UNVISITED)
+    children[0, 0] = [1, -1, 2]
+    children[0, 1] = [3, 4, -1]
+    rewards = np.zeros((1, 5, 3))
+    rewards[0, 0] = [0.5, 9.0, -0.25]
+    rewards[0, 1] = [1.0, -1.0, 9.0]
+    return types.SimpleNamespace(
+        children_index=children,
+        children_rewards=rewards,
+        node_visits=np.array([[5, 3, 1, 1, 1]]),
+        node_values=np.array([[0.1, 0.2, -0.3, 0.4, -0.5]]),
+    )
+
+
+def test_tree_nodes_of_a_handmade_tree():
+    node = explore.TreeNode
+    assert explore.tree_nodes(handmade_tree()) == [
+        node(index=0, parent=-1, action=-1, depth=0, x=1.25, visits=5, value=0.1, reward=0.0),
+        node(index=1, parent=0, action=0, depth=1, x=0.5, visits=3, value=0.2, reward=0.5),
+        node(index=3, parent=1, action=0, depth=2, x=0.0, visits=1, value=0.4, reward=1.0),
+        node(index=4, parent=1, action=1, depth=2, x=1.0, visits=1, value=-0.5, reward=-1.0),
+        node(index=2, parent=0, action=2, depth=1, x=2.0, visits=1, value=-0.3, reward=-0.25),
+    ]
+
+
+def test_draw_tree_labels_every_node_and_edge():
+    ax = Figure().subplots()
+    explore.draw_tree(ax, explore.tree_nodes(handmade_tree()))
+    labels = [text.get_text() for text in ax.texts]
+    nodes = {"0.10\nN=5", "0.20\nN=3", "-0.30\nN=1", "0.40\nN=1", "-0.50\nN=1"}
+    edges = {"left\nr 0.50", "right\nr -0.25", "left\nr 1.00", "stay\nr -1.00"}
+    assert len(labels) == 9 and set(labels) == nodes | edges
+    assert len(ax.lines) == 4
+
+
+def test_draw_tree_of_a_root_alone():
+    tree = handmade_tree()
+    tree.children_index[:] = mctx.Tree.UNVISITED
+    ax = Figure().subplots()
+    explore.draw_tree(ax, explore.tree_nodes(tree))
+    assert [text.get_text() for text in ax.texts] == ["0.10\nN=5"]
+
+
+def test_catch_board_is_the_environments_own():
+    world = environments.make("bsuite", "catch", seed=3)
+    first = world.reset().observation
+    column = int(first[0].argmax())
+    np.testing.assert_array_equal(explore.catch_board(0, column, 2), first)
+    step = world.step(explore.CATCH_MOVES.index("left"))
+    np.testing.assert_array_equal(explore.catch_board(1, column, 1), step.observation)
+
+
+def test_catch_board_refuses_a_place_off_the_board():
+    with pytest.raises(ValueError, match="paddle_column"):
+        explore.catch_board(0, 0, 5)
+    with pytest.raises(ValueError, match="ball_row"):
+        explore.catch_board(10, 0, 0)
+
+
+def test_times_recorded_counts_transitions_only(dataset):
+    assert explore.times_recorded(dataset, explore.catch_board(0, 1, 2)) == 2
+    assert explore.times_recorded(dataset, explore.catch_board(5, 1, 2)) == 1
+    assert explore.times_recorded(dataset, explore.catch_board(9, 1, 2)) == 0
+    assert explore.times_recorded(dataset, explore.catch_board(5, 4, 4)) == 0
+
+
+def test_catch_dataset_is_recorded_once(dataset, tmp_path, monkeypatch):
+    calls = []
+
+    def record(environment, **arguments):
+        calls.append((environment, arguments))
+        return dataset
+
+    monkeypatch.setattr(explore.collect, "train_dqn", record)
+    first = explore.catch_dataset(tmp_path / "new", episodes=2, seed=7)
+    again = explore.catch_dataset(tmp_path / "new", episodes=2, seed=7)
+    assert calls == [("catch", {"episodes": 2, "noise": 0.0, "seed": 7})]
+    assert datasets.checksum(first) == datasets.checksum(again)
+
+
+def test_examine_agrees_with_the_operators(model, params):
+    board = explore.catch_board(4, 1, 3)
+    seen = explore.examine(model, params, board, SMALL)
+    root = improvement.root_of(model, params, model.represent(params, board[None]))
+    one_step = improvement.one_step(model, params, root, jax.random.key(0), SMALL)
+    np.testing.assert_allclose(seen.prior, jax.nn.softmax(root.prior_logits)[0], atol=1e-6)
+    np.testing.assert_allclose(seen.improved, one_step.policy[0], atol=1e-6)
+    np.testing.assert_allclose(seen.one_step_q, one_step.action_values[0], rtol=1e-4)
+    assert seen.value == pytest.approx(float(root.value[0]), rel=1e-4)
+    # The prior and eq. 6 by hand.
+    weights = seen.prior * np.exp(seen.one_step_q - seen.value)
+    np.testing.assert_allclose(seen.improved, weights / weights.sum(), atol=1e-5)
+
+
+def test_examine_reads_the_search(model, params):
+    seen = explore.examine(model, params, explore.catch_board(4, 1, 3), SMALL)
+    nodes = explore.tree_nodes(seen.tree)
+    assert len(nodes) == SMALL.num_simulations + 1
+    assert nodes[0].visits == SMALL.num_simulations + 1
+    assert seen.search_value == pytest.approx(nodes[0].value)
+    assert seen.visited.sum() == pytest.approx(1.0)
+    for node in (node for node in nodes if node.parent == 0):
+        assert seen.visited[node.action] == pytest.approx(node.visits / SMALL.num_simulations)
+        expected = node.reward + SMALL.discount * node.value
+        assert seen.search_q[node.action] == pytest.approx(expected, rel=1e-5)
+
+
+def test_examine_leaves_out_what_the_search_never_visited(model, params):
+    settings = SMALL.override({"num_simulations": 1})
+    seen = explore.examine(model, params, explore.catch_board(4, 1, 3), settings)
+    np.testing.assert_array_equal(np.isnan(seen.search_q), seen.visited == 0.0)
+    assert np.isnan(seen.search_q).sum() == 2
+
+
+def test_show_draws_a_figure_that_can_be_saved(model, params, tmp_path):
+    board = explore.catch_board(4, 1, 3)
+    figure = explore.show(model, params, board, SMALL, note="a state")
+    assert isinstance(figure, Figure)
+    figure.savefig(tmp_path / "state.png")
+    axes = [ax for part in figure.subfigs for ax in part.axes]
+    assert [ax.get_title() for ax in axes[:3]] == ["a state", "policies", "action values"]
+    assert "6 simulations" in axes[3].get_title()
+    assert len(axes[1].patches) == 9
+
+
+def test_show_wants_a_name_for_each_action(model, params):
+    with pytest.raises(ValueError, match="2 names for the 3 actions"):
+        explore.show(model, params, explore.catch_board(0, 0, 2), SMALL, moves=("left", "right"))
+
+
+def test_train_curve_is_the_same_each_time(model, dataset):
+    learner = Learner(model, methods.get("rosmo"), SMALL)
+    data = windows.store(dataset)
+    sizes = {"updates": 4, "eval_every": 2, "eval_episodes": 3}
+    curve, params = explore.train_curve(learner, data, name="ours", seed=5, **sizes)
+    again, params_again = explore.train_curve(learner, data, name="ours", seed=5, **sizes)
+    pd.testing.assert_frame_equal(curve, again)
+    jax.tree.map(np.testing.assert_array_equal, params, params_again)
+    assert curve["update"].tolist() == [0, 2, 4]
+    assert set(curve["method"]) == {"ours"} and set(curve["seed"]) == {5}
+    assert curve["mean_return"].between(-1.0, 1.0).all()
+    assert curve["loss"].isna().tolist() == [True, False, False]
+    other, _ = explore.train_curve(learner, data, name="ours", seed=6, **sizes)
+    assert other["loss"].tolist()[1:] != curve["loss"].tolist()[1:]
+
+
+def test_train_curve_wants_evaluations_that_fit(model, dataset):
+    learner = Learner(model, methods.get("rosmo"), SMALL)
+    with pytest.raises(ValueError, match=r"updates \(5\) must be a multiple of eval_every \(2\)"):
+        explore.train_curve(
+            learner, windows.store(dataset), name="x", seed=0,
+            updates=5, eval_every=2, eval_episodes=1,
+        )  # fmt: skip
+
+
+def test_train_curve_stops_when_an_operator_breaks(model, dataset):
+    def broken(model, params, root, key, settings):
+        return improvement.one_step(model, params, root, key, settings)._replace(
+            policy=jnp.full_like(root.prior_logits, jnp.nan)
+        )
+
+    method = methods.Method(summary="NaN", operator=broken, selector="policy")
+    with pytest.raises(NonFiniteLossError, match="update 1"):
+        explore.train_curve(
+            Learner(model, method, SMALL), windows.store(dataset), name="x", seed=0,
+            updates=2, eval_every=2, eval_episodes=1,
+        )  # fmt: skip
+
+
+def test_draw_curves_says_how_many_seeds():
+    rows = [
+        {"method": method, "seed": seed, "update": u, "mean_return": 0.1 * u, "episodes": 7}
+        for method, seed in (("mine", 0), ("rosmo", 0), ("rosmo", 1))
+        for u in (0, 1, 2)
+    ]
+    ax = explore.draw_curves(pd.DataFrame(rows), {"the data": 0.3}).axes[0]
+    labels = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert labels == ["rosmo, mean of 2 seeds", "mine, 1 seed", "the data"]
+    assert ax.get_ylabel() == "mean return of 7 episodes"

@@ -1,0 +1,174 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import random_params
+
+from unplugged import acting, improvement, learner, methods, networks, settings, windows
+
+
+def make(model, small, method="rosmo"):
+    return learner.Learner(model, methods.get(method), small)
+
+
+def same(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a._replace(key=0), b._replace(key=0))
+
+
+@pytest.mark.parametrize("method", ["bc", "mzu", "rosmo"])
+def test_many_updates_in_one_call_equal_one_by_one(model, small, dataset, method):
+    learn = make(model, small, method)
+    data = windows.store(dataset)
+    state, losses = learn.run(learn.init(0), data, 6)
+    step = learn.init(0)
+    for i in range(3):
+        step, part = learn.run(step, data, 2)
+        np.testing.assert_array_equal(part["loss"], losses["loss"][2 * i : 2 * i + 2])
+    same(state, step)
+    assert state.updates == 6
+
+
+@pytest.mark.parametrize("method", ["mzu", "rosmo"])
+def test_two_seeds_vmapped_equal_two_seeds_looped(model, small, dataset, method):
+    learn = make(model, small, method)
+    data = windows.store(dataset)
+    looped = [learn.run(learn.init(seed), data, 5) for seed in (0, 1)]
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), learn.init(0), learn.init(1))
+    states, losses = learn.run_seeds(stacked, data, 5)
+    for i, (state, alone) in enumerate(looped):
+        np.testing.assert_allclose(losses["loss"][i], alone["loss"], rtol=1e-5)
+        jax.tree.map(
+            lambda x, y, i=i: np.testing.assert_allclose(x[i], y, rtol=1e-3, atol=1e-5),
+            states.params,
+            state.params,
+        )
+    assert not np.allclose(losses["loss"][0], losses["loss"][1])
+
+
+def test_target_network_is_refreshed_at_its_interval(model, small, dataset):
+    learn = make(model, small)  # target_interval is 3
+    data = windows.store(dataset)
+    state = learn.init(0)
+    for update in range(1, 8):
+        before = jax.tree.map(np.asarray, state.target_params)
+        state, _ = learn.run(state, data, 1)
+        expected = state.params if update % 3 == 0 else before
+        jax.tree.map(np.testing.assert_array_equal, state.target_params, expected)
+
+
+def test_update_equals_adamw_by_hand(model, small, dataset):
+    """One update: clipped gradient, bias-corrected moments, decay on weights only."""
+    small = dataclasses.replace(small, weight_decay=0.1, max_grad_norm=0.5, warmup_updates=1)
+    learn = make(model, small)
+    data = windows.store(dataset)
+    state = learn.init(0)._replace(params=random_params(model, 0))
+    state, _ = learn.run(state, data, 1)  # The rate is 0 at the first update.
+    before = jax.tree.map(np.asarray, state._replace(key=0))
+    key = jax.random.fold_in(state.key, state.updates)
+    sample_key, loss_key = jax.random.split(key)
+    length = small.unroll_steps + small.td_steps + 1
+    batch = windows.sample(data, sample_key, small.batch_size, length)
+    gradient = jax.grad(learner.loss_fn, has_aux=True)(
+        state.params, state.target_params, batch, loss_key,
+        model=model, method=learn.method, settings=small,
+    )[0]  # fmt: skip
+    norm = np.sqrt(sum(np.sum(np.square(x)) for x in jax.tree.leaves(gradient)))
+    assert norm > 0.5
+    moments = before.opt_state[1][0]
+    rate = small.learning_rate  # Warm-up is over, decay has not begun.
+
+    def expected(path, p, g, m, v):
+        g = g * 0.5 / norm
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+        step = (m / (1 - 0.9**2)) / (np.sqrt(v / (1 - 0.999**2)) + 1e-8)
+        decay = 0.1 * p if path[-1].key == "w" else 0.0
+        return p - rate * (step + decay)
+
+    wanted = jax.tree_util.tree_map_with_path(
+        expected, before.params, gradient, moments.mu, moments.nu
+    )
+    state, _ = learn.run(state, data, 1)
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6), state.params, wanted
+    )
+
+
+def test_learning_rate_warms_up_and_decays():
+    import optax
+
+    preset = settings.BSUITE
+    schedule = optax.warmup_exponential_decay_schedule(
+        0.0, preset.learning_rate, preset.warmup_updates, preset.decay_updates, preset.decay_rate
+    )
+    np.testing.assert_allclose(
+        [schedule(0), schedule(500), schedule(1_000), schedule(101_000)],
+        [0.0, 3.5e-4, 7e-4, 7e-5],
+        rtol=1e-5,
+    )
+
+
+def test_model_sizes_are_those_of_table_4():
+    preset = settings.BSUITE
+    model = networks.mlp(
+        observation_shape=(1, 6), num_actions=3, num_bins=preset.num_bins,
+        representation=preset.representation, dynamics=preset.dynamics,
+        prediction=preset.prediction,
+    )  # fmt: skip
+    params = model.init(jax.random.key(0))
+    count = {
+        part: sum(x.size for x in jax.tree.leaves(params[part])) for part in params
+    }
+    assert count == {
+        "representation": (6 + 1) * 64 + 65 * 64 + 65 * 32,
+        "dynamics": (35 + 1) * 32 + 33 * 256 + 257 * 32 + 33 * 32 + 33 * 20,
+        "prediction": 33 * 32 + 33 * 3 + 33 * 20,
+    }
+
+
+def test_network_starts_with_a_uniform_policy_and_scalars_zero(model):
+    params = model.init(jax.random.key(0))
+    state = model.represent(params, np.random.default_rng(0).normal(size=(4, 2, 2)))
+    reward_logits, next_state = model.dynamics(params, state, jnp.zeros(4, jnp.int32))
+    policy_logits, value_logits = model.predict(params, next_state)
+    for logits in (reward_logits, policy_logits, value_logits):
+        np.testing.assert_array_equal(logits, 0.0)
+    assert np.abs(next_state).max() > 0
+
+
+def test_dynamics_of_all_actions_equals_one_by_one(model):
+    params = random_params(model, 0)
+    state = jnp.asarray(np.random.default_rng(0).normal(size=(4, 5)), jnp.float32)
+    reward, following = model.dynamics(params, state[:, None], jnp.arange(3)[None])
+    for a in range(3):
+        alone = model.dynamics(params, state, jnp.full(4, a))
+        np.testing.assert_allclose(reward[:, a], alone[0], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(following[:, a], alone[1], rtol=1e-4, atol=1e-5)
+
+
+def test_sizes_that_do_not_fit_are_refused(small):
+    with pytest.raises(ValueError, match="same state size"):
+        networks.mlp(
+            observation_shape=(2,), num_actions=2, num_bins=6,
+            representation=(8, 5), dynamics=(6,), prediction=(4,),
+        )  # fmt: skip
+
+
+def test_selectors(model, small):
+    """Each way of acting on states where the right answer is known."""
+    params = random_params(model, 3)
+    observation = jnp.asarray(np.random.default_rng(1).normal(size=(500, 2, 2)), jnp.float32)
+    observation = jnp.repeat(observation[:1], 500, axis=0)
+    root = improvement.root_of(model, params, model.represent(params, observation[:1]))
+    better = improvement.one_step(model, params, root, jax.random.key(0), small)
+    act = {
+        name: np.asarray(select(model, params, observation, jax.random.key(1), small))
+        for name, select in acting.SELECTORS.items()
+    }
+    share = {name: np.bincount(a, minlength=3) / 500 for name, a in act.items()}
+    np.testing.assert_allclose(share["policy"], jax.nn.softmax(root.prior_logits[0]), atol=0.08)
+    np.testing.assert_allclose(share["improved"], better.policy[0], atol=0.08)
+    assert share["value"][np.argmax(better.action_values[0])] == 1.0
+    visits = improvement.search(model, params, root, jax.random.key(0), small, noise=False)
+    np.testing.assert_allclose(share["search"], visits.action_weights[0], atol=0.08)

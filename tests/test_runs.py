@@ -1,0 +1,233 @@
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from unplugged import datasets, environments, evaluation, learner, runs, settings
+
+SMALL = {
+    "representation": [8, 8], "dynamics": [8, 8], "prediction": [8], "batch_size": 8,
+}  # fmt: skip
+WITHOUT_TIME = ["benchmark", "environment", "noise", "fraction", "method", "selector",
+                "overrides", "seed", "update", "loss", "mean_return", "episodes"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def catch(tmp_path_factory):
+    """Forty random episodes of catch, as a file."""
+    world = environments.make("bsuite", "catch", seed=0)
+    rng = np.random.default_rng(0)
+    episodes = []
+    for _ in range(40):
+        step = world.reset()
+        episode = {"observation": [step.observation], "action": [], "reward": []}
+        while not step.last():
+            action = int(rng.integers(3))
+            step = world.step(action)
+            episode["action"].append(action)
+            episode["reward"].append(step.reward)
+            episode["observation"].append(step.observation)
+        episodes.append({**episode, "terminated": True})
+    path = tmp_path_factory.mktemp("data") / "catch.npz"
+    metadata = {"benchmark": "bsuite", "environment": "catch", "num_actions": 3, "noise": 0.0}
+    datasets.save(datasets.from_episodes(episodes, metadata), path)
+    return str(path)
+
+
+def spec(catch, **changes):
+    common = dict(
+        dataset=catch, overrides=SMALL, seeds=[0, 1], updates=40, eval_every=20, eval_episodes=3
+    )
+    return runs.Spec(**{**common, **changes})
+
+
+def rows_without_time(folder):
+    return pd.read_csv(folder / "results.csv")[WITHOUT_TIME].to_csv()
+
+
+def test_same_seed_same_rows(catch, tmp_path):
+    for name in ("a", "b"):
+        frame = runs.train(spec(catch), tmp_path / name)
+    assert rows_without_time(tmp_path / "a") == rows_without_time(tmp_path / "b")
+    assert frame[["seed", "update"]].to_numpy().tolist() == [
+        [0, 0], [0, 20], [0, 40], [1, 0], [1, 20], [1, 40],
+    ]  # fmt: skip
+    assert (frame["method"] == "rosmo").all() and (frame["selector"] == "improved").all()
+    assert frame["mean_return"].between(-1, 1).all()
+    assert frame["loss"].isna().tolist() == [True, False, False] * 2
+    record = json.loads((tmp_path / "a" / "provenance.json").read_text())
+    assert record["packages"]["jax"] and record["parameters"]["updates"] == 40
+    assert record["settings"]["dynamics"] == [8, 8]
+
+
+def test_more_updates_continue_to_the_same_bits(catch, tmp_path):
+    runs.train(spec(catch, updates=20), tmp_path / "cut")
+    runs.train(spec(catch), tmp_path / "cut")
+    runs.train(spec(catch), tmp_path / "whole")
+    assert rows_without_time(tmp_path / "cut") == rows_without_time(tmp_path / "whole")
+    assert not list((tmp_path / "cut").glob("checkpoints.old*"))
+
+
+def test_a_finished_run_is_not_trained_again(catch, tmp_path, monkeypatch):
+    before = runs.train(spec(catch), tmp_path)
+    monkeypatch.setattr(learner.Learner, "update", None)  # Any update would fail now.
+    pd.testing.assert_frame_equal(runs.train(spec(catch), tmp_path), before)
+    # A new seed trains only itself.
+    monkeypatch.undo()
+    more = runs.train(spec(catch, seeds=[0, 1, 2]), tmp_path)
+    pd.testing.assert_frame_equal(more[more["seed"] < 2].reset_index(drop=True), before)
+    assert (more["seed"] == 2).sum() == 3
+
+
+def test_seeds_vmapped_write_the_same_form(catch, tmp_path):
+    frame = runs.train(spec(catch, vmap_seeds=True), tmp_path / "vmap")
+    alone = runs.train(spec(catch, vmap_seeds=False), tmp_path / "loop")
+    pd.testing.assert_frame_equal(frame[["seed", "update"]], alone[["seed", "update"]])
+    np.testing.assert_allclose(frame["loss"], alone["loss"], rtol=1e-4)
+
+
+def test_other_parameters_set_old_checkpoints_aside(catch, tmp_path):
+    runs.train(spec(catch, updates=20, seeds=[0]), tmp_path)
+    runs.train(spec(catch, updates=20, seeds=[0], method="bc"), tmp_path)
+    assert (tmp_path / "checkpoints.old-1" / "seed_0").is_dir()
+
+
+KILLED = """
+import sys
+from unplugged import runs
+runs.train(runs.Spec(dataset=sys.argv[1], overrides=eval(sys.argv[3]), seeds=[0, 1],
+                     updates=400, eval_every=20, eval_episodes=3), sys.argv[2])
+"""
+
+
+def test_kill_at_any_moment_then_the_same_command_goes_on(catch, tmp_path):
+    """SIGKILL in the midst of training; the resumed rows equal uninterrupted ones."""
+    command = [sys.executable, "-c", KILLED, catch, str(tmp_path / "killed"), str(SMALL)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    deadline = time.time() + 120
+    checkpoint = tmp_path / "killed" / "checkpoints" / "seed_0"
+    while time.time() < deadline and process.poll() is None:
+        if checkpoint.is_dir() and any(p.name.isdigit() for p in checkpoint.iterdir()):
+            break
+        time.sleep(0.02)
+    assert process.poll() is None, "it should still have been training"
+    time.sleep(0.15)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "killed" / "results.csv").exists()
+    long = spec(catch, updates=400)
+    runs.train(long, tmp_path / "killed")
+    runs.train(long, tmp_path / "whole")
+    assert rows_without_time(tmp_path / "killed") == rows_without_time(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"environment": "cacth"}, "did you mean 'catch'"),
+        ({"benchmark": "bsiute"}, "did you mean 'bsuite'"),
+        ({"method": "rosmoo"}, "did you mean 'rosmo'"),
+        ({"selector": "serach"}, "did you mean 'search'"),
+        ({"overrides": {"batchsize": 4}}, "did you mean 'batch_size'"),
+        ({"overrides": {"learning_rate": 0.0}}, "learning_rate must lie in"),
+        ({"overrides": {"td_steps": 0}}, "td_steps must lie in"),
+        ({"overrides": {"discount": 1.5}}, "discount must lie in"),
+        ({"fraction": 0.0}, "fraction must lie in"),
+        ({"fraction": 1.1}, "fraction must lie in"),
+        ({"updates": -20}, "updates must lie in"),
+        ({"updates": 2.5}, "updates must be an integer"),
+        ({"updates": 30}, "multiple of eval_every"),
+        ({"seeds": []}, "seeds must be distinct"),
+        ({"seeds": [1, 1]}, "seeds must be distinct"),
+        ({"seeds": [-1]}, "seed must lie in"),
+    ],
+)
+def test_wrong_parameters_are_named_at_once(catch, change, message):
+    with pytest.raises(ValueError, match=message):
+        spec(catch, **change)
+
+
+def test_a_batch_larger_than_the_windows(catch, tmp_path):
+    few = spec(catch, fraction=0.01, overrides={**SMALL, "batch_size": 128})
+    with pytest.raises(ValueError, match="batch_size 128 is larger than the 9 windows"):
+        runs.train(few, tmp_path)
+
+
+def test_a_dataset_of_another_environment(catch, tmp_path):
+    with pytest.raises(datasets.DatasetError, match="recorded in 'catch', not in 'cartpole'"):
+        runs.train(spec(catch, environment="cartpole"), tmp_path)
+
+
+def test_a_folder_that_cannot_be_written(catch, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(PermissionError, match="cannot write to the folder"):
+        runs.train(spec(catch), tmp_path / "file")
+
+
+def test_an_infinite_loss_stops_the_run_and_keeps_what_is_good(catch, tmp_path, monkeypatch):
+    good = runs.train(spec(catch, seeds=[0]), tmp_path / "good")
+    original = runs.check_losses
+
+    def poisoned(losses, first_update):
+        if first_update == 20:
+            losses = {**losses, "loss": np.asarray(losses["loss"]).copy()}
+            losses["loss"][7] = np.nan
+        original(losses, first_update)
+
+    monkeypatch.setattr(runs, "check_losses", poisoned)
+    with pytest.raises(learner.NonFiniteLossError, match="update 28: the loss is not finite"):
+        runs.train(spec(catch, seeds=[0]), tmp_path / "bad")
+    kept = pd.read_csv(tmp_path / "bad" / "results.partial.csv")
+    assert kept["update"].tolist() == [0, 20]
+    assert not (tmp_path / "bad" / "results.csv").exists()
+    monkeypatch.undo()
+    again = runs.train(spec(catch, seeds=[0]), tmp_path / "bad")
+    pd.testing.assert_frame_equal(again[WITHOUT_TIME], good[WITHOUT_TIME])
+
+
+def test_check_losses_names_the_first_bad_update():
+    losses = {"loss": np.array([[1.0, 2.0, np.inf], [1.0, np.nan, 1.0]])}
+    with pytest.raises(learner.NonFiniteLossError, match="update 102"):
+        runs.check_losses(losses, 100)
+    runs.check_losses({"loss": np.ones(3)}, 0)
+
+
+@pytest.mark.parametrize("name", ["catch", "cartpole", "mountain_car"])
+def test_lock_step_evaluation_equals_episodes_one_by_one(name):
+    """A fixed open-loop policy: batched returns equal those of each environment alone."""
+    actions = np.random.default_rng(0).integers(0, 3, 2_000)
+    time_step = {"t": 0}
+
+    def policy(params, observation, key):
+        action = actions[time_step["t"]]
+        time_step["t"] += 1
+        return np.full(len(observation), action)
+
+    def worlds():
+        return [environments.make("bsuite", name, seed=seed) for seed in range(4)]
+
+    import jax
+
+    together = evaluation.evaluate(policy, None, worlds(), jax.random.key(0))
+    for world, expected in zip(worlds(), together):
+        step, total, t = world.reset(), 0.0, 0
+        while not step.last():
+            step = world.step(int(actions[t]))
+            total += step.reward
+            t += 1
+        assert total == expected
+
+
+def test_settings_override_keeps_the_rest():
+    changed = settings.BSUITE.override({"num_simulations": 16, "dynamics": [32, 64, 32]})
+    assert changed.dynamics == (32, 64, 32)
+    assert dataclasses.replace(changed, num_simulations=4, dynamics=(32, 256, 32)) == (
+        settings.BSUITE
+    )
