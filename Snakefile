@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 
-from unplugged import fingerprint, runs
+from unplugged import checks, fingerprint, runs
 
 PROFILE = config["profile"]
 DRAW_ONLY = bool(config.get("draw_only", False))  # figures from committed results, no training
@@ -20,12 +20,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
 
 
-def papermill(notebook):
-    """The command that runs a notebook headless; its executed copy is the rule's log."""
-    return (
-        'IPYTHONDIR="$(mktemp -d)" papermill notebooks/' + notebook + ".ipynb {log.notebook} "
-        "-k python3 -l python --no-progress-bar -y {params.yaml:q} >{log.text} 2>&1"
-    )
+# Runs the notebook that is a rule's first input headless; its executed copy is the log.
+PAPERMILL = (
+    'IPYTHONDIR="$(mktemp -d)" papermill {input[0]} {log.notebook} '
+    "-k python3 -l python --no-progress-bar -y {params.yaml:q} >{log.text} 2>&1"
+)
 
 
 def logs(name):
@@ -43,17 +42,23 @@ COLLECTIONS = {
 }
 
 
+def label(key, value):
+    """A grid value's part of a run's name."""
+    if key in ("environment", "method"):
+        return value
+    return f"{key}{value:g}" if isinstance(value, (int, float)) else f"{key}-{value}"
+
+
 def expand_grid(experiment):
     """Runs of one experiment by name: parameters of the training notebook."""
     grid, common = experiment["grid"], experiment["common"]
     found = {}
     for values in itertools.product(*grid.values()):
         one = {**common, **dict(zip(grid, values))}
+        for key in one:
+            checks.one_of("run parameter", key, [*runs.PARAMETERS, "noise"])
         noise = one.pop("noise")
-        name = "_".join(
-            value if key in ("environment", "method") else f"{key}{value:g}"
-            for key, value in zip(grid, values)
-        )
+        name = "_".join(label(key, value) for key, value in zip(grid, values))
         dataset = f"bsuite_{one['environment']}_noise{noise:g}"
         if dataset not in COLLECTIONS:
             raise ValueError(f"profile {PROFILE}: run {name} needs {dataset}, not collected")
@@ -114,7 +119,7 @@ if not DRAW_ONLY:
         log:
             **logs("datasets/{dataset}"),
         shell:
-            papermill("10_collect_bsuite")
+            PAPERMILL
 
     rule train:
         input:
@@ -137,7 +142,7 @@ if not DRAW_ONLY:
         log:
             **logs("{experiment}/{run}/executed"),
         shell:
-            papermill("20_train")
+            PAPERMILL
 
     rule results:
         input:
@@ -203,7 +208,7 @@ for notebook, parts in DRAWN.items():
         log:
             **logs(f"figures/{notebook}"),
         shell:
-            papermill(notebook)
+            PAPERMILL
 
 
 rule gallery:

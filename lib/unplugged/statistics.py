@@ -59,17 +59,10 @@ def bootstrap(
     value = float(statistic(pooled, axis=-1))
     if all(np.ptp(task) == 0 for task in samples):
         return Estimate(value, value, value, len(pooled))
-    # scipy wants two samples a task; a single run repeated is resampled to itself.
-    samples = [np.repeat(task, 2) if len(task) == 1 else task for task in samples]
-    result = scipy.stats.bootstrap(
-        samples,
-        lambda *parts, axis: statistic(np.concatenate(parts, axis=axis), axis=axis),
-        n_resamples=resamples,
-        method="percentile",
-        vectorized=True,
-        rng=np.random.default_rng(seed),
-    )
-    low, high = result.confidence_interval
+    rng = np.random.default_rng(seed)
+    resampled = [rng.choice(task, size=(resamples, len(task))) for task in samples]
+    spread = statistic(np.concatenate(resampled, axis=1), axis=1)
+    low, high = np.quantile(spread, [0.025, 0.975])
     return Estimate(value, float(low), float(high), len(pooled))
 
 

@@ -1,0 +1,53 @@
+# Every target is enough by itself on a fresh machine with Python 3.11 or 3.12, venv and make.
+PYTHON  ?= python3
+PROFILE ?= smoke
+CORES   ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
+VENV    := .venv
+READY   := $(VENV)/.ready
+BIN     := $(VENV)/bin
+# Results on a CPU come from single-threaded processes, one a core.
+SINGLE  := NPROC=1 OMP_NUM_THREADS=1 XLA_FLAGS="--xla_cpu_multi_thread_eigen=false $(XLA_FLAGS)"
+
+.DEFAULT_GOAL := help
+.PHONY: help env reproduce figures test lint lab bench clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | \
+	  awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
+	@echo "PROFILE=smoke|cpu|paper chooses the experiment, CORES=n the processes."
+
+env: $(READY) ## create the environment from requirements.lock
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' || \
+	  { echo "error: Python 3.11 or 3.12 is needed, $(PYTHON) is another; try make PYTHON=python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
+	$(BIN)/python -m ipykernel install --sys-prefix --name python3 --display-name "Python 3" >/dev/null
+	@touch $@
+
+reproduce: $(READY) ## data, runs and every figure of PROFILE; goes on where it was cut off
+	$(BIN)/python pipeline.py --profile $(PROFILE) --cores $(CORES)
+
+figures: PROFILE = cpu
+figures: $(READY) ## redraw figures from committed results (PROFILE=cpu); trains nothing
+	$(BIN)/python pipeline.py --profile $(PROFILE) --cores $(CORES) --figures
+
+test: $(READY) ## all tests
+	$(SINGLE) $(BIN)/python -m pytest
+
+lint: $(READY) ## ruff: rules and format
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+lab: $(READY) ## JupyterLab on notebooks/
+	$(BIN)/jupyter lab --notebook-dir=notebooks
+
+bench: $(READY) ## speed and memory beside the reference loop, and their figure
+	$(BIN)/python benchmarks/measure.py --out results/bench
+	$(BIN)/papermill notebooks/90_bench.ipynb runs/90_bench.ipynb -k python3 -l python \
+	  -p results results/bench -p figures figures/bench --no-progress-bar
+
+clean: ## remove the environment and caches; runs, results and figures stay
+	rm -rf $(VENV) .snakemake .pytest_cache .ruff_cache .hypothesis build lib/*.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

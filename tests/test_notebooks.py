@@ -1,0 +1,86 @@
+"""Each notebook through papermill, in a size that a test can afford."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import papermill
+import pytest
+
+from unplugged import notebooks
+
+NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+SMALL = {
+    "representation": [8, 8], "dynamics": [8, 8], "prediction": [8], "batch_size": 8,
+}  # fmt: skip
+
+
+def execute(name, here, **parameters):
+    papermill.execute_notebook(
+        NOTEBOOKS / f"{name}.ipynb",
+        here / f"{name}.out.ipynb",
+        parameters={k: str(v) if isinstance(v, Path) else v for k, v in parameters.items()},
+        kernel_name="python3",
+        language="python",
+        progress_bar=False,
+        cwd=str(here),
+    )
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("collect")
+    execute("10_collect_bsuite", folder, environment="catch", noise=0.1, episodes=30,
+            random_episodes=5, seed=3, folder=folder)  # fmt: skip
+    return folder
+
+
+def test_collect_writes_dataset_and_statistics(recorded):
+    from unplugged import datasets
+
+    dataset = datasets.load(recorded / "bsuite_catch_noise0.1.npz")
+    row = pd.read_csv(recorded / "bsuite_catch_noise0.1.statistics.csv").iloc[0]
+    assert dataset.num_episodes == 30 == row["episodes"]
+    assert dataset.num_transitions == 30 * 9 == row["transitions"]
+    assert row["mean_return"] == pytest.approx(dataset.episode_returns.mean())
+    assert row["checksum"] == datasets.checksum(dataset)
+    assert dataset.metadata["noise"] == 0.1 and dataset.metadata["seed"] == 3
+    returns = pd.read_csv(recorded / "bsuite_catch_noise0.1.returns.csv")
+    assert set(returns["return"]) <= {-1.0, 1.0} and len(returns) == 30
+
+
+def test_collecting_again_gives_the_same_file(recorded, tmp_path):
+    execute("10_collect_bsuite", tmp_path, environment="catch", noise=0.1, episodes=30,
+            random_episodes=5, seed=3, folder=tmp_path)  # fmt: skip
+    name = "bsuite_catch_noise0.1.npz"
+    assert (tmp_path / name).read_bytes() == (recorded / name).read_bytes()
+
+
+def test_train_writes_rows(recorded, tmp_path):
+    execute("20_train", tmp_path, dataset=recorded / "bsuite_catch_noise0.1.npz", method="mzu",
+            overrides=SMALL, seeds=[4], updates=10, eval_every=5, eval_episodes=2,
+            folder=tmp_path / "run")  # fmt: skip
+    rows = pd.read_csv(tmp_path / "run" / "results.csv")
+    assert rows["update"].tolist() == [0, 5, 10] and set(rows["seed"]) == {4}
+    assert set(rows["noise"]) == {0.1} and json.loads(rows["overrides"][0]) == SMALL
+
+
+@pytest.mark.parametrize(
+    "name, parameter, message",
+    [
+        ("10_collect_bsuite", "enviroment", "did you mean 'environment'"),
+        ("20_train", "method_", "did you mean 'method'"),
+        ("30_bsuite_curves", "result", "did you mean 'results'"),
+        ("31_bsuite_datasets", "figure", "did you mean 'figures'"),
+    ],
+)
+def test_an_unknown_parameter_stops_the_notebook(tmp_path, name, parameter, message):
+    with pytest.raises(papermill.PapermillExecutionError, match=message):
+        execute(name, tmp_path, **{parameter: "x"})
+
+
+def test_parameters_passes_modules_and_the_shell_by():
+    namespace = {"updates": 3, "_dh": [], "In": [], "pytest": pytest, "Path": Path}
+    assert notebooks.parameters(namespace, ["updates"]) == {"updates": 3}
+    with pytest.raises(ValueError, match="unknown parameter 'update': did you mean 'updates'"):
+        notebooks.parameters({**namespace, "update": 1}, ["updates"])

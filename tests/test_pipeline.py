@@ -1,0 +1,153 @@
+"""The pipeline end to end, in a copy of the repository: killed, resumed, redrawn, locked."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from unplugged import files
+
+ROOT = Path(__file__).parents[1]
+TINY = {
+    "profile": "tiny",
+    "datasets": [{"environment": "catch", "noise": [0.0], "episodes": 60}],
+    "collection": {"seed": 0, "random_episodes": 10},
+    "experiments": {
+        "bsuite_curves": {
+            "grid": {"environment": ["catch"], "noise": [0.0], "method": ["bc", "rosmo"]},
+            "common": {"benchmark": "bsuite", "seeds": [0, 1], "updates": 200, "eval_every": 20,
+                       "eval_episodes": 3},
+        }
+    },
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clone")
+    for name in ("Snakefile", "pipeline.py"):
+        shutil.copy(ROOT / name, folder)
+    for name in ("notebooks", "profiles", "results/published"):
+        shutil.copytree(ROOT / name, folder / name)
+    (folder / "figures").mkdir()
+    (folder / "profiles" / "tiny.yaml").write_text(yaml.safe_dump(TINY))
+    return folder
+
+
+def start(clone, *options, profile="tiny"):
+    return subprocess.Popen(
+        [sys.executable, "pipeline.py", "--profile", profile, "--cores", "2", *options],
+        cwd=clone, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+
+
+def finish(clone, *options, profile="tiny"):
+    process = start(clone, *options, profile=profile)
+    output, _ = process.communicate()
+    return process.returncode, output
+
+
+def times(folder):
+    return {p: p.stat().st_mtime_ns for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_end_to_end_over_a_kill(clone):
+    # Killed, with everything it started, in the midst of training ...
+    process = start(clone)
+    checkpoints = clone / "runs" / "tiny" / "bsuite_curves"
+    deadline = time.time() + 240
+    while not list(checkpoints.glob("*rosmo*/checkpoints/seed_0/[0-9]*")):
+        assert process.poll() is None, process.stdout.read()
+        assert time.time() < deadline
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (clone / "figures" / "README.md").exists()
+
+    # ... the same command goes on to the end.
+    code, output = finish(clone)
+    assert code == 0, output
+    rows = pd.read_csv(clone / "results" / "tiny" / "bsuite_curves.csv")
+    assert len(rows) == 2 * 2 * 11 and set(rows["method"]) == {"bc", "rosmo"}
+    gallery = (clone / "figures" / "README.md").read_text()
+    for name in ("bsuite_curves", "bsuite_returns", "bsuite_iqm", "bsuite_datasets"):
+        assert f"tiny/{name}.png" in gallery
+        assert (clone / "figures" / "tiny" / f"{name}.pdf").stat().st_size > 1_000
+    assert "2 seeds, 200 updates, 3 episodes" in gallery
+    assert not list(checkpoints.glob("*/checkpoints.old*"))
+
+    # Once more: nothing is done again.
+    before = times(clone / "runs" / "tiny")
+    code, output = finish(clone)
+    assert code == 0 and "Nothing to be done" in output
+    assert times(clone / "runs" / "tiny") == before
+
+    # Saving a notebook in JupyterLab (outputs, metadata, time) retrains nothing either.
+    os.utime(clone / "notebooks" / "20_train.ipynb")
+    code, output = finish(clone)
+    assert code == 0 and "Nothing to be done" in output
+
+    # From committed results alone, figures are redrawn to the same bytes, nothing is trained.
+    drawn = {p.name: p.read_bytes() for p in (clone / "figures" / "tiny").iterdir()}
+    for folder in ("runs", ".snakemake", "figures"):
+        shutil.rmtree(clone / folder)
+    (clone / "figures").mkdir()
+    code, output = finish(clone, "--figures")
+    assert code == 0, output
+    assert {p.name: p.read_bytes() for p in (clone / "figures" / "tiny").iterdir()} == drawn
+    assert not (clone / "runs" / "tiny" / "bsuite_curves").exists()
+    assert not (clone / "runs" / "tiny" / "datasets").exists()
+
+
+def test_two_pipelines_in_one_clone(clone):
+    (clone / "runs").mkdir(exist_ok=True)
+    with files.lock(clone / "runs" / ".lock", wait=False, busy=""):
+        code, output = finish(clone)
+    assert code == 2 and "another pipeline is at work in this clone" in output
+
+
+def test_an_unknown_profile(clone):
+    code, output = finish(clone, profile="smok")
+    assert code == 2 and "unknown profile 'smok': did you mean 'smoke'" in output
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"method": ["rosmoo"]}, "did you mean 'rosmo'"),
+        ({"environment": ["cacth"]}, "cacth"),
+        ({"fraction": [2.0]}, "fraction must lie in"),
+        ({"colour": ["red"]}, "colour"),
+    ],
+)
+def test_a_wrong_profile_is_refused_before_any_work(clone, change, message):
+    wrong = yaml.safe_load(yaml.safe_dump({**TINY, "profile": "wrong"}))
+    wrong["experiments"]["bsuite_curves"]["grid"].update(change)
+    (clone / "profiles" / "wrong.yaml").write_text(yaml.safe_dump(wrong))
+    code, output = finish(clone, profile="wrong")
+    assert code != 0 and message in output
+    assert not (clone / "runs" / "wrong").exists()
+
+
+@pytest.mark.parametrize("name", ["smoke", "cpu", "paper"])
+def test_every_profile_plans(clone, name):
+    code, output = finish(clone, "--", "-n", profile=name)
+    assert code == 0 and "gallery" in output, output
+
+
+def test_a_runs_folder_that_cannot_be_written(clone):
+    shutil.rmtree(clone / "runs", ignore_errors=True)
+    (clone / "runs").write_text("in the way")
+    try:
+        code, output = finish(clone)
+        assert code == 2 and "cannot write to the folder" in output
+    finally:
+        (clone / "runs").unlink()

@@ -1,0 +1,146 @@
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+
+from unplugged import plots, reports, statistics
+
+
+def test_iqm_by_hand():
+    # A quarter is cut at both ends: 1 and 100 of four; the mean of 2 and 3 is left.
+    assert statistics.iqm(np.array([100.0, 3.0, 1.0, 2.0])) == 2.5
+    np.testing.assert_allclose(statistics.iqm(np.arange(24).reshape(2, 12)), [5.5, 17.5])
+
+
+def test_bootstrap_resamples_within_tasks():
+    # Two tasks far apart, each without spread: nothing can vary, however seeds are resampled.
+    apart = statistics.bootstrap([np.zeros(5), np.full(5, 10.0)], statistics.mean)
+    assert apart == (5.0, 5.0, 5.0, 10)
+
+
+def test_bootstrap_interval_has_about_the_right_width_and_is_seeded():
+    rng = np.random.default_rng(0)
+    tasks = [rng.normal(size=200) for _ in range(2)]
+    estimate = statistics.bootstrap(tasks, statistics.mean)
+    assert estimate == statistics.bootstrap(tasks, statistics.mean)
+    assert estimate.low < estimate.value < estimate.high
+    np.testing.assert_allclose(estimate.high - estimate.low, 2 * 1.96 / np.sqrt(400), rtol=0.15)
+
+
+def test_bootstrap_agrees_with_scipy():
+    rng = np.random.default_rng(1)
+    tasks = [rng.normal(loc, 1.0, size=8) for loc in (0, 1, 5)]
+    theirs = scipy.stats.bootstrap(
+        tasks, lambda *x, axis: statistics.iqm(np.concatenate(x, axis=axis), axis=axis),
+        n_resamples=4_000, method="percentile", vectorized=True, rng=rng,
+    ).confidence_interval  # fmt: skip
+    ours = statistics.bootstrap(tasks, statistics.iqm, resamples=4_000)
+    np.testing.assert_allclose(ours[1:3], theirs, atol=0.05)
+
+
+def test_bootstrap_of_one_run_and_of_none():
+    estimate = statistics.bootstrap([np.array([1.0]), np.array([2.0, 3.0, 4.0])], statistics.mean)
+    assert estimate.value == 2.5 and estimate.samples == 4
+    assert 1.75 <= estimate.low < estimate.high <= 3.25
+    with pytest.raises(ValueError, match="at least one task"):
+        statistics.bootstrap([])
+    with pytest.raises(ValueError, match="at least one"):
+        statistics.bootstrap([np.array([])])
+
+
+def test_summarise_and_normalise():
+    frame = pd.DataFrame(
+        {
+            "method": ["a"] * 4 + ["b"] * 2,
+            "task": ["x", "x", "y", "y", "x", "y"],
+            "return": [0.0, 2.0, 10.0, 20.0, 4.0, 4.0],
+        }
+    )
+    rows = statistics.summarise(frame, "return", ["method"], statistic=statistics.mean, task="task")
+    assert rows["value"].tolist() == [8.0, 4.0] and rows["runs"].tolist() == [4, 2]
+    score = statistics.normalise(pd.Series([0.0, 5.0]), pd.Series([-5.0, 0.0]), pd.Series([5.0, 4]))
+    assert score.tolist() == [0.5, 1.25]
+
+
+@pytest.fixture
+def rows():
+    values = {"rosmo": [0.0, 1.0, 1.0], "bc": [0.0, 0.2, 0.5]}
+    return pd.DataFrame(
+        [
+            {"environment": "catch", "method": method, "seed": seed, "update": 10 * i,
+             "episodes": 5, "mean_return": value + 0.01 * seed}
+            for method, curve in values.items() for seed in (0, 1) for i, value in enumerate(curve)
+        ]
+    )  # fmt: skip
+
+
+def test_reports_say_what_the_rows_say(rows, tmp_path):
+    (tmp_path / "p.json").write_text('{"a": {"device": "cpu: cpu"}}')
+    facts = reports.run_facts(rows, tmp_path / "p.json")
+    assert facts == "2 seeds, 20 updates, 5 episodes an evaluation; device cpu: cpu."
+    assert reports.flatness(rows) == "Not flat at the end: bc on catch."
+    assert "has flattened" in reports.flatness(rows[rows["method"] == "rosmo"])
+    ends = pd.DataFrame(
+        [("catch", "bc", 0.5, 0.4, 0.6), ("catch", "rosmo", 1.0, 0.9, 1.1),
+         ("catch", "mzu", 0.45, 0.3, 0.55)],
+        columns=["environment", "method", "value", "low", "high"],
+    )  # fmt: skip
+    assert reports.ranking(ends).startswith("catch: rosmo > bc ≥ mzu")
+    last = ends.drop(columns="environment")
+    assert reports.iqm_statement(last).startswith("rosmo 1.00 [0.90, 1.10]; bc")
+
+
+def test_tables_beside_the_papers():
+    ours = pd.DataFrame(
+        {"environment": ["catch"], "noise": [0.0], "episodes": [2000], "transitions": [18000],
+         "mean_return": [0.8], "online_return": [0.9], "random_return": [-0.6]}
+    )  # fmt: skip
+    paper5 = pd.DataFrame(
+        {"environment": ["catch", "catch"], "noise": [0.0, 0.1], "episodes": [2000, 2000],
+         "transitions": [18000, 18000], "mean_return": [0.71, 0.6]}
+    )  # fmt: skip
+    table = reports.beside_table5(ours, paper5)
+    assert table["mean_return"].tolist()[0] == 0.8 and table["mean_return"].isna().tolist()[1]
+    assert reports.missing_recordings(table) == (
+        " Not recorded in this profile: catch at noise 0.1."
+    )
+    assert reports.missing_recordings(table[:1]) == ""
+    paper6 = pd.DataFrame({"environment": ["catch"], "random": [-0.66], "online_dqn": [1.0]})
+    assert reports.beside_table6(ours, paper6).iloc[0].tolist() == ["catch", -0.6, -0.66, 0.9, 1.0]
+
+
+NOTES = {"title": "t", "caption": "c", "paper": "p", "command": "make figures"}
+
+
+def test_figures_drawn_twice_are_the_same_bytes(rows, tmp_path):
+    plots.use_style()
+    curves = statistics.summarise(rows, "mean_return", ["method", "update"])
+    for name in ("a", "b"):
+        figure, ax = plots.plt.subplots()
+        for method in plots.in_order(rows["method"]):
+            plots.curve(ax, curves[curves["method"] == method], method)
+        plots.save_figure(figure, tmp_path / name, "f", NOTES)
+        plots.save_table(rows, tmp_path / name, "f", NOTES)
+        plots.plt.close(figure)
+    first = {p.name: p.read_bytes() for p in (tmp_path / "a").iterdir()}
+    assert set(first) == {
+        "f.png", "f.pdf", "f.json", "f.table.csv", "f.table.md", "f.table.tex", "f.table.json",
+    }  # fmt: skip
+    assert first == {p.name: p.read_bytes() for p in (tmp_path / "b").iterdir()}
+
+
+def test_a_figure_without_its_caption_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="needs caption"):
+        plots.save_table(pd.DataFrame({"a": [1]}), tmp_path, "f", {**NOTES, "caption": None} and {
+            key: value for key, value in NOTES.items() if key != "caption"
+        })  # fmt: skip
+
+
+def test_every_method_has_a_look_of_its_own():
+    from unplugged import methods
+
+    looks = [plots.look(name) for name in [*methods.METHODS, "crr", "cql"]]
+    for cue in ("color", "marker", "linestyle"):
+        assert len({str(getattr(one, cue)) for one in looks}) == len(looks)
+    assert plots.look("something_new") == plots.look("something_new")
+    assert plots.in_order(["zeta", "bc", "rosmo"]) == ["rosmo", "bc", "zeta"]
