@@ -1,6 +1,6 @@
 """Runs the pipeline for one profile: one at a time in a clone, errors first, then Snakemake.
 
-    python pipeline.py --profile smoke [--figures] [--cores 2] [-- any Snakemake option]
+python pipeline.py --profile smoke [--figures] [--cores 2] [-- any Snakemake option]
 """
 
 from __future__ import annotations

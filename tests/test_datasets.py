@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import pickle
 import zipfile
 
 import numpy as np
@@ -108,6 +109,12 @@ def test_a_file_cut_short_is_refused(dataset, tmp_path, keep):
     size = keep if isinstance(keep, int) else int(keep * len(data))
     (tmp_path / "toy.npz").write_bytes(data[:size])
     with pytest.raises(datasets.DatasetError, match="cut short"):
+        datasets.load(tmp_path / "toy.npz")
+
+
+def test_a_pickle_is_refused(dataset, tmp_path):
+    (tmp_path / "toy.npz").write_bytes(pickle.dumps(dataset.observation))
+    with pytest.raises(datasets.DatasetError, match="a pickle, which is never loaded"):
         datasets.load(tmp_path / "toy.npz")
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from dm_env import specs
 from gymnasium import spaces
+
 from unplugged import environments
 
 

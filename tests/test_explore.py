@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+
 from unplugged import datasets, environments, explore, improvement, methods, networks, windows
 from unplugged.learner import Learner, NonFiniteLossError
 from unplugged.settings import Settings

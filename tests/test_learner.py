@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import random_params
 
+from conftest import random_params
 from unplugged import acting, improvement, learner, methods, networks, settings, windows
 
 
@@ -117,9 +117,7 @@ def test_model_sizes_are_those_of_table_4():
         prediction=preset.prediction,
     )  # fmt: skip
     params = model.init(jax.random.key(0))
-    count = {
-        part: sum(x.size for x in jax.tree.leaves(params[part])) for part in params
-    }
+    count = {part: sum(x.size for x in jax.tree.leaves(params[part])) for part in params}
     assert count == {
         "representation": (6 + 1) * 64 + 65 * 64 + 65 * 32,
         "dynamics": (35 + 1) * 32 + 33 * 256 + 257 * 32 + 33 * 32 + 33 * 20,

@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import mctx
 import numpy as np
-import numpy_reference as reference
 import pytest
-from conftest import NUM_ACTIONS, OBSERVATION, make_episode, random_params
 
+import numpy_reference as reference
+from conftest import NUM_ACTIONS, OBSERVATION, make_episode, random_params
 from unplugged import datasets, improvement, learner, losses, methods, windows
 
 METADATA = {"num_actions": NUM_ACTIONS, "environment": "toy"}
@@ -19,9 +19,7 @@ def imagined_actions(key, window, unroll_steps):
     at_random = jax.random.randint(
         action_key, window.action[: unroll_steps + 1].shape, 0, NUM_ACTIONS
     )
-    return np.where(
-        window.real[: unroll_steps + 1], window.action[: unroll_steps + 1], at_random
-    )
+    return np.where(window.real[: unroll_steps + 1], window.action[: unroll_steps + 1], at_random)
 
 
 def windows_of(episodes, starts, length):
@@ -113,9 +111,14 @@ def test_mzu_loss_equals_numpy_with_targets_of_a_direct_mctx_call(model, small, 
 
         expected.append(
             reference.window_loss(
-                *numpy_models, episodes[e], start, actions[:, i], small,
-                regularize=False, operator=searched,
-            )  # fmt: skip
+                *numpy_models,
+                episodes[e],
+                start,
+                actions[:, i],
+                small,
+                regularize=False,
+                operator=searched,
+            )
         )
     for name in parts:
         mean = np.mean([window[name] for window in expected])

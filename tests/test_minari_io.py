@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 from minari.data_collector import EpisodeBuffer
+
 from unplugged import datasets, minari_io, runs
 
 ARRAYS = ("observation", "action", "reward", "discount", "is_first", "is_last")

@@ -79,8 +79,31 @@ def test_an_unknown_parameter_stops_the_notebook(tmp_path, name, parameter, mess
         execute(name, tmp_path, **{parameter: "x"})
 
 
-def test_parameters_passes_modules_and_the_shell_by():
-    namespace = {"updates": 3, "_dh": [], "In": [], "pytest": pytest, "Path": Path}
+def test_parameters_checks_what_papermill_injected_and_nothing_else():
+    namespace = {"updates": 3, "mine": 1, "In": ["", "updates: int = 2  # default", "mine = 1"]}
     assert notebooks.parameters(namespace, ["updates"]) == {"updates": 3}
+    namespace["In"].append("# Parameters\nupdates = 3\nupdate = 1\n")
     with pytest.raises(ValueError, match="unknown parameter 'update': did you mean 'updates'"):
-        notebooks.parameters({**namespace, "update": 1}, ["updates"])
+        notebooks.parameters(namespace, ["updates"])
+
+
+def test_a_kernel_started_among_the_notebooks_moves_to_the_root(tmp_path, monkeypatch):
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.chdir(tmp_path / "notebooks")
+    notebooks.parameters({}, [])
+    assert Path.cwd() == tmp_path / "notebooks"
+    (tmp_path / "Snakefile").touch()
+    notebooks.parameters({}, [])
+    assert Path.cwd() == tmp_path
+
+
+def test_explore_runs_from_data_to_comparison(tmp_path):
+    execute("00_explore", tmp_path, updates=4, eval_every=2, eval_episodes=2, episodes=15,
+            num_simulations=3, compare_seeds=1, folder=tmp_path / "explore")  # fmt: skip
+    cells = json.loads((tmp_path / "00_explore.out.ipynb").read_text())["cells"]
+    pictures = sum(
+        "image/png" in output.get("data", {})
+        for cell in cells
+        for output in cell.get("outputs", [])
+    )
+    assert pictures == 3  # the learning curve, one state, the comparison

@@ -87,12 +87,14 @@ def test_make_help_lists_every_target():
 
 def test_imports_go_one_way():
     """Statistics and plots know no jax; data and environments know nothing of learning."""
+
     def imports(module):
         text = (ROOT / "lib" / "unplugged" / f"{module}.py").read_text()
         return set(re.findall(r"^(?:from|import) ([\w.]+)", text, re.M)) | {
             f"unplugged.{name.strip()}"
             for group in re.findall(r"^from unplugged import \(?([\w,\s]+)\)?", text, re.M)
-            for name in group.replace("\n", ",").split(",") if name.strip()
+            for name in group.replace("\n", ",").split(",")
+            if name.strip()
         }
 
     for module in ("statistics", "plots", "reports", "gallery"):

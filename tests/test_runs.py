@@ -6,11 +6,22 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pandas as pd
 import pytest
 
-from unplugged import datasets, environments, evaluation, learner, runs, settings
+from unplugged import (
+    datasets,
+    environments,
+    evaluation,
+    improvement,
+    learner,
+    losses,
+    methods,
+    runs,
+    settings,
+)
 
 SMALL = {
     "representation": [8, 8], "dynamics": [8, 8], "prediction": [8], "batch_size": 8,
@@ -192,6 +203,33 @@ def test_an_infinite_loss_stops_the_run_and_keeps_what_is_good(catch, tmp_path, 
     pd.testing.assert_frame_equal(again[WITHOUT_TIME], good[WITHOUT_TIME])
 
 
+def test_a_loss_that_explodes_stops_the_run(catch, tmp_path):
+    wild = {**SMALL, "learning_rate": 1e30, "warmup_updates": 1, "max_grad_norm": 1e30}
+    with pytest.raises(learner.NonFiniteLossError, match=r"update \d+: the loss is not finite"):
+        runs.train(spec(catch, overrides=wild), tmp_path)
+    assert pd.read_csv(tmp_path / "results.partial.csv")["update"].tolist() == [0]
+
+
+def a_users_operator(model, params, root, key, settings):
+    """Greedy in the one-step action values."""
+    improved = improvement.one_step(model, params, root, key, settings)
+    best = jax.nn.one_hot(improved.action_values.argmax(-1), model.num_actions)
+    return improved._replace(policy=best)
+
+
+def test_a_method_of_ones_own_runs_like_ours(catch, tmp_path, monkeypatch):
+    mine = methods.Method(
+        summary="greedy one-step target",
+        operator=a_users_operator,
+        regularizer=losses.dynamics_advantage,
+        selector="policy",
+    )
+    monkeypatch.setitem(methods.METHODS, "mine", mine)
+    frame = runs.train(spec(catch, method="mine"), tmp_path)
+    assert (frame["method"] == "mine").all() and len(frame) == 6
+    assert spec(catch, method="mine").code() != spec(catch).code()
+
+
 def test_check_losses_names_the_first_bad_update():
     losses = {"loss": np.array([[1.0, 2.0, np.inf], [1.0, np.nan, 1.0]])}
     with pytest.raises(learner.NonFiniteLossError, match="update 102"):
@@ -212,8 +250,6 @@ def test_lock_step_evaluation_equals_episodes_one_by_one(name):
 
     def worlds():
         return [environments.make("bsuite", name, seed=seed) for seed in range(4)]
-
-    import jax
 
     together = evaluation.evaluate(policy, None, worlds(), jax.random.key(0))
     for world, expected in zip(worlds(), together):

@@ -18,9 +18,7 @@ def test_squash_equals_rlax_and_inverts(x):
     np.testing.assert_allclose(
         transforms.squash(x), rlax.signed_hyperbolic(np.float32(x)), rtol=1e-5, atol=1e-6
     )
-    np.testing.assert_allclose(
-        transforms.unsquash(transforms.squash(x)), x, rtol=1e-3, atol=1e-5
-    )
+    np.testing.assert_allclose(transforms.unsquash(transforms.squash(x)), x, rtol=1e-3, atol=1e-5)
 
 
 @given(finite, finite)

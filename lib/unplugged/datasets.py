@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
 import tempfile
@@ -165,7 +166,7 @@ def subsample(dataset: Dataset, fraction: float, seed: int) -> Dataset:
     keep = max(1, round(fraction * total))
     edges = np.linspace(0, total, keep + 1).round().astype(int)
     rng = np.random.default_rng(seed)
-    return dataset.episodes([int(rng.integers(a, b)) for a, b in zip(edges, edges[1:])])
+    return dataset.episodes([int(rng.integers(a, b)) for a, b in itertools.pairwise(edges)])
 
 
 def checksum(dataset: Dataset) -> str:
@@ -217,6 +218,10 @@ def load(path: str | os.PathLike[str]) -> Dataset:
         raise FileNotFoundError(
             f"no dataset {path}; {checks.nearest(path.stem, beside) if beside else 'none beside'}"
         )
+    if not zipfile.is_zipfile(path):
+        if path.read_bytes()[:1] == b"\x80":
+            raise DatasetError(f"{path}: a pickle, which is never loaded")
+        raise DatasetError(f"{path}: cut short or not a dataset of ours; collect it again")
     try:
         with np.load(path, allow_pickle=False) as file:
             missing = [name for name in ("header", *_ARRAYS) if name not in file.files]

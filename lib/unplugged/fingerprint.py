@@ -9,9 +9,10 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
+import inspect
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -92,6 +93,28 @@ def _definitions() -> dict[str, list[_Definition]]:
                     if isinstance(target, ast.Name) and node.value is not None:
                         add(target.id, node.value)
     return found
+
+
+def defines(name: str) -> bool:
+    """Whether the library defines "module.name"."""
+    return name in _definitions()
+
+
+def of_functions(functions: Iterable[Callable]) -> str:
+    """Fingerprint of the source of functions that are not the library's, such as a notebook's.
+
+    Raises:
+      ValueError: if a function's source is not to be had.
+    """
+    digest = hashlib.sha256()
+    for function in functions:
+        try:
+            digest.update(inspect.getsource(function).encode())
+        except (OSError, TypeError) as error:
+            raise ValueError(
+                f"no source of {function!r}, so a run of it is not resumable"
+            ) from error
+    return digest.hexdigest()[:16]
 
 
 def of_library(roots: Iterable[str]) -> str:

@@ -39,7 +39,9 @@ class Operator(Protocol):
 
     def __call__(
         self, model: Model, params: Params, root: mctx.RootFnOutput, key: jax.Array, settings: Any
-    ) -> Improvement: ...
+    ) -> Improvement:
+        """Improves on the prior at N root states."""
+        ...
 
 
 def root_of(model: Model, params: Params, state: jax.Array) -> mctx.RootFnOutput:

@@ -115,9 +115,7 @@ def loss_fn(
     used = roots if improve_all else jax.tree.map(lambda x: x[: unroll_steps + 1], roots)
     flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), used)
     flat_improved = method.operator(model, target_params, flat, improve_key, settings)
-    improved = jax.tree.map(
-        lambda x: x.reshape(*used.value.shape, *x.shape[1:]), flat_improved
-    )
+    improved = jax.tree.map(lambda x: x.reshape(*used.value.shape, *x.shape[1:]), flat_improved)
     returns = losses.n_step_returns(
         windows.reward,
         losses.step_discounts(windows, settings.discount),
@@ -145,9 +143,7 @@ def loss_fn(
         + settings.reward_weight * parts["reward"]
     )
     if method.regularizer is not None:
-        advantage = method.regularizer(
-            model, target_params, roots, improved, now.action, settings
-        )
+        advantage = method.regularizer(model, target_params, roots, improved, now.action, settings)
         keep = jax.lax.stop_gradient(now.real & (advantage > 0.0))
         imitation = losses.negative_log_probability(policy_logits, now.action)
         parts["behavior"] = jnp.mean(keep * imitation)

@@ -48,9 +48,7 @@ def unroll(
     """
     states, rewards = [state], []
     for action in actions:
-        reward_logits, state = model.dynamics(
-            params, scale_gradient(state, gradient_scale), action
-        )
+        reward_logits, state = model.dynamics(params, scale_gradient(state, gradient_scale), action)
         states.append(state)
         rewards.append(reward_logits)
     return jnp.stack(states), jnp.stack(rewards)

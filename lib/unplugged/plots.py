@@ -54,9 +54,7 @@ def look(method: str) -> Look:
 def in_order(methods: Iterable[str]) -> list[str]:
     """Methods in the order of every legend: those with a fixed look first, then by name."""
     fixed = list(_LOOKS)
-    return sorted(
-        set(methods), key=lambda name: (fixed.index(name) if name in fixed else 99, name)
-    )
+    return sorted(set(methods), key=lambda name: (fixed.index(name) if name in fixed else 99, name))
 
 
 def use_style() -> None:
@@ -148,9 +146,7 @@ def save_table(
     folder = files.writable_folder(folder)
     files.write_whole(folder / f"{name}.table.csv", frame.to_csv(index=False))
     shown = frame.map(lambda x: f"{x:.4g}" if isinstance(x, (float, np.floating)) else x)
-    shown = shown.replace("nan", "–")
+    shown = shown.replace("nan", "n/a")
     files.write_whole(folder / f"{name}.table.md", shown.to_markdown(index=False) + "\n")
-    files.write_whole(
-        folder / f"{name}.table.tex", shown.to_latex(index=False, escape=True).replace("–", "--")
-    )
+    files.write_whole(folder / f"{name}.table.tex", shown.to_latex(index=False, escape=True))
     _sidecar(folder, f"{name}.table", {**notes, "kind": "table"})

@@ -74,9 +74,7 @@ def iqm_statement(last: pd.DataFrame) -> str:
     )
 
 
-def final_returns(
-    final: pd.DataFrame, datasets: pd.DataFrame, paper: pd.DataFrame
-) -> pd.DataFrame:
+def final_returns(final: pd.DataFrame, datasets: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
     """Mean ± standard deviation per environment and method, beside the paper's Table 6.
 
     Args:

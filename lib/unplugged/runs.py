@@ -106,11 +106,18 @@ class Spec:
         return self.selector or methods.METHODS[self.method].selector
 
     def code(self) -> str:
-        """Fingerprint of the library code that this run's numbers depend on."""
-        roots = ["runs.train", f"methods.{self.method}", f"acting.{self.acts_by}"]
+        """Fingerprint of the code that this run's numbers depend on.
+
+        Of a method that a notebook added to the table, its operator's source counts.
+        """
+        roots, row = ["runs.train", f"acting.{self.acts_by}"], f"methods.{self.method}"
         if self.benchmark == "bsuite":
             roots.append(f"environments.{self.environment}")
-        return fingerprint.of_library(roots)
+        if fingerprint.defines(row):
+            return fingerprint.of_library([*roots, row])
+        method = methods.METHODS[self.method]
+        own = [part for part in (method.operator, method.regularizer) if part is not None]
+        return f"{fingerprint.of_library(roots)}-{fingerprint.of_functions(own)}"
 
 
 PARAMETERS = [field.name for field in dataclasses.fields(Spec)]
