@@ -102,3 +102,19 @@ def test_imports_go_one_way():
     learning = {f"unplugged.{m}" for m in ("networks", "losses", "methods", "learner", "runs")}
     for module in ("datasets", "environments", "windows", "transforms", "collect"):
         assert not learning & imports(module), module
+
+
+def test_readme_shows_the_committed_table():
+    shown = re.findall(r"<!-- (\S+) -->\n(.*?)<!-- end -->", (ROOT / "README.md").read_text(), re.S)
+    assert shown
+    for path, table in shown:
+        assert table == (ROOT / path).read_text(), f"README.md differs from {path}"
+
+
+def test_files_that_the_readme_names_exist():
+    text = (ROOT / "README.md").read_text()
+    named = set(re.findall(r"\]\(([\w/.]+)\)", text))
+    named |= {f"notebooks/{name}.ipynb" for name in re.findall(r"^\| `(\d\d_\w+)` \|", text, re.M)}
+    named |= set(re.findall(r"`(figures/[\w/]+\.png)`", text))
+    assert len(named) > 8
+    assert not [name for name in named if not (ROOT / name).exists()]

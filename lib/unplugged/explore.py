@@ -1,6 +1,6 @@
 """Looking at one state of catch: prior, one-step improvement, search, and the search tree.
 
-For the notebook `00_explore`: numbers first (`examine`, `tree_nodes`, `train_curve`), then
+For the notebook `00_explore`: numbers first (`examine`, `tree_nodes`), then
 figures of them (`show`, `draw_tree`, `draw_curves`), which are plain matplotlib figures.
 """
 
@@ -10,7 +10,7 @@ import functools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import mctx
@@ -19,22 +19,10 @@ import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from tqdm.auto import tqdm
 
-from unplugged import (
-    checks,
-    collect,
-    datasets,
-    environments,
-    evaluation,
-    improvement,
-    plots,
-    runs,
-)
-from unplugged.learner import Learner
+from unplugged import checks, collect, datasets, improvement, plots
 from unplugged.networks import Model, Params
 from unplugged.settings import Settings
-from unplugged.windows import Store
 
 CATCH_BOARD = (10, 5)
 CATCH_MOVES = ("left", "stay", "right")
@@ -98,17 +86,13 @@ class TreeNode(NamedTuple):
     reward: float
 
 
-def catch_dataset(folder: str | os.PathLike[str], *, episodes: int, seed: int) -> datasets.Dataset:
-    """Loads the recorded DQN training on catch from `folder`, or records and keeps it there.
-
-    Raises:
-      DatasetError: if the file is there but damaged.
-    """
+def catch_dataset(folder: str | os.PathLike[str], *, episodes: int, seed: int) -> Path:
+    """The file in `folder` with a DQN's training on catch, recorded if it is not there yet."""
     path = Path(folder) / f"catch_{episodes}episodes_seed{seed}.npz"
     if not path.exists():
         recorded = collect.train_dqn("catch", episodes=episodes, noise=0.0, seed=seed)
         datasets.save(recorded, path)
-    return datasets.load(path)
+    return path
 
 
 def catch_board(ball_row: int, ball_column: int, paddle_column: int) -> np.ndarray:
@@ -354,80 +338,11 @@ def show(
     return figure
 
 
-def train_curve(
-    learner: Learner,
-    data: Store,
-    *,
-    name: str,
-    seed: int,
-    updates: int,
-    eval_every: int,
-    eval_episodes: int,
-) -> tuple[pd.DataFrame, Params]:
-    """Trains one seed on catch and plays catch along the way, before the first update too.
-
-    Call it again with the same learner for another seed: it is compiled once.
-
-    Args:
-      learner: model, method and settings.
-      data: a dataset of catch on the device.
-      name: what the method is called in the result.
-      seed: seed of parameters, sampled windows and evaluation.
-      updates: how many updates.
-      eval_every: updates between evaluations; divides `updates`.
-      eval_episodes: episodes an evaluation.
-
-    Returns:
-      A frame of columns method, seed, update, mean_return (undiscounted), episodes, loss (the
-      mean since the evaluation before; NaN at first), and the parameters after the last update.
-
-    Raises:
-      ValueError: if `eval_every` does not divide `updates`, or a number is out of range.
-      NonFiniteLossError: if the loss becomes NaN or infinite.
-    """
-    for what, number in (("eval_every", eval_every), ("eval_episodes", eval_episodes)):
-        checks.within(what, number, 1, integer=True)
-    checks.within("updates", updates, 1, integer=True)
-    if updates % eval_every:
-        raise ValueError(f"updates ({updates}) must be a multiple of eval_every ({eval_every})")
-    policy = _policy_of(learner)
-    rows: list[dict[str, Any]] = []
-
-    def play(update: int, params: Params, loss: float) -> None:
-        streams = np.random.SeedSequence([seed, update]).generate_state(eval_episodes)
-        worlds = [environments.make("bsuite", "catch", seed=int(stream)) for stream in streams]
-        key = jax.random.fold_in(jax.random.key(seed), update)
-        mean_return = float(evaluation.evaluate(policy, params, worlds, key).mean())
-        row = {"method": name, "seed": seed, "update": update, "mean_return": mean_return}
-        rows.append({**row, "episodes": eval_episodes, "loss": loss})
-        progress.set_postfix_str(f"return {mean_return:.2f}")
-
-    chunk = max(n for n in range(1, min(eval_every, 500) + 1) if eval_every % n == 0)
-    with tqdm(total=updates, unit="update", desc=f"{name}, seed {seed}") as progress:
-        state = learner.init(seed)
-        play(0, state.params, float("nan"))
-        since: list[float] = []
-        for update in range(chunk, updates + 1, chunk):
-            state, losses = learner.run(state, data, chunk)
-            runs.check_losses(losses, update - chunk)
-            since.append(float(np.mean(losses["loss"])))
-            progress.update(chunk)
-            if update % eval_every == 0:
-                play(update, state.params, float(np.mean(since)))
-                since = []
-    return pd.DataFrame(rows), state.params
-
-
-@functools.cache
-def _policy_of(learner: Learner) -> evaluation.Policy:
-    return evaluation.make_policy(learner.model, learner.method.selector, learner.settings)
-
-
 def draw_curves(curves: pd.DataFrame, references: Mapping[str, float] | None = None) -> Figure:
     """Learning curves: a thin line for each seed, a thick one for the mean of each method.
 
     Args:
-      curves: rows of `train_curve`, of one or more methods and seeds.
+      curves: rows of `runs.train`, of one or more methods and seeds.
       references: returns to mark by a dotted line, by name.
     """
     figure = Figure(figsize=(7, 3.6), layout="constrained")

@@ -32,6 +32,7 @@ from unplugged import (
     windows,
 )
 from unplugged.learner import Learner, LearnerState, NonFiniteLossError
+from unplugged.networks import Params
 from unplugged.settings import PRESETS, Settings
 
 
@@ -394,3 +395,36 @@ def train(spec: Spec, folder: str | os.PathLike[str]) -> pd.DataFrame:
         files.write_whole(folder / "provenance.json", json.dumps(record, indent=1, sort_keys=True))
         files.write_whole(folder / "results.csv", frame.to_csv(index=False))
     return frame
+
+
+def restore(spec: Spec, folder: str | os.PathLike[str], seed: int) -> tuple[Learner, Params]:
+    """The learner of a run and the parameters of a seed at its last checkpoint.
+
+    Args:
+      spec: the run, as it was given to `train`.
+      folder: its directory.
+      seed: which of its seeds.
+
+    Raises:
+      FileNotFoundError: if the seed has no checkpoint there.
+    """
+    learner, _, _ = build(spec)
+    for group in sorted(Path(folder).glob("checkpoints/seed_*")):
+        seeds = [int(part) for part in group.name.split("_")[1:]]
+        if seed not in seeds:
+            continue
+        states = [learner.init(one) for one in seeds]
+        together = len(seeds) > 1
+        like = jax.tree.map(lambda *x: jnp.stack(x), *states) if together else states[0]
+        checkpoints = _Checkpoints(group)
+        try:
+            saved = checkpoints.restore(like)
+        finally:
+            checkpoints.close()
+        if saved is not None:
+            params = saved[0].params
+            if together:
+                which = seeds.index(seed)
+                params = jax.tree.map(lambda x, which=which: x[which], params)
+            return learner, params
+    raise FileNotFoundError(f"{folder} has no checkpoint of seed {seed}")
