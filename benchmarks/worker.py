@@ -1,0 +1,362 @@
+"""Takes one measurement in a process of its own: `python worker.py CORES NAME JSON`.
+
+Prints one JSON object a line, the rows of the CSV. Started by measure.py, which sets the
+environment: cores and threads of XLA are fixed when a process starts.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+import os
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import dm_env
+import numpy as np
+
+
+def row(
+    measure: str,
+    method: str,
+    setting: str,
+    value: float | list[float],
+    unit: str,
+    note: str = "",
+) -> None:
+    """Prints one row; of several values the median, their range in the note."""
+    values = value if isinstance(value, list) else [value]
+    if len(values) > 1:
+        spread = f"min {min(values):.4g}, max {max(values):.4g}"
+        note = f"{spread}; {note}" if note else spread
+    found = {
+        "measure": measure,
+        "method": method,
+        "setting": setting,
+        "value": statistics.median(values),
+        "unit": unit,
+        "repeats": len(values),
+        "note": note,
+    }
+    print(json.dumps(found), flush=True)
+
+
+def check(methods: list[str]) -> None:
+    """Stops the run if the reference and the fused learner are not the same mathematics."""
+    import flops
+    import reference
+    import workload
+
+    for what, difference in reference.check_equal(methods).items():
+        row("reference - fused", what.split()[0], what, difference, "difference")
+    for name in workload.FORMS:
+        ratio = flops.check(name, workload.BSUITE)
+        row("XLA's FLOPs / ours", "", f"data={name}", ratio, "ratio", "forward pass")
+
+
+def serve(side: str, method: str, data: str) -> None:
+    """Answers lines "BEGIN SECONDS" on standard input with the updates done in that time.
+
+    BEGIN is on the system's monotonic clock. Work goes on a little past the end, so that
+    processes which measure together load the machine for as long as any of them counts.
+    """
+    import jax
+
+    import reference
+    import workload
+    from unplugged import windows
+
+    if side == "reference":
+        chunk, loop = 5, reference.Loop(method, data)
+
+        def step() -> None:
+            loop.run(chunk)
+
+    else:
+        chunk, learner = 50 if method == "rosmo" else 20, workload.learner(method, data)
+        store, state = windows.store(workload.dataset(data)), jax.jit(learner.init)(0)
+
+        def step() -> None:
+            nonlocal state
+            state, _ = jax.block_until_ready(learner.run(state, store, chunk))
+
+    for _ in range(3):
+        step()
+    print(json.dumps({"ready": True}), flush=True)
+    for line in sys.stdin:
+        begin, seconds = map(float, line.split())
+        time.sleep(max(0.0, begin - time.monotonic()))
+        done, now, began = 0, time.monotonic(), time.monotonic()
+        while now - began < seconds:
+            step()
+            done, now = done + chunk, time.monotonic()
+        rate = done / (now - began)
+        while time.monotonic() < begin + 1.1 * seconds:
+            step()
+        print(json.dumps({"rate": rate}), flush=True)
+
+
+def share(data: str, seconds: float, repeats: int) -> None:
+    """rosmo's model FLOPs per second beside the core's own matrix products, in turn."""
+    import jax
+    import jax.numpy as jnp
+
+    import flops
+    import workload
+    from unplugged import windows
+
+    size, chunk = 1024, 100
+    a, b = jax.random.normal(jax.random.key(0), (2, size, size), jnp.float32)
+    product = jax.jit(jnp.matmul)
+
+    def multiply() -> float:
+        """FLOP/s of the fastest of several products."""
+        best = float("inf")
+        end = time.perf_counter() + seconds / 4
+        while time.perf_counter() < end:
+            begin = time.process_time()
+            product(a, b).block_until_ready()
+            best = min(best, time.process_time() - begin)
+        return 2.0 * size**3 / best
+
+    learner = workload.learner("rosmo", data)
+    store, state = windows.store(workload.dataset(data)), jax.jit(learner.init)(0)
+    count = flops.rosmo_update(data, learner.settings)
+    setting = f"data={data}"
+    for part, number in count.items():
+        row("model FLOPs", "rosmo", f"{setting}, part={part}", number, "FLOP/update")
+
+    def step() -> int:
+        nonlocal state
+        state, _ = jax.block_until_ready(learner.run(state, store, chunk))
+        return chunk
+
+    multiply()
+    updates, products = [], []
+    for _ in range(repeats):
+        updates += workload.rates(step, seconds=seconds, repeats=1, clock=time.process_time)
+        products.append(multiply())
+    shares = [count["total"] * u / max(products) for u in updates]
+    row("updates", "rosmo", f"{setting}, cores=1", updates, "updates/s", "CPU time")
+    note = f"{size} x {size}, float32, CPU time"
+    row("matrix products", "", setting, products, "FLOP/s", note)
+    note = "model FLOP/s over the fastest product's"
+    row("share of matrix-product rate", "rosmo", setting, shares, "share", note)
+
+
+def split(method: str, data: str, length: int, repeats: int) -> None:
+    """Where the time of an update goes, part by part."""
+    import jax
+
+    import parts
+    import workload
+    from unplugged import windows
+
+    learner = workload.learner(method, data)
+    store = windows.store(workload.dataset(data))
+    setting = f"data={data}, part="
+    timed = functools.partial(workload.rates, seconds=0.0, repeats=repeats, clock=time.process_time)
+    times = {}
+    for name, part in parts.of_update(learner, store).items():
+        run = parts.loop(part, length)
+
+        def step(run: Callable[[], Any] = run) -> int:
+            run()
+            return length
+
+        times[name] = [1e6 / x for x in timed(step)]
+    state = jax.jit(learner.init)(0)
+
+    def whole() -> int:
+        nonlocal state
+        state, _ = jax.block_until_ready(learner.run(state, store, length))
+        return length
+
+    times["whole"] = [1e6 / x for x in timed(whole)]
+    for name, found in times.items():
+        row("time of part", method, setting + name, found, "us/update", "CPU time")
+
+
+def growth(method: str, data: str, field: str, values: list[int], seconds: float) -> None:
+    """Updates and windows per second as one setting grows."""
+    import jax
+
+    import workload
+    from unplugged import windows
+
+    store = windows.store(workload.dataset(data))
+    for value in values:
+        settings = workload.BSUITE.override({field: value})
+        learner = workload.learner(method, data, settings)
+        state = jax.jit(learner.init)(0)
+        work = settings.batch_size / 128 * (settings.num_simulations if method == "mzu" else 1)
+        chunk = max(2, min(50, round(100 / work)))
+
+        def step(learner: Any = learner, chunk: int = chunk) -> int:
+            nonlocal state
+            state, _ = jax.block_until_ready(learner.run(state, store, chunk))
+            return chunk
+
+        found = workload.rates(step, seconds=seconds, repeats=3)
+        setting = f"data={data}, {field}={value}"
+        row("growth", method, setting, found, "updates/s")
+        trained = [x * settings.batch_size for x in found]
+        row("growth", method, setting, trained, "windows/s")
+
+
+def seeds(method: str, data: str, values: list[int], seconds: float) -> None:
+    """Updates of all seeds per second: one program for all, or one seed after another."""
+    import jax
+    import jax.numpy as jnp
+
+    import workload
+    from unplugged import windows
+
+    learner, chunk = workload.learner(method, data), 20
+    init = jax.jit(learner.init)
+    store = windows.store(workload.dataset(data))
+    for number in values:
+        each = [init(seed) for seed in range(number)]
+
+        def looped(each: list[Any] = each) -> int:
+            for i, state in enumerate(each):
+                each[i], _ = jax.block_until_ready(learner.run(state, store, chunk))
+            return chunk * len(each)
+
+        stacked = jax.tree.map(lambda *x: jnp.stack(x), *each)
+
+        def vmapped(number: int = number) -> int:
+            nonlocal stacked
+            stacked, _ = jax.block_until_ready(learner.run_seeds(stacked, store, chunk))
+            return chunk * number
+
+        for way, step in (("looped", looped), ("vmapped", vmapped)):
+            found = workload.rates(step, seconds=seconds, repeats=3)
+            setting = f"data={data}, seeds={number}, way={way}"
+            row("growth", method, setting, found, "updates x seeds/s")
+
+
+def sampling(data: str, seconds: float) -> None:
+    """Windows drawn per second: on the device with replacement, by NumPy without."""
+    import jax
+
+    import parts
+    import reference
+    import workload
+    from unplugged import windows
+
+    dataset, settings = workload.dataset(data), workload.BSUITE
+    store, key = windows.store(dataset), jax.random.key(0)
+    length = settings.unroll_steps + settings.td_steps + 1
+
+    def part(near_zero: jax.Array) -> Any:
+        again = jax.random.fold_in(key, near_zero.astype(int))
+        return windows.sample(store, again, settings.batch_size, length)
+
+    run, sampler = parts.loop(part, 1000), reference.Sampler(dataset, length)
+
+    def fused() -> int:
+        run()
+        return 1000 * settings.batch_size
+
+    def numpy() -> int:
+        sampler(settings.batch_size)
+        return settings.batch_size
+
+    for way, step in (("fused", fused), ("numpy", numpy)):
+        found = workload.rates(step, seconds=seconds, repeats=3)
+        note = "with replacement" if way == "fused" else "without replacement"
+        row("windows sampled", "", f"data={data}, way={way}", found, "windows/s", note)
+
+
+class Counted(dm_env.Environment):
+    """An environment that counts the steps of all instances."""
+
+    steps = 0
+
+    def __init__(self, environment: dm_env.Environment):
+        self._environment = environment
+
+    def reset(self) -> dm_env.TimeStep:
+        """Begins an episode."""
+        return self._environment.reset()
+
+    def step(self, action: int) -> dm_env.TimeStep:
+        """One step, counted."""
+        Counted.steps += 1
+        return self._environment.step(action)
+
+    def observation_spec(self) -> Any:
+        """The wrapped environment's."""
+        return self._environment.observation_spec()
+
+    def action_spec(self) -> Any:
+        """The wrapped environment's."""
+        return self._environment.action_spec()
+
+
+def evaluation(data: str, episodes: int, seconds: float) -> None:
+    """Agent steps per second in real environments, 20 in lock-step, untrained networks."""
+    import jax
+
+    import workload
+    from unplugged import environments
+    from unplugged.evaluation import evaluate, make_policy
+
+    worlds = [Counted(environments.make("bsuite", data, seed=i)) for i in range(episodes)]
+    model = workload.model(data)
+    params = jax.jit(model.init)(jax.random.key(0))
+    keys = itertools.accumulate(
+        itertools.count(), lambda key, _: jax.random.fold_in(key, 0), initial=jax.random.key(1)
+    )
+    for selector in ("policy", "improved", "search"):
+        policy = make_policy(model, selector, workload.BSUITE)
+
+        def step(policy: Any = policy) -> int:
+            before = Counted.steps
+            evaluate(policy, params, worlds, next(keys))
+            return Counted.steps - before
+
+        found = workload.rates(step, seconds=seconds, repeats=3)
+        setting = f"environment={data}, selector={selector}"
+        row("evaluation", "", setting, found, "agent steps/s", f"{episodes} environments")
+
+
+def costs(method: str, data: str) -> None:
+    """Seconds to compile a training run, and the peak memory of its process."""
+    import jax
+
+    import workload
+    from unplugged import windows
+
+    learner = workload.learner(method, data)
+    store, state = windows.store(workload.dataset(data)), jax.jit(learner.init)(0)
+    begin = time.perf_counter()
+    lowered = learner.run.lower(state, store, 100)
+    traced = time.perf_counter()
+    compiled = lowered.compile()
+    end = time.perf_counter()
+    state, _ = jax.block_until_ready(compiled(state, store))
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    setting = f"data={data}"
+    note = f"of which tracing and lowering {traced - begin:.2f} s"
+    row("compile", method, setting, end - begin, "s", note)
+    size = sum(np.asarray(x).nbytes for x in store)
+    note = f"of which the dataset on the device {size / 2**20:.0f} MiB"
+    row("peak memory", method, setting, peak / 2**20, "MiB", note)
+
+
+MEASUREMENTS = {
+    fn.__name__: fn
+    for fn in (check, serve, share, split, growth, seeds, sampling, evaluation, costs)
+}
+
+if __name__ == "__main__":
+    os.sched_setaffinity(0, map(int, sys.argv[1].split(",")))
+    MEASUREMENTS[sys.argv[2]](**json.loads(sys.argv[3]))
