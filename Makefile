@@ -47,6 +47,7 @@ bench: $(READY) ## speed and memory beside the reference loop, and their figure
 	$(BIN)/python benchmarks/measure.py --out results/bench
 	$(BIN)/papermill notebooks/90_bench.ipynb runs/90_bench.ipynb -k python3 -l python \
 	  -p results results/bench -p figures figures/bench --no-progress-bar
+	$(BIN)/python -m unplugged.gallery figures
 
 clean: ## remove the environment and caches; runs, results and figures stay
 	rm -rf $(VENV) .snakemake .pytest_cache .ruff_cache .hypothesis build lib/*.egg-info
