@@ -1,12 +1,14 @@
 # datasets -> runs -> results -> figures -> gallery, for one profile (see profiles/).
 # Start it with `make reproduce`, which holds the clone's lock and names the profile.
-import csv
 import itertools
 import json
+import logging
 import os
-import tempfile
 
 from unplugged import checks, fingerprint, runs
+
+# A library that runs imports gives the root logger a handler: each line would come twice.
+logging.getLogger("snakemake.logging").propagate = False
 
 PROFILE = config["profile"]
 DRAW_ONLY = bool(config.get("draw_only", False))  # figures from committed results, no training
@@ -87,9 +89,19 @@ DRAWN = {
 SUFFIXES = ["png", "pdf", "json"]
 
 
+# A fresh clone has committed results but no runs: they are asked for by name, or nothing would
+# be trained; when only drawing they are not.
+TRAINED = [] if DRAW_ONLY else [
+    f"{RUNS}/{experiment}/{run}/results.csv"
+    for experiment, found in EXPERIMENTS.items()
+    for run in found
+]
+
+
 rule all:
     input:
         "figures/README.md",
+        TRAINED,
 
 
 # --- Results -----------------------------------------------------------------------------

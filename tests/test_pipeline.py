@@ -1,6 +1,7 @@
 """The pipeline end to end, in a copy of the repository: killed, resumed, redrawn, locked."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -100,6 +101,8 @@ def test_end_to_end_over_a_kill(clone):
     for folder in ("runs", ".snakemake", "figures"):
         shutil.rmtree(clone / folder)
     (clone / "figures").mkdir()
+    code, output = finish(clone, "--", "-n")
+    assert code == 0 and re.search(r"^train +2$", output, re.M), output
     code, output = finish(clone, "--figures")
     assert code == 0, output
     assert {p.name: p.read_bytes() for p in (clone / "figures" / "tiny").iterdir()} == drawn

@@ -23,7 +23,7 @@ def page(root: Path) -> str:
         entries = [(path, json.loads(path.read_text())) for path in folder.glob("*.json")]
         if not entries:
             continue
-        parts.append(f"## Profile {folder.name}\n")
+        parts.append("## Speed\n" if folder.name == "bench" else f"## Profile {folder.name}\n")
         for path, notes in sorted(entries, key=lambda e: (e[1].get("order", 99), e[0].name)):
             name = path.name.removesuffix(".json")
             parts.append(f"### {notes['title']}\n")
