@@ -1,5 +1,6 @@
 import types
 
+import ipywidgets
 import jax
 import mctx
 import numpy as np
@@ -194,3 +195,20 @@ def test_draw_curves_says_how_many_seeds():
     labels = [text.get_text() for text in ax.get_legend().get_texts()]
     assert labels == ["rosmo, mean of 2 seeds", "mine, 1 seed", "the data"]
     assert ax.get_ylabel() == "mean return of 7 episodes"
+
+
+def test_a_moved_slider_draws_anew():
+    drawn = []
+
+    def draw(row, column):
+        drawn.append((row, column))
+        figure = Figure(figsize=(1, 1))
+        figure.text(0, 0, f"{row} {column}")
+        return figure
+
+    sliders = {name: ipywidgets.IntSlider(value=2, max=9) for name in ("row", "column")}
+    box = explore.interactive(draw, sliders)
+    first = bytes(box.children[-1].value)
+    sliders["column"].value = 7
+    assert drawn == [(2, 2), (2, 7)]
+    assert first.startswith(b"\x89PNG") and bytes(box.children[-1].value) != first

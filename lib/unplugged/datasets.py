@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import itertools
 import json
 import os
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from unplugged import checks
+from unplugged import checks, files
 
 VERSION = 1
 _ARRAYS = ("observation", "action", "reward", "discount", "is_first", "is_last")
@@ -183,25 +183,18 @@ def checksum(dataset: Dataset) -> str:
 def save(dataset: Dataset, path: str | os.PathLike[str]) -> None:
     """Writes a dataset to one .npz file, which appears under its name only when whole."""
     validate(dataset)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     header = {
         "version": VERSION,
         "checksum": checksum(dataset),
         "metadata": dict(dataset.metadata),
     }
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez_compressed(
-                file,
-                header=np.array(json.dumps(header, sort_keys=True)),
-                **{name: getattr(dataset, name) for name in _ARRAYS},
-            )
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer,
+        header=np.array(json.dumps(header, sort_keys=True)),
+        **{name: getattr(dataset, name) for name in _ARRAYS},
+    )
+    files.write_whole(path, buffer.getvalue())
 
 
 def load(path: str | os.PathLike[str]) -> Dataset:

@@ -7,11 +7,13 @@ figures of them (`show`, `draw_tree`, `draw_curves`), which are plain matplotlib
 from __future__ import annotations
 
 import functools
+import io
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import ipywidgets
 import jax
 import mctx
 import numpy as np
@@ -336,6 +338,28 @@ def show(
         fontsize=10,
     )
     return figure
+
+
+def interactive(
+    draw: Callable[..., Figure], controls: Mapping[str, ipywidgets.IntSlider]
+) -> ipywidgets.VBox:
+    """Sliders above the figure that `draw` makes of their values, by name, drawn anew on a move.
+
+    The figure is an image widget: an output widget, as `ipywidgets.interact` makes it, now and
+    then hangs a notebook that runs headless.
+    """
+    image = ipywidgets.Image(format="png")
+
+    def redraw(_: object = None) -> None:
+        buffer = io.BytesIO()
+        values = {name: control.value for name, control in controls.items()}
+        draw(**values).savefig(buffer, format="png")
+        image.value = buffer.getvalue()
+
+    for control in controls.values():
+        control.observe(redraw, "value")
+    redraw()
+    return ipywidgets.VBox([*controls.values(), image])
 
 
 def draw_curves(curves: pd.DataFrame, references: Mapping[str, float] | None = None) -> Figure:
