@@ -23,6 +23,7 @@ def execute(name, here, **parameters):
         kernel_name="python3",
         language="python",
         progress_bar=False,
+        execution_timeout=300,  # A cell that hangs fails instead.
         cwd=str(here),
     )
 
