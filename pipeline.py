@@ -33,7 +33,8 @@ def main() -> int:
         checks.within("cores", arguments.cores, 1, integer=True)
         files.writable_folder(ROOT / "runs")
         busy = "another pipeline is at work in this clone; wait for it, or use a clone of its own"
-        with files.lock(ROOT / "runs" / ".lock", wait=False, busy=busy) as handle:
+        # A pipeline that was killed a moment ago may take a little while to be gone.
+        with files.lock(ROOT / "runs" / ".lock", patience=5.0, busy=busy) as handle:
             command = [sys.executable, "-m", "snakemake", "--configfile", str(path.resolve())]
             if arguments.figures:
                 command += ["--config", "draw_only=1", "--forceall"]

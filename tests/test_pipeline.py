@@ -112,7 +112,7 @@ def test_end_to_end_over_a_kill(clone):
 
 def test_two_pipelines_in_one_clone(clone):
     (clone / "runs").mkdir(exist_ok=True)
-    with files.lock(clone / "runs" / ".lock", wait=False, busy=""):
+    with files.lock(clone / "runs" / ".lock", patience=0.0, busy=""):
         code, output = finish(clone)
     assert code == 2 and "another pipeline is at work in this clone" in output
 

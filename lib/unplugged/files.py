@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,29 +48,35 @@ class LockedError(RuntimeError):
 
 
 @contextlib.contextmanager
-def lock(path: str | os.PathLike[str], *, wait: bool, busy: str) -> Iterator[int]:
+def lock(path: str | os.PathLike[str], *, patience: float, busy: str) -> Iterator[int]:
     """Holds a lock file; the system frees it when its holder ends, however it ends.
 
     Args:
       path: the lock file.
-      wait: whether to wait for the lock, printing `busy` once, or to raise.
+      patience: seconds to wait for the lock if somebody else holds it; `busy` is printed
+        before a wait without end.
       busy: what to say if somebody else holds it.
 
     Yields:
       The open file descriptor, which a child process may inherit to keep the lock.
 
     Raises:
-      LockedError: if the lock is held and `wait` is False.
+      LockedError: if the lock is still held when patience ends.
     """
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    begin, said = time.monotonic(), False
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if not wait:
-                raise LockedError(busy) from None
-            print(busy, flush=True)
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() - begin >= patience:
+                    raise LockedError(busy) from None
+            if patience == float("inf") and not said:
+                print(busy, flush=True)
+                said = True
+            time.sleep(0.1)
         yield handle
     finally:
         os.close(handle)

@@ -354,7 +354,7 @@ def train(spec: Spec, folder: str | os.PathLike[str]) -> pd.DataFrame:
     """
     folder = files.writable_folder(folder)
     busy = f"another process is training in {folder}; waiting for it to end"
-    with files.lock(folder / ".lock", wait=True, busy=busy):
+    with files.lock(folder / ".lock", patience=float("inf"), busy=busy):
         start = provenance.now()
         learner, data, dataset = build(spec)
         identity = {
