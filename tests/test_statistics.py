@@ -130,10 +130,10 @@ def test_figures_drawn_twice_are_the_same_bytes(rows, tmp_path):
 
 
 def test_a_figure_without_its_caption_is_refused(tmp_path):
+    notes = {key: value for key, value in NOTES.items() if key != "caption"}
     with pytest.raises(ValueError, match="needs caption"):
-        plots.save_table(pd.DataFrame({"a": [1]}), tmp_path, "f", {**NOTES, "caption": None} and {
-            key: value for key, value in NOTES.items() if key != "caption"
-        })  # fmt: skip
+        plots.save_table(pd.DataFrame({"a": [1]}), tmp_path / "none", "f", notes)
+    assert not (tmp_path / "none").exists()
 
 
 def test_every_method_has_a_look_of_its_own():

@@ -109,10 +109,13 @@ def level(ax: Axes, y: float, label: str, linestyle: str) -> None:
     ax.axhline(y, color="0.35", linestyle=linestyle, linewidth=1, label=label, zorder=0)
 
 
-def _sidecar(folder: Path, name: str, notes: Mapping[str, Any]) -> None:
+def _check_notes(name: str, notes: Mapping[str, Any]) -> None:
     required = {"title", "caption", "paper", "command"}
     if missing := required - set(notes):
         raise ValueError(f"{name}: the gallery needs {', '.join(sorted(missing))}")
+
+
+def _sidecar(folder: Path, name: str, notes: Mapping[str, Any]) -> None:
     files.write_whole(folder / f"{name}.json", json.dumps(dict(notes), indent=1, sort_keys=True))
 
 
@@ -131,6 +134,7 @@ def save_figure(
     Raises:
       ValueError: if a note is missing.
     """
+    _check_notes(name, notes)
     folder = files.writable_folder(folder)
     for suffix, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None})):
         buffer = io.BytesIO()
@@ -143,6 +147,7 @@ def save_table(
     frame: pd.DataFrame, folder: str | os.PathLike[str], name: str, notes: Mapping[str, Any]
 ) -> None:
     """Writes `name`.table.csv, .md and .tex, and .json for the gallery; see `save_figure`."""
+    _check_notes(name, notes)
     folder = files.writable_folder(folder)
     files.write_whole(folder / f"{name}.table.csv", frame.to_csv(index=False))
     shown = frame.map(lambda x: f"{x:.4g}" if isinstance(x, (float, np.floating)) else x)

@@ -2,7 +2,7 @@
 
 A window starts at any recorded transition and may run over its episode's end. Then it
 repeats the last step, marked as not real; the absorbing-state rules of the losses follow
-from the marks (DESIGN: value and reward 0 and a uniform policy past a true end; past a
+from the marks (value and reward 0 and a uniform policy past a true end; past a
 truncation nothing is known).
 """
 
