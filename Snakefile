@@ -1,11 +1,10 @@
 # datasets -> runs -> results -> figures -> gallery, for one profile (see profiles/).
 # Start it with `make reproduce`, which holds the clone's lock and names the profile.
-import itertools
 import json
 import logging
 import os
 
-from unplugged import checks, fingerprint, runs
+from unplugged import experiments, fingerprint
 
 # A library that runs imports gives the root logger a handler: each line would come twice.
 logging.getLogger("snakemake.logging").propagate = False
@@ -35,43 +34,8 @@ def logs(name):
 
 # --- What there is to do -----------------------------------------------------------------
 
-COLLECTIONS = {
-    f"bsuite_{row['environment']}_noise{noise:g}": dict(
-        environment=row["environment"], noise=noise, episodes=row["episodes"]
-    )
-    for row in config["datasets"]
-    for noise in row["noise"]
-}
-
-
-def label(key, value):
-    """A grid value's part of a run's name."""
-    if key in ("environment", "method"):
-        return value
-    return f"{key}{value:g}" if isinstance(value, (int, float)) else f"{key}-{value}"
-
-
-def expand_grid(experiment):
-    """Runs of one experiment by name: parameters of the training notebook."""
-    grid, common = experiment["grid"], experiment["common"]
-    found = {}
-    for values in itertools.product(*grid.values()):
-        one = {**common, **dict(zip(grid, values))}
-        for key in one:
-            checks.one_of("run parameter", key, [*runs.PARAMETERS, "noise"])
-        noise = one.pop("noise")
-        name = "_".join(label(key, value) for key, value in zip(grid, values))
-        dataset = f"bsuite_{one['environment']}_noise{noise:g}"
-        if dataset not in COLLECTIONS:
-            raise ValueError(f"profile {PROFILE}: run {name} needs {dataset}, not collected")
-        one["dataset"] = f"{RUNS}/datasets/{dataset}.npz"
-        found[name] = one
-    return found
-
-
-EXPERIMENTS = {name: expand_grid(e) for name, e in config["experiments"].items()}
-# Making a Spec checks every parameter of every run before any work begins.
-SPECS = {(e, r): runs.Spec(**p) for e, rs in EXPERIMENTS.items() for r, p in rs.items()}
+# Every parameter of every run is checked here, before any work begins.
+COLLECTIONS, EXPERIMENTS, SPECS = experiments.plan(config)
 
 # Figure notebooks: what each reads from results/ and draws into figures/.
 DRAWN = {

@@ -403,9 +403,7 @@ def check_equal(
     assert jax.tree.structure(theirs[0]) == jax.tree.structure(jax.eval_shape(nets.init, keys[0]))
 
     def both(method: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
-        ours = functools.partial(
-            learner.loss_fn, model=model, method=methods.get(method), settings=settings
-        )
+        ours = learner.Learner(model, methods.get(method), settings).loss
         reference = Loss(nets, method, settings).of_batch
         fused = jax.jit(jax.value_and_grad(lambda p, key: ours(p, target_params, drawn, key)[0]))
 

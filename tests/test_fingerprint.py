@@ -54,7 +54,7 @@ def test_code_that_a_run_reaches_counts(changed, file, old, new):
         ("losses.py", '"""The identity, whose', '"""Still the identity, whose'),
         ("methods.py", 'selector="search"', 'selector="policy"'),  # mzu's row
         ("methods.py", '    "bc": Method(', '    "new": None,\n    "bc": Method('),
-        ("acting.py", "return jnp.argmax(improved", "return jnp.argmin(improved"),
+        ("acting.py", "jnp.argmax(better", "jnp.argmin(better"),
         ("improvement.py", "def mcts(", "def another():\n    pass\n\n\ndef mcts("),
         ("plots.py", "linewidth=3", "linewidth=4"),
         ("environments.py", "cartpole.Cartpole,", "None,"),

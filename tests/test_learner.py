@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 
 from conftest import random_params
-from unplugged import acting, improvement, learner, methods, networks, settings, windows
+from unplugged import (
+    acting,
+    evaluation,
+    improvement,
+    learner,
+    losses,
+    methods,
+    networks,
+    settings,
+    windows,
+)
 
 
 def make(model, small, method="rosmo"):
@@ -17,7 +27,7 @@ def same(a, b):
     jax.tree.map(np.testing.assert_array_equal, a._replace(key=0), b._replace(key=0))
 
 
-@pytest.mark.parametrize("method", ["bc", "mzu", "rosmo"])
+@pytest.mark.parametrize("method", methods.METHODS)
 def test_many_updates_in_one_call_equal_one_by_one(model, small, dataset, method):
     learn = make(model, small, method)
     data = windows.store(dataset)
@@ -70,10 +80,9 @@ def test_update_equals_adamw_by_hand(model, small, dataset):
     sample_key, loss_key = jax.random.split(key)
     length = small.unroll_steps + small.td_steps + 1
     batch = windows.sample(data, sample_key, small.batch_size, length)
-    gradient = jax.grad(learner.loss_fn, has_aux=True)(
-        state.params, state.target_params, batch, loss_key,
-        model=model, method=learn.method, settings=small,
-    )[0]  # fmt: skip
+    gradient = jax.grad(learn.loss, has_aux=True)(
+        state.params, state.target_params, batch, loss_key
+    )[0]
     norm = np.sqrt(sum(np.sum(np.square(x)) for x in jax.tree.leaves(gradient)))
     assert norm > 0.5
     moments = before.opt_state[1][0]
@@ -154,19 +163,38 @@ def test_sizes_that_do_not_fit_are_refused(small):
 
 
 def test_selectors(model, small):
-    """Each way of acting on states where the right answer is known."""
+    """Each way of acting, on a state where the right distribution is known."""
     params = random_params(model, 3)
-    observation = jnp.asarray(np.random.default_rng(1).normal(size=(500, 2, 2)), jnp.float32)
-    observation = jnp.repeat(observation[:1], 500, axis=0)
-    root = improvement.root_of(model, params, model.represent(params, observation[:1]))
-    better = improvement.one_step(model, params, root, jax.random.key(0), small)
-    act = {
-        name: np.asarray(select(model, params, observation, jax.random.key(1), small))
-        for name, select in acting.SELECTORS.items()
+    observation = jnp.asarray(np.random.default_rng(1).normal(size=(1, 2, 2)), jnp.float32)
+    root = improvement.root_of(model, params, model.represent(params, observation))
+    key = jax.random.key(1)
+    better = improvement.one_step(model, params, root, key, small)
+    visits = improvement.search(model, params, root, key, small, noise=False)
+    halving = improvement.gumbel_search(model, params, root, key, small, noise=False)
+    q = losses.critic_values(model, params, model.represent(params, observation))
+    mpo = improvement.mcts_q(model, params, root, key, small, noise=False)
+    expected = {
+        "policy": jax.nn.softmax(root.prior_logits),
+        "value": np.eye(3)[np.argmax(better.action_values, axis=-1)],
+        "critic": np.eye(3)[np.argmax(q, axis=-1)],
+        "improved": better.policy,
+        "search": visits.action_weights,
+        "search_q": mpo.policy,
+        "gumbel": np.eye(3)[np.asarray(halving.action)],
     }
-    share = {name: np.bincount(a, minlength=3) / 500 for name, a in act.items()}
-    np.testing.assert_allclose(share["policy"], jax.nn.softmax(root.prior_logits[0]), atol=0.08)
-    np.testing.assert_allclose(share["improved"], better.policy[0], atol=0.08)
-    assert share["value"][np.argmax(better.action_values[0])] == 1.0
-    visits = improvement.search(model, params, root, jax.random.key(0), small, noise=False)
-    np.testing.assert_allclose(share["search"], visits.action_weights[0], atol=0.08)
+    assert set(expected) == set(acting.SELECTORS)
+    for name, select in acting.SELECTORS.items():
+        got = select(model, params, observation, key, small)
+        np.testing.assert_allclose(got, expected[name], rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+def test_actions_are_drawn_from_the_selector(model, small):
+    params = random_params(model, 3)
+    observation = np.random.default_rng(1).normal(size=(1, 2, 2)).astype(np.float32)
+    observation = np.repeat(observation, 3_000, axis=0)
+    act = evaluation.make_policy(model, "policy", small)
+    share = np.bincount(act(params, observation, jax.random.key(0)), minlength=3) / 3_000
+    wanted = acting.policy(model, params, observation[:1], jax.random.key(0), small)[0]
+    np.testing.assert_allclose(share, wanted, atol=0.03)
+    act = evaluation.make_policy(model, "value", small)
+    assert len(set(np.asarray(act(params, observation, jax.random.key(0))))) == 1

@@ -46,10 +46,8 @@ def test_rosmo_loss_equals_numpy(model, small, episodes):
     theta, target = random_params(model, 0), random_params(model, 1)
     key = jax.random.key(5)
     batch = windows_of(episodes, STARTS, small.unroll_steps + small.td_steps + 1)
-    total, parts = learner.loss_fn(
-        theta, target, batch, key,
-        model=model, method=methods.get("rosmo"), settings=small,
-    )  # fmt: skip
+    learn = learner.Learner(model, methods.get("rosmo"), small)
+    total, parts = learn.loss(theta, target, batch, key)
     actions = imagined_actions(key, batch, small.unroll_steps)
     numpy_models = [reference.Model(p, NUM_ACTIONS, small.num_bins) for p in (theta, target)]
     expected = [
@@ -72,9 +70,8 @@ def test_mzu_loss_equals_numpy_with_targets_of_a_direct_mctx_call(model, small, 
     key = jax.random.key(6)
     length = small.unroll_steps + small.td_steps + 1
     batch = windows_of(episodes, STARTS, length)
-    total, parts = learner.loss_fn(
-        theta, target, batch, key, model=model, method=methods.get("mzu"), settings=small
-    )
+    learn = learner.Learner(model, methods.get("mzu"), small)
+    total, parts = learn.loss(theta, target, batch, key)
 
     # mctx called directly, on every step of every window, as one batch.
     flat = batch.observation.reshape(-1, *OBSERVATION)
@@ -132,10 +129,9 @@ def test_mzu_loss_equals_numpy_with_targets_of_a_direct_mctx_call(model, small, 
 def test_bc_loss_is_the_mean_negative_log_likelihood(model, small, episodes):
     theta = random_params(model, 4)
     batch = windows_of(episodes, STARTS, 1)
-    total, _ = learner.loss_fn(
-        theta, theta, batch, jax.random.key(0),
-        model=model, method=methods.get("bc"), settings=small,
-    )  # fmt: skip
+    total, _ = learner.Learner(model, methods.get("bc"), small).loss(
+        theta, theta, batch, jax.random.key(0)
+    )
     numpy_model = reference.Model(theta, NUM_ACTIONS, small.num_bins)
     expected = [
         -np.log(

@@ -273,7 +273,7 @@ def test_settings_override_keeps_the_rest():
 def test_restore_gives_the_parameters_that_were_evaluated(catch, tmp_path, vmap_seeds):
     one = spec(catch, vmap_seeds=vmap_seeds)
     frame = runs.train(one, tmp_path)
-    learned, params = runs.restore(one, tmp_path, 1)
+    learned, state = runs.restore(one, tmp_path, 1)
     worlds = [
         environments.make(
             "bsuite", "catch",
@@ -283,7 +283,7 @@ def test_restore_gives_the_parameters_that_were_evaluated(catch, tmp_path, vmap_
     ]  # fmt: skip
     policy = evaluation.make_policy(learned.model, "improved", learned.settings)
     key = jax.random.fold_in(jax.random.key(1), 40)
-    returns = evaluation.evaluate(policy, params, worlds, key)
+    returns = evaluation.evaluate(policy, state.params, worlds, key)
     last = frame[(frame["seed"] == 1) & (frame["update"] == 40)]
     assert returns.mean() == last["mean_return"].item()
     with pytest.raises(FileNotFoundError, match="no checkpoint of seed 7"):

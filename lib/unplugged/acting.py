@@ -1,8 +1,10 @@
-"""Action selectors: from observations to actions, one per way of acting in the papers.
+"""Action selectors: how an agent acts, one for each way in the papers.
 
 A selector is any function
 
-    (model, params, observation [B, ...], key, settings) -> action [B]
+    (model, params, observation [B, ...], key, settings) -> probabilities [B, A]
+
+of the actions that the agent then draws from.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import mctx
 
-from unplugged import improvement
+from unplugged import improvement, losses
 from unplugged.networks import Model, Params
 
 
@@ -24,35 +26,68 @@ def _root(model: Model, params: Params, observation: jax.Array) -> mctx.RootFnOu
 def policy(
     model: Model, params: Params, observation: jax.Array, key: jax.Array, settings: Any
 ) -> jax.Array:
-    """Samples the policy head."""
-    del settings
-    return jax.random.categorical(key, _root(model, params, observation).prior_logits)
+    """The policy head."""
+    del key, settings
+    return jax.nn.softmax(_root(model, params, observation).prior_logits)
 
 
 def value(
     model: Model, params: Params, observation: jax.Array, key: jax.Array, settings: Any
 ) -> jax.Array:
-    """Takes the action of highest value after one step of the dynamics (ROSMO, eq. 7)."""
+    """The action of highest value after one step of the dynamics (ROSMO, eq. 7)."""
     root = _root(model, params, observation)
-    improved = improvement.one_step(model, params, root, key, settings)
-    return jnp.argmax(improved.action_values, axis=-1)
+    better = improvement.one_step(model, params, root, key, settings)
+    return jax.nn.one_hot(jnp.argmax(better.action_values, axis=-1), model.num_actions)
+
+
+def critic(
+    model: Model, params: Params, observation: jax.Array, key: jax.Array, settings: Any
+) -> jax.Array:
+    """The action of highest Q: how CQL acts."""
+    del key, settings
+    q = losses.critic_values(model, params, model.represent(params, observation))
+    return jax.nn.one_hot(jnp.argmax(q, axis=-1), model.num_actions)
 
 
 def improved(
     model: Model, params: Params, observation: jax.Array, key: jax.Array, settings: Any
 ) -> jax.Array:
-    """Samples the one-step improved policy: how ROSMO acts (Section 3.1)."""
+    """The one-step improved policy: how ROSMO acts (Section 3.1)."""
     root = _root(model, params, observation)
-    better = improvement.one_step(model, params, root, key, settings)
-    return jax.random.categorical(key, jnp.log(better.policy))
+    return improvement.one_step(model, params, root, key, settings).policy
 
 
 def search(
     model: Model, params: Params, observation: jax.Array, key: jax.Array, settings: Any
 ) -> jax.Array:
-    """Samples the visit distribution of a search without noise: how MuZero acts."""
+    """The visit distribution of a search without noise: how MuZero acts."""
     root = _root(model, params, observation)
-    return improvement.search(model, params, root, key, settings, noise=False).action
+    return improvement.mcts(model, params, root, key, settings, noise=False).policy
 
 
-SELECTORS = {"policy": policy, "value": value, "improved": improved, "search": search}
+def search_q(
+    model: Model, params: Params, observation: jax.Array, key: jax.Array, settings: Any
+) -> jax.Array:
+    """MZU-Q's policy from the Q of a search without noise."""
+    root = _root(model, params, observation)
+    return improvement.mcts_q(model, params, root, key, settings, noise=False).policy
+
+
+def gumbel(
+    model: Model, params: Params, observation: jax.Array, key: jax.Array, settings: Any
+) -> jax.Array:
+    """The action that Gumbel MuZero's search ends with, without noise."""
+    root = _root(model, params, observation)
+    output = improvement.gumbel_search(model, params, root, key, settings, noise=False)
+    return jax.nn.one_hot(output.action, model.num_actions)
+
+
+SELECTORS = {
+    "policy": policy,
+    "value": value,
+    "critic": critic,
+    "improved": improved,
+    "search": search,
+    "search_q": search_q,
+    "gumbel": gumbel,
+}

@@ -162,11 +162,34 @@ def subsample(dataset: Dataset, fraction: float, seed: int) -> Dataset:
     checks.within("fraction", fraction, 0.0, 1.0, open_low=True)
     if fraction == 1.0:
         return dataset
-    total = dataset.num_episodes
+    return dataset.episodes(_evenly(dataset.num_episodes, fraction, seed))
+
+
+def _evenly(total: int, fraction: float, seed: int) -> list[int]:
+    """A share of 0..total-1, at least one: one drawn from each of as many equal stretches."""
     keep = max(1, round(fraction * total))
     edges = np.linspace(0, total, keep + 1).round().astype(int)
     rng = np.random.default_rng(seed)
-    return dataset.episodes([int(rng.integers(a, b)) for a, b in itertools.pairwise(edges)])
+    return [int(rng.integers(a, b)) for a, b in itertools.pairwise(edges)]
+
+
+def split(dataset: Dataset, holdout: float, seed: int) -> tuple[Dataset, Dataset]:
+    """Splits off a share of the episodes, at least one, spread as in `subsample`.
+
+    Returns:
+      The episodes that are left to train on, and those held out.
+
+    Raises:
+      ValueError: if `holdout` is not in (0, 1), or no episode would be left.
+    """
+    checks.within("holdout", holdout, 0.0, 1.0, open_low=True)
+    held = _evenly(dataset.num_episodes, holdout, seed)
+    rest = sorted(set(range(dataset.num_episodes)) - set(held))
+    if not rest:
+        raise ValueError(
+            f"holdout {holdout} of {dataset.num_episodes} episodes leaves none to train on"
+        )
+    return dataset.episodes(rest), dataset.episodes(held)
 
 
 def checksum(dataset: Dataset) -> str:

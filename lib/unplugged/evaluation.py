@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import dm_env
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from unplugged import acting, checks
@@ -16,11 +17,15 @@ Policy = Callable[[Params, np.ndarray, jax.Array], jax.Array]
 
 
 def make_policy(model: Model, selector: str, settings: Settings) -> Policy:
-    """Compiles (params, observation [B, ...], key) -> action [B]."""
+    """Compiles (params, observation [B, ...], key) -> action [B], drawn by a selector."""
     select = acting.SELECTORS[checks.one_of("selector", selector, acting.SELECTORS)]
-    return jax.jit(
-        lambda params, observation, key: select(model, params, observation, key, settings)
-    )
+
+    def act(params: Params, observation: jax.Array, key: jax.Array) -> jax.Array:
+        select_key, draw_key = jax.random.split(key)
+        probabilities = select(model, params, observation, select_key, settings)
+        return jax.random.categorical(draw_key, jnp.log(probabilities))
+
+    return jax.jit(act)
 
 
 def evaluate(

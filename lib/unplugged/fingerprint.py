@@ -100,21 +100,28 @@ def defines(name: str) -> bool:
     return name in _definitions()
 
 
-def of_functions(functions: Iterable[Callable]) -> str:
-    """Fingerprint of the source of functions that are not the library's, such as a notebook's.
+def of_functions(functions: Iterable[Callable], roots: Iterable[str] = ()) -> str:
+    """Fingerprint of functions, some of them not the library's, such as a notebook's.
+
+    Of the library's own, all that they lead to counts, as of `roots`; of others, their source.
 
     Raises:
       ValueError: if a function's source is not to be had.
     """
-    digest = hashlib.sha256()
+    digest, roots = hashlib.sha256(), list(roots)
     for function in functions:
+        package, _, module = getattr(function, "__module__", "").rpartition(".")
+        name = f"{module}.{getattr(function, '__name__', '')}"
+        if package == _PACKAGE.name and defines(name):
+            roots.append(name)
+            continue
         try:
             digest.update(inspect.getsource(function).encode())
         except (OSError, TypeError) as error:
             raise ValueError(
                 f"no source of {function!r}, so a run of it is not resumable"
             ) from error
-    return digest.hexdigest()[:16]
+    return f"{of_library(roots)}-{digest.hexdigest()[:16]}"
 
 
 def of_library(roots: Iterable[str]) -> str:

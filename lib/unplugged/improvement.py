@@ -24,7 +24,8 @@ class Improvement(NamedTuple):
     """What an operator returns for N root states.
 
     Attributes:
-      policy: improved policy, probabilities. Shape [N, A].
+      policy: improved policy, probabilities (an operator that samples gives weights that
+        sum to 1 in the limit only). Shape [N, A].
       value: value of the root, in units of return. Shape [N].
       action_values: Q(s, a), in units of return. Shape [N, A].
     """
@@ -78,6 +79,53 @@ def one_step(
     return Improvement(policy=policy, value=root.value, action_values=q)
 
 
+def one_step_sampled(
+    model: Model, params: Params, root: mctx.RootFnOutput, key: jax.Array, settings: Any
+) -> Improvement:
+    """One-step look-ahead at `num_samples` actions drawn from the prior (ROSMO, eq. 9 and 10).
+
+    The policy holds the weights of log pi in eq. 9: exp(adv) / (N Z) summed over an action's
+    samples, each sample's normaliser Z = (1 + sum of exp(adv) of the others) / N leaving
+    itself out. They sum to 1 in the limit only. Actions that were not drawn have weight 0
+    and take the root's value as their action value.
+    """
+    samples = settings.num_samples
+    actions = jax.random.categorical(
+        key, root.prior_logits[:, None], axis=-1, shape=(root.value.shape[0], samples)
+    )
+    q = action_values(model, params, root.embedding[:, None], actions, settings.discount)
+    weights = jnp.exp(q - root.value[:, None])
+    others = weights.sum(axis=-1, keepdims=True) - weights
+    coefficients = weights / (1.0 + others)  # N cancels in exp(adv) / (N Z).
+    one_hot = jax.nn.one_hot(actions, model.num_actions)
+    drawn = one_hot.max(axis=1) > 0.0
+    q_drawn = jnp.max(jnp.where(one_hot > 0.0, q[..., None], -jnp.inf), axis=1)
+    return Improvement(
+        policy=jnp.sum(coefficients[..., None] * one_hot, axis=1),
+        value=root.value,
+        action_values=jnp.where(drawn, q_drawn, root.value[:, None]),
+    )
+
+
+def _recurrent(model: Model, settings: Any) -> mctx.RecurrentFn:
+    """One step of the learned model, as mctx wants it."""
+
+    def step(params: Params, key: jax.Array, action: jax.Array, state: jax.Array) -> Any:
+        del key
+        reward_logits, next_state = model.dynamics(params, state, action)
+        policy_logits, value_logits = model.predict(params, next_state)
+        value = model.support.scalar(value_logits)
+        output = mctx.RecurrentFnOutput(
+            reward=model.support.scalar(reward_logits),
+            discount=jnp.full_like(value, settings.discount),
+            prior_logits=policy_logits,
+            value=value,
+        )
+        return output, next_state
+
+    return step
+
+
 def search(
     model: Model,
     params: Params,
@@ -102,37 +150,84 @@ def search(
       mctx's output: `action` [N] drawn from the visit distribution, `action_weights` [N, A],
       the visit distribution, and the `search_tree`.
     """
-
-    def recurrent(params: Params, key: jax.Array, action: jax.Array, state: jax.Array) -> Any:
-        del key
-        reward_logits, next_state = model.dynamics(params, state, action)
-        policy_logits, value_logits = model.predict(params, next_state)
-        value = model.support.scalar(value_logits)
-        output = mctx.RecurrentFnOutput(
-            reward=model.support.scalar(reward_logits),
-            discount=jnp.full_like(value, settings.discount),
-            prior_logits=policy_logits,
-            value=value,
-        )
-        return output, next_state
-
     return mctx.muzero_policy(
         params,
         key,
         root,
-        recurrent,
+        _recurrent(model, settings),
         settings.num_simulations,
         max_depth=settings.search_depth,
         **({} if noise else {"dirichlet_fraction": 0.0}),
     )
 
 
+def gumbel_search(
+    model: Model,
+    params: Params,
+    root: mctx.RootFnOutput,
+    key: jax.Array,
+    settings: Any,
+    *,
+    noise: bool = True,
+) -> mctx.PolicyOutput:
+    """Gumbel MuZero's search (Danihelka et al., 2022), made for few simulations.
+
+    Sequential halving over Gumbel-sampled actions at the root. Arguments as for `search`;
+    `noise` is the Gumbel noise.
+
+    Returns:
+      mctx's output: `action` [N], the best of the most visited, `action_weights` [N, A], the
+      improved policy softmax(logits + sigma(completed Q)), and the `search_tree`.
+    """
+    return mctx.gumbel_muzero_policy(
+        params,
+        key,
+        root,
+        _recurrent(model, settings),
+        settings.num_simulations,
+        max_depth=settings.search_depth,
+        gumbel_scale=1.0 if noise else 0.0,
+    )
+
+
+def _of_tree(output: mctx.PolicyOutput) -> Improvement:
+    """A search's policy, root value and root Q; actions never visited take the root's value."""
+    summary = output.search_tree.summary()
+    visited = summary.visit_counts > 0
+    q = jnp.where(visited, summary.qvalues, summary.value[:, None])
+    return Improvement(policy=output.action_weights, value=summary.value, action_values=q)
+
+
 def mcts(
+    model: Model,
+    params: Params,
+    root: mctx.RootFnOutput,
+    key: jax.Array,
+    settings: Any,
+    *,
+    noise: bool = True,
+) -> Improvement:
+    """MuZero's operator: visit distribution, value and Q of the root (ROSMO, eq. 3 and 4)."""
+    return _of_tree(search(model, params, root, key, settings, noise=noise))
+
+
+def mcts_q(
+    model: Model,
+    params: Params,
+    root: mctx.RootFnOutput,
+    key: jax.Array,
+    settings: Any,
+    *,
+    noise: bool = True,
+) -> Improvement:
+    """MZU-Q: p ~ prior * exp(Q / tau), Q of the search's root (ROSMO, Section 4.2 b)."""
+    searched = mcts(model, params, root, key, settings, noise=noise)
+    logits = root.prior_logits + searched.action_values / settings.temperature
+    return searched._replace(policy=jax.nn.softmax(logits))
+
+
+def gumbel(
     model: Model, params: Params, root: mctx.RootFnOutput, key: jax.Array, settings: Any
 ) -> Improvement:
-    """MuZero's operator: visit distribution, value and Q of the root (ROSMO, eq. 3)."""
-    output = search(model, params, root, key, settings)
-    summary = output.search_tree.summary()
-    return Improvement(
-        policy=output.action_weights, value=summary.value, action_values=summary.qvalues
-    )
+    """Gumbel MuZero's operator: its improved policy, value and Q of the root."""
+    return _of_tree(gumbel_search(model, params, root, key, settings))

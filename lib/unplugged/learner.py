@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from unplugged import improvement, losses
 from unplugged.methods import Method
 from unplugged.networks import Model, Params
 from unplugged.settings import Settings
@@ -72,85 +71,6 @@ def optimizer(settings: Settings) -> optax.GradientTransformation:
     )
 
 
-def loss_fn(
-    params: Params,
-    target_params: Params,
-    windows: Windows,
-    key: jax.Array,
-    *,
-    model: Model,
-    method: Method,
-    settings: Settings,
-) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """The loss of a batch of windows (ROSMO, eq. 1 and Algorithm 2).
-
-    Each part is averaged over windows and steps: K + 1 steps for policy, value and
-    regulariser, K for the reward. Steps of which nothing is known count as 0.
-
-    Returns:
-      The weighted sum, and its parts before weighting: scalars by name.
-    """
-    unroll_steps, td_steps = method.window(settings)
-    now = jax.tree.map(lambda x: x[: unroll_steps + 1], windows)
-    state = model.represent(params, windows.observation[0])
-
-    if not method.model:
-        policy_logits, _ = model.predict(params, state[None])
-        imitation = losses.negative_log_probability(policy_logits, now.action)
-        policy_loss = jnp.mean(now.real * imitation)
-        return settings.policy_weight * policy_loss, {"policy": policy_loss}
-
-    # Predictions along the imagined steps.
-    action_key, improve_key = jax.random.split(key)
-    at_random = jax.random.randint(action_key, now.action.shape, 0, model.num_actions)
-    actions = jnp.where(now.real, now.action, at_random)[:unroll_steps]
-    states, reward_logits = losses.unroll(model, params, state, actions, settings.gradient_scale)
-    policy_logits, value_logits = model.predict(params, states)
-
-    # Targets, from the observed states and the target network.
-    roots = improvement.root_of(
-        model, target_params, model.represent(target_params, windows.observation)
-    )
-    improve_all = method.bootstrap == "operator"
-    used = roots if improve_all else jax.tree.map(lambda x: x[: unroll_steps + 1], roots)
-    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), used)
-    flat_improved = method.operator(model, target_params, flat, improve_key, settings)
-    improved = jax.tree.map(lambda x: x.reshape(*used.value.shape, *x.shape[1:]), flat_improved)
-    returns = losses.n_step_returns(
-        windows.reward,
-        losses.step_discounts(windows, settings.discount),
-        improved.value if improve_all else roots.value,
-        td_steps,
-    )
-    roots, improved = jax.tree.map(lambda x: x[: unroll_steps + 1], (roots, improved))
-    uniform = jnp.full_like(improved.policy, 1.0 / model.num_actions)
-    policy_target = jnp.where(now.absorbing[..., None], uniform, improved.policy)
-    value_target = jnp.where(now.absorbing, 0.0, returns)
-    reward_target = windows.reward[:unroll_steps]
-    reward_known = (now.real | now.absorbing)[:unroll_steps]
-    targets = jax.lax.stop_gradient(
-        (policy_target, model.support.two_hot(value_target), model.support.two_hot(reward_target))
-    )
-
-    parts = {
-        "policy": jnp.mean(now.known * losses.cross_entropy(targets[0], policy_logits)),
-        "value": jnp.mean(now.known * losses.cross_entropy(targets[1], value_logits)),
-        "reward": jnp.mean(reward_known * losses.cross_entropy(targets[2], reward_logits)),
-    }
-    total = (
-        settings.policy_weight * parts["policy"]
-        + settings.value_weight * parts["value"]
-        + settings.reward_weight * parts["reward"]
-    )
-    if method.regularizer is not None:
-        advantage = method.regularizer(model, target_params, roots, improved, now.action, settings)
-        keep = jax.lax.stop_gradient(now.real & (advantage > 0.0))
-        imitation = losses.negative_log_probability(policy_logits, now.action)
-        parts["behavior"] = jnp.mean(keep * imitation)
-        total += settings.behavior_weight * parts["behavior"]
-    return total, parts
-
-
 @dataclasses.dataclass(frozen=True)
 class Learner:
     """A method's learner for one model and one set of hyperparameters.
@@ -177,18 +97,26 @@ class Learner:
             updates=jnp.zeros([], jnp.int32),
         )
 
-    def update(
-        self, state: LearnerState, windows: Windows, key: jax.Array
-    ) -> tuple[LearnerState, dict[str, jax.Array]]:
-        """One gradient step on given windows, and the losses before it."""
-        (total, parts), gradients = jax.value_and_grad(loss_fn, has_aux=True)(
-            state.params,
-            state.target_params,
+    def loss(
+        self, params: Params, target_params: Params, windows: Windows, key: jax.Array
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """The method's loss over windows and its parts before weighting, see `objectives`."""
+        return self.method.objective(
+            params,
+            target_params,
             windows,
             key,
             model=self.model,
             method=self.method,
             settings=self.settings,
+        )
+
+    def update(
+        self, state: LearnerState, windows: Windows, key: jax.Array
+    ) -> tuple[LearnerState, dict[str, jax.Array]]:
+        """One gradient step on given windows, and the losses before it."""
+        (total, parts), gradients = jax.value_and_grad(self.loss, has_aux=True)(
+            state.params, state.target_params, windows, key
         )
         changes, opt_state = optimizer(self.settings).update(
             gradients, state.opt_state, state.params

@@ -85,6 +85,41 @@ def step_discounts(windows: Windows, discount: float) -> jax.Array:
     return jnp.where(windows.real, discount * windows.discount, windows.discount)
 
 
+def critic_logits(model: Model, params: Params, state: jax.Array) -> jax.Array:
+    """Logits of a categorical Q(s, a), all actions at once.
+
+    The critic is the dynamics without its next state: its scalar head predicts the return
+    instead of the reward (ROSMO, Figure 5c and d, Appendix D.2.1).
+
+    Args:
+      model: the networks.
+      params: their parameters.
+      state: states. Shape [..., S].
+
+    Returns:
+      Logits over bins. Shape [..., A, bins].
+    """
+    logits, _ = model.dynamics(params, state[..., None, :], jnp.arange(model.num_actions))
+    return logits
+
+
+def critic_values(model: Model, params: Params, state: jax.Array) -> jax.Array:
+    """Q(s, a) of the critic, in units of return, for states [..., S]. Shape [..., A]."""
+    return model.support.scalar(critic_logits(model, params, state))
+
+
+def heaviside(advantage: jax.Array) -> jax.Array:
+    """1 where the advantage is above 0, else 0 (ROSMO, eq. 11; CRR's binary weights)."""
+    return (advantage > 0.0).astype(jnp.float32)
+
+
+def exponential(
+    advantage: jax.Array, *, temperature: float = 1.0, limit: float = 20.0
+) -> jax.Array:
+    """min(exp(advantage / temperature), limit): CRR's exponential weights, its constants."""
+    return jnp.minimum(jnp.exp(advantage / temperature), limit)
+
+
 def lookahead_advantage(
     model: Model,
     params: Params,

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import jax
 
-from unplugged import checks, improvement, losses
+from unplugged import checks, improvement, losses, objectives
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,36 +21,72 @@ class Method:
     """What sets a method apart.
 
     Attributes:
-      operator: improvement operator that gives the policy target; None: the policy imitates
-        the dataset's actions.
+      summary: one line for tables.
+      selector: name of the action selector it is evaluated with, see `acting.SELECTORS`.
+      objective: its loss over windows.
+      operator: improvement operator that gives the policy target; None: the policy learns
+        from the recorded actions alone.
       bootstrap: what the n-step value target bootstraps from: the target "network"'s value
         or the "operator"'s.
-      regularizer: advantage of the dataset's action, whose sign filters the behaviour
-        regulariser (ROSMO, eq. 11); None for no regulariser.
-      selector: name of the action selector it is evaluated with, see `acting.SELECTORS`.
-      model: whether a model is learned and unrolled; without one, only the policy of
-        observed states is trained.
-      summary: one line for tables.
+      regularizer: advantage of the recorded action, by which its imitation is weighted
+        (ROSMO, eq. 11); None for no imitation beside the operator.
+      weighting: from that advantage to the weight.
+      unrolls: whether a model is learned and unrolled for K steps.
+      bootstraps: whether values are learned from n-step returns.
     """
 
     summary: str
-    operator: improvement.Operator | None
     selector: str
+    objective: objectives.Objective = objectives.planning
+    operator: improvement.Operator | None = None
     bootstrap: Literal["network", "operator"] = "network"
     regularizer: Callable[..., jax.Array] | None = None
-    model: bool = True
+    weighting: Callable[[jax.Array], jax.Array] = losses.heaviside
+    unrolls: bool = True
+    bootstraps: bool = True
+
+    def __post_init__(self) -> None:
+        if self.objective is objectives.planning and not (self.operator or self.regularizer):
+            raise ValueError(
+                "a method that plans needs an operator, a regularizer, or both; else its policy "
+                "learns nothing"
+            )
 
     def window(self, settings: Any) -> tuple[int, int]:
         """Unroll steps K and TD steps n that this method uses; T = K + n + 1."""
-        return (settings.unroll_steps, settings.td_steps) if self.model else (0, 0)
+        return (
+            settings.unroll_steps if self.unrolls else 0,
+            settings.td_steps if self.bootstraps else 0,
+        )
 
 
 METHODS: dict[str, Method] = {
     "bc": Method(
         summary="behaviour cloning",
-        operator=None,
+        objective=objectives.cloning,
+        unrolls=False,
+        bootstraps=False,
         selector="policy",
-        model=False,
+    ),
+    "cql": Method(
+        summary="conservative Q-learning, CQL(H), categorical Q",
+        objective=objectives.conservative,
+        unrolls=False,
+        selector="critic",
+    ),
+    "crr": Method(
+        summary="critic-regularised regression, exponential weights",
+        objective=objectives.critic_regularized,
+        weighting=losses.exponential,
+        unrolls=False,
+        selector="policy",
+    ),
+    "crr_binary": Method(
+        summary="critic-regularised regression, binary weights",
+        objective=objectives.critic_regularized,
+        weighting=losses.heaviside,
+        unrolls=False,
+        selector="policy",
     ),
     "mzu": Method(
         summary="MuZero Unplugged: tree search for both targets",
@@ -58,11 +94,46 @@ METHODS: dict[str, Method] = {
         bootstrap="operator",
         selector="search",
     ),
+    "mzu_q": Method(
+        summary="MZU-Q: policy target from the search's Q instead of its visits",
+        operator=improvement.mcts_q,
+        bootstrap="operator",
+        selector="search_q",
+    ),
+    "mzu_reg": Method(
+        summary="MuZero Unplugged with ROSMO's behaviour regulariser (in neither paper)",
+        operator=improvement.mcts,
+        bootstrap="operator",
+        regularizer=losses.dynamics_advantage,
+        selector="search",
+    ),
+    "gumbel": Method(
+        summary="Gumbel MuZero's search for both targets (in neither paper)",
+        operator=improvement.gumbel,
+        bootstrap="operator",
+        selector="gumbel",
+    ),
     "rosmo": Method(
         summary="ROSMO: exact one-step look-ahead, behaviour regulariser",
         operator=improvement.one_step,
         regularizer=losses.lookahead_advantage,
         selector="improved",
+    ),
+    "rosmo_sampled": Method(
+        summary="ROSMO with the look-ahead at sampled actions",
+        operator=improvement.one_step_sampled,
+        regularizer=losses.dynamics_advantage,
+        selector="policy",
+    ),
+    "onestep": Method(
+        summary="ROSMO without its behaviour regulariser",
+        operator=improvement.one_step,
+        selector="improved",
+    ),
+    "behavior": Method(
+        summary="ROSMO's behaviour regulariser alone",
+        regularizer=losses.dynamics_advantage,
+        selector="policy",
     ),
 }
 

@@ -32,7 +32,6 @@ from unplugged import (
     windows,
 )
 from unplugged.learner import Learner, LearnerState, NonFiniteLossError
-from unplugged.networks import Params
 from unplugged.settings import PRESETS, Settings
 
 
@@ -45,7 +44,10 @@ class Spec:
       environment: name within the benchmark.
       dataset: path of the dataset file.
       fraction: share of the dataset's episodes to train on. In (0, 1].
-      data_seed: seed of the subsampling.
+      data_seed: seed of the subsampling, and of the split.
+      holdout: share of those episodes that is kept from training, for offline policy
+        selection. In [0, 1).
+      keep_checkpoints: whether every evaluation's checkpoint stays, or only the last.
       method: name in `methods.METHODS`.
       overrides: what differs from the benchmark's preset, see `settings.Settings`.
       seeds: training seeds.
@@ -62,6 +64,8 @@ class Spec:
     environment: str = "catch"
     fraction: float = 1.0
     data_seed: int = 0
+    holdout: float = 0.0
+    keep_checkpoints: bool = False
     method: str = "rosmo"
     overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     seeds: Sequence[int] = (0,)
@@ -77,6 +81,7 @@ class Spec:
             checks.one_of("bsuite environment", self.environment, environments.BSUITE)
         checks.within("fraction", self.fraction, 0.0, 1.0, open_low=True)
         checks.within("data_seed", self.data_seed, 0, integer=True)
+        checks.within("holdout", self.holdout, 0.0, 1.0)
         checks.one_of("method", self.method, methods.METHODS)
         if self.selector is not None:
             checks.one_of("selector", self.selector, acting.SELECTORS)
@@ -109,7 +114,7 @@ class Spec:
     def code(self) -> str:
         """Fingerprint of the code that this run's numbers depend on.
 
-        Of a method that a notebook added to the table, its operator's source counts.
+        Of a method that a notebook added to the table, the source of its functions counts.
         """
         roots, row = ["runs.train", f"acting.{self.acts_by}"], f"methods.{self.method}"
         if self.benchmark == "bsuite":
@@ -117,11 +122,21 @@ class Spec:
         if fingerprint.defines(row):
             return fingerprint.of_library([*roots, row])
         method = methods.METHODS[self.method]
-        own = [part for part in (method.operator, method.regularizer) if part is not None]
-        return f"{fingerprint.of_library(roots)}-{fingerprint.of_functions(own)}"
+        parts = (method.objective, method.operator, method.regularizer, method.weighting)
+        return fingerprint.of_functions([part for part in parts if part is not None], roots)
 
 
 PARAMETERS = [field.name for field in dataclasses.fields(Spec)]
+
+
+def divide(
+    spec: Spec, dataset: datasets.Dataset
+) -> tuple[datasets.Dataset, datasets.Dataset | None]:
+    """What a run trains on, and what it holds out (None: nothing), of a whole dataset."""
+    dataset = datasets.subsample(dataset, spec.fraction, spec.data_seed)
+    if not spec.holdout:
+        return dataset, None
+    return datasets.split(dataset, spec.holdout, spec.data_seed)
 
 
 def build(spec: Spec) -> tuple[Learner, windows.Store, datasets.Dataset]:
@@ -140,12 +155,13 @@ def build(spec: Spec) -> tuple[Learner, windows.Store, datasets.Dataset]:
             f"{spec.dataset} was recorded in {recorded_in!r}, not in {spec.environment!r}"
         )
     datasets.check_fits(dataset, observation_shape, num_actions)
-    dataset = datasets.subsample(dataset, spec.fraction, spec.data_seed)
+    dataset, _ = divide(spec, dataset)
     settings = spec.settings
     if settings.batch_size > dataset.num_transitions:
         raise ValueError(
             f"batch_size {settings.batch_size} is larger than the {dataset.num_transitions} "
-            f"windows of the dataset (fraction {spec.fraction}); lower it to at most that"
+            f"windows of the dataset (fraction {spec.fraction}, holdout {spec.holdout}); lower it "
+            "to at most that"
         )
     model = networks.mlp(
         observation_shape=observation_shape,
@@ -174,14 +190,23 @@ def check_losses(losses: Mapping[str, jax.Array], first_update: int) -> None:
 
 
 class _Checkpoints:
-    """The last checkpoint of a group of seeds: the learner's state and the rows so far."""
+    """Checkpoints of a group of seeds: the learner's state and the rows so far."""
 
-    def __init__(self, folder: Path):
-        options = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False)
+    def __init__(self, folder: Path, *, keep: bool = True):
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=None if keep else 1, enable_async_checkpointing=False
+        )
         self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
 
-    def restore(self, like: LearnerState) -> tuple[LearnerState, list[dict[str, Any]]] | None:
-        step = self._manager.latest_step()
+    def updates(self) -> list[int]:
+        """The updates at which there is a checkpoint, in order."""
+        return sorted(self._manager.all_steps())
+
+    def restore(
+        self, like: LearnerState, step: int | None = None
+    ) -> tuple[LearnerState, list[dict[str, Any]]] | None:
+        """The checkpoint at an update (None: the last), or None if there is none."""
+        step = self._manager.latest_step() if step is None else step
         if step is None:
             return None
         saved = self._manager.restore(
@@ -222,13 +247,26 @@ class _Trainer:
     data: windows.Store
     noise: float
     progress: tqdm
+    note: Path  # where the progress is noted for others to read
 
     def __post_init__(self) -> None:
+        self._begin = time.perf_counter()
+        self._resumed = 0
         settings = self.spec.settings
         self.policy = evaluation.make_policy(self.learner.model, self.spec.acts_by, settings)
         divisors = (n for n in range(1, 1_001) if self.spec.eval_every % n == 0)
         self.chunk = max(divisors)
         self._compiled: Any = None
+
+    def _note_progress(self) -> None:
+        """Writes updates done and to do, and this process's rate, for `experiments.progress`."""
+        record = {
+            "done": self.progress.n,
+            "total": self.progress.total,
+            "updates": self.progress.n - self._resumed,
+            "seconds": time.perf_counter() - self._begin,
+        }
+        files.write_whole(self.note, json.dumps(record))
 
     def compiled(self, state: LearnerState) -> Any:
         """(state, data) -> (state, losses) over `chunk` updates; compiled at the first call."""
@@ -254,6 +292,7 @@ class _Trainer:
             "environment": spec.environment,
             "noise": self.noise,
             "fraction": spec.fraction,
+            "holdout": spec.holdout,
             "method": spec.method,
             "selector": spec.acts_by,
             "overrides": json.dumps(spec.overrides, sort_keys=True),
@@ -281,7 +320,7 @@ class _Trainer:
                 rows.append(self.row(seed, update, seconds, params, losses[i]))
             return rows
 
-        checkpoints = _Checkpoints(folder / _seed_group_name(seeds))
+        checkpoints = _Checkpoints(folder / _seed_group_name(seeds), keep=spec.keep_checkpoints)
         try:
             saved = checkpoints.restore(state)
             if saved is None:
@@ -290,6 +329,7 @@ class _Trainer:
             else:
                 state, rows = saved
                 update, seconds = rows[-1]["update"], rows[-1]["seconds"]
+            self._resumed += min(update, spec.updates) * len(seeds)
             self.progress.update(min(update, spec.updates) * len(seeds))
             means = []
             while update < spec.updates:
@@ -310,6 +350,7 @@ class _Trainer:
                     rows += evaluate(update, seconds, np.mean(means, axis=0).tolist())
                     means = []
                     checkpoints.save(update, state, rows)
+                    self._note_progress()
                     shown = " ".join(f"{row['mean_return']:.4g}" for row in rows[-len(seeds) :])
                     self.progress.set_description(f"seed {seeds}, return {shown}")
         finally:
@@ -337,7 +378,7 @@ def train(spec: Spec, folder: str | os.PathLike[str]) -> pd.DataFrame:
     """Trains and evaluates every seed of a run, or goes on where it was cut off.
 
     Writes into `folder`, each file whole or not at all: `results.csv` (a row per seed and
-    evaluation), `provenance.json`, and `checkpoints/`.
+    evaluation), `provenance.json`, `checkpoints/`, and `progress.json` as it goes.
 
     Args:
       spec: the run.
@@ -374,7 +415,8 @@ def train(spec: Spec, folder: str | os.PathLike[str]) -> pd.DataFrame:
         total = len(spec.seeds) * spec.updates
         rows: list[dict[str, Any]] = []
         with tqdm(total=total, unit="update", mininterval=5.0, file=sys.stdout) as progress:
-            trainer = _Trainer(spec, learner, data, dataset.metadata["noise"], progress)
+            noise, note = dataset.metadata["noise"], folder / "progress.json"
+            trainer = _Trainer(spec, learner, data, noise, progress, note)
             try:
                 for seeds in groups:
                     rows += trainer.train(seeds, checkpoints)
@@ -397,16 +439,20 @@ def train(spec: Spec, folder: str | os.PathLike[str]) -> pd.DataFrame:
     return frame
 
 
-def restore(spec: Spec, folder: str | os.PathLike[str], seed: int) -> tuple[Learner, Params]:
-    """The learner of a run and the parameters of a seed at its last checkpoint.
+def restore(
+    spec: Spec, folder: str | os.PathLike[str], seed: int, update: int | None = None
+) -> tuple[Learner, LearnerState]:
+    """The learner of a run and the state of a seed at a checkpoint.
 
     Args:
       spec: the run, as it was given to `train`.
       folder: its directory.
       seed: which of its seeds.
+      update: at which update; None: the last. Earlier ones are there for runs with
+        `keep_checkpoints`.
 
     Raises:
-      FileNotFoundError: if the seed has no checkpoint there.
+      FileNotFoundError: if the seed has no such checkpoint.
     """
     learner, _, _ = build(spec)
     for group in sorted(Path(folder).glob("checkpoints/seed_*")):
@@ -418,13 +464,19 @@ def restore(spec: Spec, folder: str | os.PathLike[str], seed: int) -> tuple[Lear
         like = jax.tree.map(lambda *x: jnp.stack(x), *states) if together else states[0]
         checkpoints = _Checkpoints(group)
         try:
-            saved = checkpoints.restore(like)
+            at = checkpoints.updates()
+            if not at:
+                continue
+            if update is not None and update not in at:
+                raise FileNotFoundError(
+                    f"{folder} has no checkpoint of seed {seed} at update {update}; it has "
+                    f"{', '.join(map(str, at))}"
+                )
+            state, _ = checkpoints.restore(like, update)
         finally:
             checkpoints.close()
-        if saved is not None:
-            params = saved[0].params
-            if together:
-                which = seeds.index(seed)
-                params = jax.tree.map(lambda x, which=which: x[which], params)
-            return learner, params
+        if together:
+            which = seeds.index(seed)
+            state = jax.tree.map(lambda x, which=which: x[which], state)
+        return learner, state
     raise FileNotFoundError(f"{folder} has no checkpoint of seed {seed}")

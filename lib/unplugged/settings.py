@@ -36,8 +36,12 @@ class Settings:
       value_weight: weight of the value loss.
       reward_weight: weight of the reward loss.
       behavior_weight: strength of the behaviour regulariser, alpha.
+      conservative_weight: weight of CQL's penalty.
+      num_samples: actions that the sampled look-ahead draws, N; at most as many as there
+        are is sensible.
       num_simulations: simulations of a search.
       search_depth: depth limit of a search; None for none.
+      temperature: tau of MZU-Q.
     """
 
     representation: tuple[int, ...] = (64, 64, 32)
@@ -60,8 +64,11 @@ class Settings:
     value_weight: float = 0.25
     reward_weight: float = 1.0
     behavior_weight: float = 0.2
+    conservative_weight: float = 1.0
+    num_samples: int = 2
     num_simulations: int = 4
     search_depth: int | None = None
+    temperature: float = 0.1
 
     def __post_init__(self) -> None:
         for name in ("representation", "dynamics", "prediction"):
@@ -73,17 +80,18 @@ class Settings:
             object.__setattr__(self, name, sizes)
         for name in (
             "batch_size", "warmup_updates", "decay_updates", "target_interval",
-            "num_simulations", "td_steps",
+            "num_samples", "num_simulations", "td_steps",
         ):  # fmt: skip
             checks.within(name, getattr(self, name), 1, integer=True)
         checks.within("num_bins", self.num_bins, 2, integer=True)
         checks.within("unroll_steps", self.unroll_steps, 1, integer=True)
         for name in ("discount", "gradient_scale"):
             checks.within(name, getattr(self, name), 0.0, 1.0)
-        for name in ("learning_rate", "decay_rate", "max_grad_norm"):
+        for name in ("learning_rate", "decay_rate", "max_grad_norm", "temperature"):
             checks.within(name, getattr(self, name), 0.0, open_low=True)
         for name in (
             "weight_decay", "policy_weight", "value_weight", "reward_weight", "behavior_weight",
+            "conservative_weight",
         ):  # fmt: skip
             checks.within(name, getattr(self, name), 0.0)
         if self.search_depth is not None:

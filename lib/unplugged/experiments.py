@@ -1,0 +1,158 @@
+"""From a profile's grids to named runs, and how far those runs are."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import itertools
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from unplugged import checks, runs
+from unplugged.settings import Settings
+
+_SETTINGS = [field.name for field in dataclasses.fields(Settings)]
+
+
+class Plan(NamedTuple):
+    """What a profile asks for.
+
+    Attributes:
+      collections: dataset name -> parameters of the collecting notebook.
+      runs: experiment -> run name -> parameters of the training notebook.
+      specs: (experiment, run name) -> the run.
+    """
+
+    collections: dict[str, dict[str, Any]]
+    runs: dict[str, dict[str, dict[str, Any]]]
+    specs: dict[tuple[str, str], runs.Spec]
+
+
+def label(key: str, value: Any) -> str:
+    """A grid value's part of a run's name, such as "mzu", "noise0.1" or "dynamics-32x64x32"."""
+    if key in ("environment", "method"):
+        return str(value)
+    if isinstance(value, (list, tuple)):
+        return f"{key}-{'x'.join(map(str, value))}"
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return f"{key}{value:g}"
+    return f"{key}-{str(value).lower()}"
+
+
+def _one_run(values: Mapping[str, Any], profile: str, collections: Mapping) -> dict[str, Any]:
+    """A run's parameters: settings among the values become overrides, the dataset is named."""
+    overrides = dict(values.get("overrides", {}))
+    parameters = {}
+    for key, value in values.items():
+        checks.one_of("run parameter", key, [*runs.PARAMETERS, *_SETTINGS, "noise"])
+        if key in _SETTINGS:
+            overrides[key] = value
+        elif key not in ("noise", "overrides"):
+            parameters[key] = value
+    dataset = f"bsuite_{values['environment']}_noise{values['noise']:g}"
+    if dataset not in collections:
+        raise ValueError(f"profile {profile}: {dataset} is needed but not collected")
+    return {
+        **parameters,
+        "overrides": overrides,
+        "dataset": f"runs/{profile}/datasets/{dataset}.npz",
+    }
+
+
+def plan(profile: Mapping[str, Any]) -> Plan:
+    """Expands a profile, and checks every parameter of every run before any work begins.
+
+    An experiment has `common` parameters and a `grid` (or a list of grids) of values that
+    are combined. Keys are fields of `runs.Spec`, of `settings.Settings`, or `noise`.
+
+    Raises:
+      ValueError: if a name or value is wrong, a dataset is not collected, or two runs of an
+        experiment have one name.
+    """
+    name = profile["profile"]
+    collections = {
+        f"bsuite_{row['environment']}_noise{noise:g}": dict(
+            environment=row["environment"], noise=noise, episodes=row["episodes"]
+        )
+        for row in profile["datasets"]
+        for noise in row["noise"]
+    }
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for experiment, content in profile["experiments"].items():
+        grids = content["grid"] if isinstance(content["grid"], list) else [content["grid"]]
+        found[experiment] = {}
+        for grid in grids:
+            for values in itertools.product(*grid.values()):
+                run = "_".join(label(key, value) for key, value in zip(grid, values))
+                if run in found[experiment]:
+                    raise ValueError(f"profile {name}: {experiment} names the run {run} twice")
+                one = {**content["common"], **dict(zip(grid, values))}
+                found[experiment][run] = _one_run(one, name, collections)
+    specs = {(e, r): runs.Spec(**p) for e, of in found.items() for r, p in of.items()}
+    return Plan(collections, found, specs)
+
+
+class Progress(NamedTuple):
+    """How far an experiment is: runs and updates done and wanted, and core-hours to go."""
+
+    experiment: str
+    runs_done: int
+    runs: int
+    updates_done: int
+    updates: int
+    core_hours_left: float
+
+
+def progress(wanted: Plan, folder: Path) -> list[Progress]:
+    """How far the runs in `folder` (runs/<profile>) are, one record an experiment.
+
+    What is left is estimated from the rates of runs with the same method and overrides, or
+    the same method, or all; nan before any rate is known.
+    """
+    notes: dict[tuple[str, str], dict[str, float]] = {}
+    rates: dict[Any, list[tuple[float, float]]] = {}
+    for (experiment, run), spec in wanted.specs.items():
+        note = folder / experiment / run / "progress.json"
+        if not note.exists():
+            continue
+        notes[experiment, run] = found = json.loads(note.read_text())
+        if found["updates"]:
+            for key in _like(spec):
+                rates.setdefault(key, []).append((found["seconds"], found["updates"]))
+    seconds_each = {key: sum(s for s, _ in of) / sum(u for _, u in of) for key, of in rates.items()}
+    records = []
+    for experiment, names in wanted.runs.items():
+        finished = done = total = 0
+        seconds = 0.0
+        for run in names:
+            spec = wanted.specs[experiment, run]
+            here = len(spec.seeds) * spec.updates
+            at = min(here, int(notes.get((experiment, run), {"done": 0})["done"]))
+            rate = next((seconds_each[k] for k in _like(spec) if k in seconds_each), float("nan"))
+            finished, done, total = finished + (at == here), done + at, total + here
+            if at < here:
+                seconds += (here - at) * rate
+        records.append(Progress(experiment, finished, len(names), done, total, seconds / 3600))
+    return records
+
+
+def _like(spec: runs.Spec) -> list[Any]:
+    """What a run's rate is looked up by, the most alike first."""
+    overrides = json.dumps(spec.overrides, sort_keys=True)
+    return [(spec.method, overrides), spec.method, None]
+
+
+def describe(records: list[Progress], cores: int) -> str:
+    """One line: what is done, what is left, when it will be ready."""
+    done, total = (sum(getattr(r, f) for r in records) for f in ("runs_done", "runs"))
+    updates = sum(r.updates_done for r in records), sum(r.updates for r in records)
+    hours = sum(r.core_hours_left for r in records) / cores
+    text = f"{done} of {total} runs, {updates[0] / max(1, updates[1]):.0%} of the updates done"
+    if done == total:
+        return text
+    if hours != hours:
+        return f"{text}; no rate is known yet"
+    ready = datetime.datetime.now() + datetime.timedelta(hours=hours)
+    return f"{text}; about {hours:.1f} h left on {cores} cores, ready {ready:%a %H:%M}"
