@@ -48,6 +48,46 @@ def test_bootstrap_of_one_run_and_of_none():
         statistics.bootstrap([np.array([])])
 
 
+def test_median_and_optimality_gap_by_hand():
+    x = np.array([[0.5, 2.0, 1.0], [0.0, 0.2, 0.4]])
+    np.testing.assert_allclose(statistics.median(x), [1.0, 0.2])
+    np.testing.assert_allclose(statistics.optimality_gap(x), [0.5 / 3, 0.8])
+
+
+def test_difference_by_hand_and_of_one_with_itself():
+    ours, theirs = [np.array([3.0, 3.0]), np.array([5.0])], [np.array([1.0, 1.0]), np.array([2.0])]
+    apart = statistics.difference(ours, theirs, statistics.mean)
+    np.testing.assert_allclose(apart[:3], 11 / 3 - 4 / 3)
+    x = [np.random.default_rng(0).normal(size=6)]
+    same = statistics.difference(x, x, statistics.mean)
+    assert same.value == 0.0 and same.low < 0.0 < same.high and same.samples == 12
+
+
+def test_interval_of_a_difference_has_the_width_that_theory_gives():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(1.0, 1.0, 300), rng.normal(0.0, 2.0, 300)
+    estimate = statistics.difference([a], [b], statistics.mean)
+    np.testing.assert_allclose(estimate.high - estimate.low, 2 * 1.96 * np.sqrt(5 / 300), rtol=0.15)
+
+
+def test_probability_of_improvement_by_hand():
+    ours, theirs = [np.array([1.0, 2.0]), np.array([0.0])], [np.array([1.0, 0.0]), np.array([3.0])]
+    # Task one: 1 against 1 is half, 1 against 0, 2 against 1, 2 against 0 are wins: 3.5 of 4.
+    value = statistics.probability_of_improvement(ours, theirs).value
+    assert value == pytest.approx((3.5 / 4 + 0.0) / 2)
+    with pytest.raises(ValueError, match="2 tasks on one side and 1"):
+        statistics.probability_of_improvement(ours, theirs[:1])
+
+
+def test_performance_profile_falls_from_all_to_none():
+    tasks = [np.array([0.0, 0.5, 1.0]), np.array([0.5, 0.7])]
+    profile = statistics.performance_profile(tasks, np.array([-1.0, 0.5, 0.6, 1.0]))
+    np.testing.assert_allclose(profile["value"], [1.0, 0.4, 0.4, 0.0])
+    assert (profile["low"] <= profile["value"]).all() and (
+        profile["value"] <= profile["high"]
+    ).all()
+
+
 def test_summarise_and_normalise():
     frame = pd.DataFrame(
         {
@@ -139,8 +179,10 @@ def test_a_figure_without_its_caption_is_refused(tmp_path):
 def test_every_method_has_a_look_of_its_own():
     from unplugged import methods
 
-    looks = [plots.look(name) for name in [*methods.METHODS, "crr", "cql"]]
-    for cue in ("color", "marker", "linestyle"):
+    looks = [plots.look(name) for name in methods.METHODS]
+    for cue in ("marker", "linestyle"):  # Never by colour alone.
         assert len({str(getattr(one, cue)) for one in looks}) == len(looks)
+    paper = [plots.look(name).color for name in ("rosmo", "mzu", "crr", "cql", "bc")]
+    assert len(set(paper)) == 5
     assert plots.look("something_new") == plots.look("something_new")
     assert plots.in_order(["zeta", "bc", "rosmo"]) == ["rosmo", "bc", "zeta"]

@@ -32,11 +32,18 @@ class Look(NamedTuple):
 _LOOKS = {
     "rosmo": Look(_PALETTE[0], "o", "-"),
     "mzu": Look(_PALETTE[1], "s", "--"),
-    "bc": Look(_PALETTE[2], "^", ":"),
     "crr": Look(_PALETTE[3], "D", "-."),
     "cql": Look(_PALETTE[4], "v", (0, (5, 1, 1, 1, 1, 1))),
+    "bc": Look(_PALETTE[2], "^", ":"),
+    "onestep": Look(_PALETTE[5], "P", (0, (7, 2))),
+    "behavior": Look(_PALETTE[6], "X", (0, (2, 1))),
+    "rosmo_sampled": Look(_PALETTE[0], "h", (0, (1, 2))),
+    "mzu_q": Look(_PALETTE[7], "*", (0, (4, 1, 1, 1))),
+    "mzu_reg": Look(_PALETTE[8], "<", (0, (3, 1, 1, 1, 1, 1))),
+    "gumbel": Look(_PALETTE[9], ">", (0, (6, 1, 2, 1))),
+    "crr_binary": Look(_PALETTE[3], "p", (0, (1, 1))),
 }
-_SPARE_MARKERS = "PX*<>hp"
+_SPARE_MARKERS = "dH8+x12"
 
 
 def look(method: str) -> Look:

@@ -31,39 +31,126 @@ def mean(x: np.ndarray, axis: int = -1) -> np.ndarray:
     return np.mean(x, axis=axis)
 
 
-def bootstrap(
-    tasks: Sequence[np.ndarray],
-    statistic: Statistic = iqm,
-    *,
+def median(x: np.ndarray, axis: int = -1) -> np.ndarray:
+    """The median."""
+    return np.median(x, axis=axis)
+
+
+def optimality_gap(x: np.ndarray, axis: int = -1, *, target: float = 1.0) -> np.ndarray:
+    """How far scores fall short of `target` on average; what lies above it does not count."""
+    return np.mean(np.maximum(target - x, 0.0), axis=axis)
+
+
+def interval(
+    statistic: Callable[..., np.ndarray],
+    *samples: np.ndarray,
     resamples: int = 2_000,
     seed: int = 0,
 ) -> Estimate:
-    """A statistic over all runs of all tasks, with its stratified 95% bootstrap interval.
-
-    Runs (seeds) are resampled within each task, with replacement; the interval is the
-    percentile interval.
+    """A statistic of several samples, each resampled by itself, with its 95% interval.
 
     Args:
-      tasks: for each task, the scores of its runs. Each [runs of the task].
-      statistic: function of (scores, axis) on the scores of all tasks, pooled.
-      resamples: bootstrap resamples.
+      statistic: function of the samples, each [..., runs], along their last axis.
+      *samples: runs of one task and method each; a single run stays as it is.
+      resamples: bootstrap resamples; the interval is the percentile interval.
       seed: seed of the resampling.
 
     Raises:
-      ValueError: if there is no task, or a task without a run.
+      ValueError: if there is no sample, or one without a run.
     """
-    samples = [np.asarray(task, float) for task in tasks]
-    if not samples or any(len(task) == 0 for task in samples):
+    data = [np.asarray(sample, float) for sample in samples]
+    if not data or any(len(sample) == 0 for sample in data):
         raise ValueError("a bootstrap needs at least one task, and one run of each")
-    pooled = np.concatenate(samples)
-    value = float(statistic(pooled, axis=-1))
-    if all(np.ptp(task) == 0 for task in samples):
-        return Estimate(value, value, value, len(pooled))
-    rng = np.random.default_rng(seed)
-    resampled = [rng.choice(task, size=(resamples, len(task))) for task in samples]
-    spread = statistic(np.concatenate(resampled, axis=1), axis=1)
-    low, high = np.quantile(spread, [0.025, 0.975])
-    return Estimate(value, float(low), float(high), len(pooled))
+    runs = sum(len(sample) for sample in data)
+    value = float(statistic(*data))
+    if all(np.ptp(sample) == 0 for sample in data):
+        return Estimate(value, value, value, runs)
+    single = [len(sample) == 1 for sample in data]
+
+    def resampled(*drawn: np.ndarray, axis: int = -1) -> np.ndarray:
+        return statistic(*(x[..., :1] if one else x for x, one in zip(drawn, single)))
+
+    found = scipy.stats.bootstrap(
+        [np.repeat(x, 2) if one else x for x, one in zip(data, single)],  # SciPy wants two.
+        resampled,
+        n_resamples=resamples,
+        vectorized=True,
+        axis=-1,
+        confidence_level=0.95,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return Estimate(value, float(found.low), float(found.high), runs)
+
+
+def bootstrap(tasks: Sequence[np.ndarray], statistic: Statistic = iqm, **options: int) -> Estimate:
+    """A statistic over all runs of all tasks, with its stratified 95% bootstrap interval.
+
+    Args:
+      tasks: for each task, the scores of its runs, which are resampled within the task.
+      statistic: function of (scores, axis) on the scores of all tasks, pooled.
+      **options: see `interval`.
+    """
+    return interval(
+        lambda *parts: statistic(np.concatenate(parts, axis=-1), axis=-1), *tasks, **options
+    )
+
+
+def difference(
+    ours: Sequence[np.ndarray],
+    theirs: Sequence[np.ndarray],
+    statistic: Statistic = iqm,
+    **options: int,
+) -> Estimate:
+    """statistic(ours) - statistic(theirs), each over its tasks, with its interval.
+
+    Arguments as for `bootstrap`; the two sides are resampled independently.
+    """
+    cut = len(ours)
+
+    def of(*parts: np.ndarray) -> np.ndarray:
+        a, b = np.concatenate(parts[:cut], axis=-1), np.concatenate(parts[cut:], axis=-1)
+        return statistic(a, axis=-1) - statistic(b, axis=-1)
+
+    return interval(of, *ours, *theirs, **options)
+
+
+def probability_of_improvement(
+    ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray], **options: int
+) -> Estimate:
+    """P(a run of ours scores above a run of theirs), ties half, averaged over tasks.
+
+    Args:
+      ours: for each task, the scores of our runs.
+      theirs: for each task, in the same order, the scores of theirs.
+      **options: see `interval`.
+
+    Raises:
+      ValueError: if the two have different numbers of tasks.
+    """
+    if len(ours) != len(theirs):
+        raise ValueError(f"{len(ours)} tasks on one side and {len(theirs)} on the other")
+    cut = len(ours)
+
+    def of(*parts: np.ndarray) -> np.ndarray:
+        wins = [
+            np.mean(np.sign(a[..., :, None] - b[..., None, :]) / 2 + 0.5, axis=(-2, -1))
+            for a, b in zip(parts[:cut], parts[cut:])
+        ]
+        return np.mean(wins, axis=0)
+
+    return interval(of, *ours, *theirs, **options)
+
+
+def performance_profile(
+    tasks: Sequence[np.ndarray], thresholds: np.ndarray, **options: int
+) -> pd.DataFrame:
+    """Share of runs that score above each threshold: `threshold`, `value`, `low`, `high`."""
+    rows = []
+    for threshold in thresholds:
+        share = bootstrap(tasks, lambda x, axis, t=threshold: np.mean(x > t, axis=axis), **options)
+        rows.append({"threshold": threshold, **share._asdict()})
+    return pd.DataFrame(rows)
 
 
 def normalise(returns: pd.Series, random: pd.Series, online: pd.Series) -> pd.Series:

@@ -1,0 +1,274 @@
+"""Each objective and operator on small cases, against plain NumPy or mctx called directly."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import mctx
+import numpy as np
+import pytest
+
+import numpy_reference as reference
+from conftest import NUM_ACTIONS, random_params
+from test_losses import STARTS, episodes, imagined_actions, windows_of  # noqa: F401
+from unplugged import improvement, learner, losses, methods
+
+
+def numpy_models(small, *params):
+    return [reference.Model(p, NUM_ACTIONS, small.num_bins) for p in params]
+
+
+def critic(numpy_model, observation):
+    """Logits over bins and values of every action, one at a time."""
+    state = numpy_model.represent(observation)
+    logits = [numpy_model.dynamics(state, a)[0] for a in range(NUM_ACTIONS)]
+    return logits, np.array([numpy_model.scalar(x) for x in logits])
+
+
+def log_softmax(x):
+    return np.log(reference.softmax(x))
+
+
+def critic_case(model, small, episodes, method):  # noqa: F811
+    theta, target = random_params(model, 7), random_params(model, 8)
+    batch = windows_of(episodes, STARTS, small.td_steps + 1)
+    learn = learner.Learner(model, methods.get(method), small)
+    assert learn.method.window(small) == (0, small.td_steps)
+    total, parts = learn.loss(theta, target, batch, jax.random.key(0))
+    ours, theirs = numpy_models(small, theta, target)
+    return total, parts, ours, theirs
+
+
+def test_cql_equals_numpy(model, small, episodes):  # noqa: F811
+    small = dataclasses.replace(small, conservative_weight=0.7)
+    total, parts, ours, theirs = critic_case(model, small, episodes, "cql")
+    value, penalty = [], []
+    for e, start in STARTS:
+        episode = episodes[e]
+        best = [critic(theirs, o)[1].max() for o in episode["observation"]]
+        z = reference.n_step(
+            episode["reward"], best, start, len(episode["action"]), episode["terminated"],
+            small.discount, small.td_steps,
+        )  # fmt: skip
+        logits, q = critic(ours, episode["observation"][start])
+        action = episode["action"][start]
+        value.append(-reference.phi(z, ours.bins) @ log_softmax(logits[action]))
+        penalty.append(np.log(np.sum(np.exp(q))) - q[action])
+    np.testing.assert_allclose(parts["value"], np.mean(value), rtol=2e-4)
+    np.testing.assert_allclose(parts["conservative"], np.mean(penalty), rtol=2e-4)
+    np.testing.assert_allclose(total, np.mean(value) + 0.7 * np.mean(penalty), rtol=2e-4)
+    assert np.mean(penalty) > 0.0
+
+
+@pytest.mark.parametrize("method", ["crr", "crr_binary"])
+def test_crr_equals_numpy(model, small, episodes, method):  # noqa: F811
+    total, parts, ours, theirs = critic_case(model, small, episodes, method)
+    value, policy, weights = [], [], []
+    for e, start in STARTS:
+        episode = episodes[e]
+        v = []
+        for o in episode["observation"]:
+            pi = reference.softmax(theirs.predict(theirs.represent(o))[0])
+            v.append(pi @ critic(theirs, o)[1])
+        z = reference.n_step(
+            episode["reward"], v, start, len(episode["action"]), episode["terminated"],
+            small.discount, small.td_steps,
+        )  # fmt: skip
+        observation, action = episode["observation"][start], episode["action"][start]
+        advantage = critic(theirs, observation)[1][action] - v[start]
+        weights.append(float(advantage > 0) if method == "crr_binary" else np.exp(advantage))
+        policy_logits, _ = ours.predict(ours.represent(observation))
+        policy.append(-weights[-1] * log_softmax(policy_logits)[action])
+        logits, _ = critic(ours, observation)
+        value.append(-reference.phi(z, ours.bins) @ log_softmax(logits[action]))
+    assert max(weights) <= 20.0 and len(set(np.round(weights, 6))) > 1
+    np.testing.assert_allclose(parts["policy"], np.mean(policy), rtol=2e-4)
+    np.testing.assert_allclose(parts["value"], np.mean(value), rtol=2e-4)
+    np.testing.assert_allclose(total, np.mean(policy) + 0.25 * np.mean(value), rtol=2e-4)
+
+
+def test_weights_of_imitation():
+    advantage = jnp.array([-1.0, 0.0, 0.5, 2.0, 5.0])
+    np.testing.assert_array_equal(losses.heaviside(advantage), [0, 0, 1, 1, 1])
+    np.testing.assert_allclose(
+        losses.exponential(advantage), [0.36788, 1.0, 1.64872, 7.38906, 20.0], rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        losses.exponential(advantage, temperature=0.5, limit=3.0)[2], 2.71828, rtol=1e-5
+    )
+
+
+def test_cql_learns_nothing_of_the_policy_and_crr_nothing_of_the_reward(model, small, dataset):
+    """Which heads each objective trains: what the figure of the networks draws."""
+    from unplugged import windows
+
+    data = windows.store(dataset)
+    trained = {
+        "bc": {"policy"},
+        "cql": {"reward"},  # the scalar head of the dynamics is the critic
+        "crr": {"policy", "reward"},
+        "rosmo": {"policy", "reward", "value"},
+        "behavior": {"policy", "reward", "value"},
+    }
+    for name, heads in trained.items():
+        learn = learner.Learner(model, methods.get(name), small)
+        K, n = learn.method.window(small)
+        batch = windows.at(data, data.start, K + n + 1)
+        theta, target = random_params(model, 0), random_params(model, 1)
+        gradient = jax.grad(learn.loss, has_aux=True)(theta, target, batch, jax.random.key(0))[0]
+        layers = {**gradient["dynamics"], **gradient["prediction"]}
+        moved = {head for head in ("policy", "value", "reward") if np.any(layers[head]["w"])}
+        assert moved == heads, name
+
+
+@pytest.mark.parametrize("method, regularize", [("onestep", False), ("behavior", True)])
+def test_parts_of_rosmo_alone_equal_numpy(model, small, episodes, method, regularize):  # noqa: F811
+    theta, target = random_params(model, 0), random_params(model, 1)
+    key = jax.random.key(5)
+    batch = windows_of(episodes, STARTS, small.unroll_steps + small.td_steps + 1)
+    learn = learner.Learner(model, methods.get(method), small)
+    total, parts = learn.loss(theta, target, batch, key)
+    actions = imagined_actions(key, batch, small.unroll_steps)
+    expected = [
+        reference.window_loss(*numpy_models(small, theta, target), episodes[e], s, actions[:, i],
+                              small, regularize=regularize)
+        for i, (e, s) in enumerate(STARTS)
+    ]  # fmt: skip
+    mean = {name: np.mean([window[name] for window in expected]) for name in expected[0]}
+    wanted = mean["behavior"] if method == "behavior" else mean["policy"]
+    np.testing.assert_allclose(parts["policy"], wanted, rtol=2e-4)
+    assert set(parts) == {"policy", "value", "reward"} and wanted > 0.0
+    np.testing.assert_allclose(total, wanted + 0.25 * mean["value"] + mean["reward"], rtol=2e-4)
+
+
+def test_mzu_reg_is_mzu_plus_rosmos_regulariser(model, small, episodes):  # noqa: F811
+    theta, target = random_params(model, 0), random_params(model, 1)
+    batch = windows_of(episodes, STARTS, small.unroll_steps + small.td_steps + 1)
+    total, parts = {}, {}
+    for name in ("mzu", "rosmo", "mzu_reg"):
+        learn = learner.Learner(model, methods.get(name), small)
+        total[name], parts[name] = learn.loss(theta, target, batch, jax.random.key(5))
+    np.testing.assert_allclose(parts["mzu_reg"]["behavior"], parts["rosmo"]["behavior"], rtol=1e-5)
+    np.testing.assert_allclose(
+        total["mzu_reg"], total["mzu"] + small.behavior_weight * parts["rosmo"]["behavior"],
+        rtol=1e-5,
+    )  # fmt: skip
+
+
+def test_planning_without_a_policy_target_is_refused():
+    with pytest.raises(ValueError, match="needs an operator, a regularizer, or both"):
+        methods.Method(summary="", selector="policy")
+
+
+# --- Operators -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def root(model, dataset):
+    params = random_params(model, 4)
+    state = model.represent(params, jnp.asarray(dataset.observation))
+    return params, improvement.root_of(model, params, state)
+
+
+def test_sampled_look_ahead_equals_equations_9_and_10(model, small, root):
+    """Loops over samples, with the samples that the operator drew."""
+    params, root = root
+    small = dataclasses.replace(small, num_samples=4)
+    key = jax.random.key(2)
+    improved = improvement.one_step_sampled(model, params, root, key, small)
+    shape = (len(root.value), 4)
+    actions = jax.random.categorical(key, root.prior_logits[:, None], axis=-1, shape=shape)
+    exact = improvement.one_step(model, params, root, key, small)
+    advantage = np.asarray(exact.action_values - root.value[:, None], np.float64)
+    logits = np.random.default_rng(0).normal(size=(*shape[:1], NUM_ACTIONS))
+    log_pi = np.log([reference.softmax(x) for x in logits])
+    for i, drawn in enumerate(np.asarray(actions)):
+        loss = 0.0
+        for k, a in enumerate(drawn):
+            others = sum(np.exp(advantage[i, b]) for j, b in enumerate(drawn) if j != k)
+            z = (1.0 + others) / 4
+            loss -= np.exp(advantage[i, a]) / z * log_pi[i, a] / 4
+        np.testing.assert_allclose(
+            losses.cross_entropy(improved.policy[i], logits[i]), loss, rtol=1e-4
+        )
+        unseen = sorted(set(range(NUM_ACTIONS)) - set(drawn.tolist()))
+        np.testing.assert_array_equal(improved.policy[i][jnp.array(unseen, int)], 0.0)
+        for a in range(NUM_ACTIONS):
+            wanted = root.value[i] if a in unseen else exact.action_values[i, a]
+            np.testing.assert_allclose(improved.action_values[i, a], wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_sampled_look_ahead_tends_to_the_exact_one(model, small, root):
+    params, root = root
+    small = dataclasses.replace(small, num_samples=20_000)
+    few = jax.tree.map(lambda x: x[:3], root)
+    sampled = improvement.one_step_sampled(model, params, few, jax.random.key(0), small)
+    exact = improvement.one_step(model, params, few, jax.random.key(0), small)
+    np.testing.assert_allclose(sampled.policy, exact.policy, atol=0.02)
+
+
+def direct_search(policy, model, params, root, key, small, **options):
+    def recurrent(params, key, action, state):
+        reward_logits, state = model.dynamics(params, state, action)
+        policy_logits, value_logits = model.predict(params, state)
+        return mctx.RecurrentFnOutput(
+            reward=model.support.scalar(reward_logits),
+            discount=jnp.full(action.shape, small.discount),
+            prior_logits=policy_logits,
+            value=model.support.scalar(value_logits),
+        ), state
+
+    return policy(params, key, root, recurrent, small.num_simulations, **options)
+
+
+@pytest.mark.parametrize("simulations", [1, 2, 7])
+def test_mzu_q_equals_its_formula_on_a_direct_mctx_call(model, small, root, simulations):
+    params, root = root
+    small = dataclasses.replace(small, num_simulations=simulations, temperature=0.3)
+    key = jax.random.key(3)
+    improved = improvement.mcts_q(model, params, root, key, small)
+    tree = direct_search(mctx.muzero_policy, model, params, root, key, small).search_tree
+    visits, never = np.asarray(tree.children_visits[:, 0]), 0
+    for i in range(len(root.value)):
+        q = np.full(NUM_ACTIONS, np.asarray(tree.node_values)[i, 0], np.float64)
+        for a in range(NUM_ACTIONS):
+            if visits[i, a]:
+                q[a] = tree.children_rewards[i, 0, a] + 0.9 * tree.children_values[i, 0, a]
+            else:
+                never += 1
+        prior = reference.softmax(np.asarray(root.prior_logits[i], np.float64))
+        target = prior * np.exp(q / 0.3)
+        np.testing.assert_allclose(improved.policy[i], target / target.sum(), rtol=1e-3, atol=1e-6)
+        np.testing.assert_allclose(improved.action_values[i], q, rtol=1e-4, atol=1e-5)
+    assert simulations > 2 or never >= len(root.value)
+    np.testing.assert_allclose(improved.value, tree.node_values[:, 0])
+
+
+def test_gumbel_equals_a_direct_mctx_call(model, small, root):
+    params, root = root
+    key = jax.random.key(3)
+    improved = improvement.gumbel(model, params, root, key, small)
+    direct = direct_search(mctx.gumbel_muzero_policy, model, params, root, key, small)
+    np.testing.assert_array_equal(improved.policy, direct.action_weights)
+    np.testing.assert_array_equal(improved.value, direct.search_tree.node_values[:, 0])
+    acting = [
+        improvement.gumbel_search(model, params, root, jax.random.key(k), small, noise=False)
+        for k in (0, 1)
+    ]
+    np.testing.assert_array_equal(acting[0].action, acting[1].action)
+
+
+@pytest.mark.parametrize("operator", ["mcts", "mcts_q", "gumbel"])
+def test_a_search_is_no_deeper_than_its_limit(model, small, root, operator):
+    """With depth 1, more simulations than actions only revisit: Q is the one-step Q."""
+    params, root = root
+    small = dataclasses.replace(small, num_simulations=12, search_depth=1)
+    improved = getattr(improvement, operator)(model, params, root, jax.random.key(0), small)
+    exact = improvement.one_step(model, params, root, jax.random.key(0), small)
+    visited = ~np.isclose(improved.action_values, improved.value[:, None])
+    np.testing.assert_allclose(
+        np.where(visited, improved.action_values, 0.0),
+        np.where(visited, exact.action_values, 0.0),
+        rtol=1e-3, atol=1e-4,
+    )  # fmt: skip
+    assert visited.mean() > 0.5
