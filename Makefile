@@ -9,7 +9,7 @@ BIN     := $(VENV)/bin
 SINGLE  := NPROC=1 OMP_NUM_THREADS=1 XLA_FLAGS="--xla_cpu_multi_thread_eigen=false $(XLA_FLAGS)"
 
 .DEFAULT_GOAL := help
-.PHONY: help env reproduce figures test lint lab bench clean
+.PHONY: help env reproduce progress figures test lint lab bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | \
@@ -29,6 +29,9 @@ $(READY): requirements.lock pyproject.toml
 
 reproduce: $(READY) ## data, runs and every figure of PROFILE; goes on where it was cut off
 	$(BIN)/python pipeline.py --profile $(PROFILE) --cores $(CORES)
+
+progress: $(READY) ## how far the runs of PROFILE are, and when they will be done
+	@$(BIN)/python pipeline.py --profile $(PROFILE) --cores $(CORES) --progress
 
 figures: PROFILE = cpu
 figures: $(READY) ## redraw figures from committed results (PROFILE=cpu); trains nothing

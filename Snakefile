@@ -51,6 +51,7 @@ DRAWN = {
     },
 }
 SUFFIXES = ["png", "pdf", "json"]
+SELECTED = config.get("selection", {}).get("experiment")  # whose checkpoints are scored offline
 
 
 # A fresh clone has committed results but no runs: they are asked for by name, or nothing would
@@ -119,6 +120,37 @@ if not DRAW_ONLY:
             **logs("{experiment}/{run}/executed"),
         shell:
             PAPERMILL
+
+    rule select:
+        input:
+            notebook=ancient("notebooks/22_select.ipynb"),
+            rows=f"{RUNS}/{{experiment}}/{{run}}/results.csv",
+        output:
+            f"{RUNS}/{{experiment}}/{{run}}/selection.csv",
+        params:
+            yaml=lambda w: json.dumps(
+                {
+                    **EXPERIMENTS[w.experiment][w.run],
+                    "folder": f"{RUNS}/{w.experiment}/{w.run}",
+                    "fqe_updates": config["selection"]["fqe_updates"],
+                }
+            ),
+            code=lambda w: [
+                fingerprint.of_notebook("notebooks/22_select.ipynb"),
+                fingerprint.of_library(["selection.score"]),
+            ],
+        log:
+            **logs("{experiment}/{run}/selected"),
+        shell:
+            PAPERMILL
+
+    rule selection_results:
+        input:
+            [f"{RUNS}/{SELECTED}/{run}/selection.csv" for run in EXPERIMENTS.get(SELECTED, [])],
+        output:
+            f"{RESULTS}/bsuite_selection.csv",
+        run:
+            concatenate(input, output[0])
 
     rule results:
         input:

@@ -1,6 +1,6 @@
 """Runs the pipeline for one profile: one at a time in a clone, errors first, then Snakemake.
 
-python pipeline.py --profile smoke [--figures] [--cores 2] [-- any Snakemake option]
+python pipeline.py --profile smoke [--figures | --progress] [--cores 2] [-- any Snakemake option]
 """
 
 from __future__ import annotations
@@ -9,11 +9,30 @@ import argparse
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
+
+import yaml
 
 from unplugged import checks, files
 
 ROOT = Path(__file__).parent
+TELL_EVERY = 300.0  # seconds between lines on how far the whole is
+
+
+def how_far(profile: Path, cores: int, *, whole: bool) -> str:
+    """How far a profile's runs are: a line, or a line an experiment as well."""
+    from unplugged import experiments  # Imports jax, which takes a while.
+
+    content = yaml.safe_load(profile.read_text())
+    records = experiments.progress(experiments.plan(content), ROOT / "runs" / content["profile"])
+    return experiments.table(records, cores) if whole else experiments.describe(records, cores)
+
+
+def tell(profile: Path, cores: int, stop: threading.Event) -> None:
+    """Prints how far the whole is, every few minutes."""
+    while not stop.wait(TELL_EVERY):
+        print(f"[progress] {how_far(profile, cores, whole=False)}", flush=True)
 
 
 def main() -> int:
@@ -21,6 +40,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--profile", default="smoke", help="a file in profiles/, or a path")
     parser.add_argument("--figures", action="store_true", help="draw committed results only")
+    parser.add_argument("--progress", action="store_true", help="say how far the runs are")
     parser.add_argument("--cores", type=int, default=os.cpu_count())
     parser.add_argument("rest", nargs="*", help="passed on to Snakemake")
     arguments = parser.parse_args()
@@ -31,6 +51,9 @@ def main() -> int:
             name = checks.one_of("profile", arguments.profile, known)
             path = ROOT / "profiles" / f"{name}.yaml"
         checks.within("cores", arguments.cores, 1, integer=True)
+        if arguments.progress:
+            print(how_far(path, arguments.cores, whole=True))
+            return 0
         files.writable_folder(ROOT / "runs")
         busy = "another pipeline is at work in this clone; wait for it, or use a clone of its own"
         # A pipeline that was killed a moment ago may take a little while to be gone.
@@ -44,9 +67,15 @@ def main() -> int:
                 "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             }
             # The child inherits the lock, so that it outlives this process if need be.
-            return subprocess.run(
-                command + arguments.rest, cwd=ROOT, env=environment, pass_fds=[handle]
-            ).returncode
+            stop = threading.Event()
+            telling = threading.Thread(target=tell, args=(path, arguments.cores, stop), daemon=True)
+            telling.start()
+            try:
+                return subprocess.run(
+                    command + arguments.rest, cwd=ROOT, env=environment, pass_fds=[handle]
+                ).returncode
+            finally:
+                stop.set()
     except (ValueError, OSError, files.LockedError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

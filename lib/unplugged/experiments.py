@@ -138,6 +138,18 @@ def progress(wanted: Plan, folder: Path) -> list[Progress]:
     return records
 
 
+def table(records: list[Progress], cores: int) -> str:
+    """A line an experiment and one for the whole."""
+    width = max(len(r.experiment) for r in records)
+    lines = [
+        f"{r.experiment:{width}}  {r.runs_done:4d} of {r.runs:4d} runs  "
+        f"{r.updates_done / max(1, r.updates):4.0%} of the updates  "
+        f"{r.core_hours_left:6.1f} core-hours left"
+        for r in records
+    ]
+    return "\n".join([*lines, describe(records, cores)])
+
+
 def _like(spec: runs.Spec) -> list[Any]:
     """What a run's rate is looked up by, the most alike first."""
     overrides = json.dumps(spec.overrides, sort_keys=True)

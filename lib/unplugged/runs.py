@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -439,44 +439,49 @@ def train(spec: Spec, folder: str | os.PathLike[str]) -> pd.DataFrame:
     return frame
 
 
-def restore(
-    spec: Spec, folder: str | os.PathLike[str], seed: int, update: int | None = None
-) -> tuple[Learner, LearnerState]:
-    """The learner of a run and the state of a seed at a checkpoint.
+def checkpoints(
+    spec: Spec, learner: Learner, folder: str | os.PathLike[str]
+) -> Iterator[tuple[int, int, LearnerState]]:
+    """Every checkpoint of a run: (seed, update, state), of groups of seeds each seed alone.
+
+    Args:
+      spec: the run, as it was given to `train`.
+      learner: its learner, see `build`.
+      folder: its directory.
+    """
+    for group in sorted(Path(folder).glob("checkpoints/seed_*")):
+        seeds = [int(part) for part in group.name.split("_")[1:]]
+        states = [learner.init(seed) for seed in seeds]
+        together = len(seeds) > 1
+        like = jax.tree.map(lambda *x: jnp.stack(x), *states) if together else states[0]
+        saved = _Checkpoints(group)
+        try:
+            for update in saved.updates():
+                state, _ = saved.restore(like, update)
+                for i, seed in enumerate(seeds):
+                    if seed in spec.seeds:
+                        one = jax.tree.map(lambda x, i=i: x[i], state) if together else state
+                        yield seed, update, one
+        finally:
+            saved.close()
+
+
+def restore(spec: Spec, folder: str | os.PathLike[str], seed: int) -> tuple[Learner, LearnerState]:
+    """The learner of a run and the state of a seed at its last checkpoint.
 
     Args:
       spec: the run, as it was given to `train`.
       folder: its directory.
       seed: which of its seeds.
-      update: at which update; None: the last. Earlier ones are there for runs with
-        `keep_checkpoints`.
 
     Raises:
-      FileNotFoundError: if the seed has no such checkpoint.
+      FileNotFoundError: if the seed has no checkpoint there.
     """
     learner, _, _ = build(spec)
-    for group in sorted(Path(folder).glob("checkpoints/seed_*")):
-        seeds = [int(part) for part in group.name.split("_")[1:]]
-        if seed not in seeds:
-            continue
-        states = [learner.init(one) for one in seeds]
-        together = len(seeds) > 1
-        like = jax.tree.map(lambda *x: jnp.stack(x), *states) if together else states[0]
-        checkpoints = _Checkpoints(group)
-        try:
-            at = checkpoints.updates()
-            if not at:
-                continue
-            if update is not None and update not in at:
-                raise FileNotFoundError(
-                    f"{folder} has no checkpoint of seed {seed} at update {update}; it has "
-                    f"{', '.join(map(str, at))}"
-                )
-            state, _ = checkpoints.restore(like, update)
-        finally:
-            checkpoints.close()
-        if together:
-            which = seeds.index(seed)
-            state = jax.tree.map(lambda x, which=which: x[which], state)
-        return learner, state
-    raise FileNotFoundError(f"{folder} has no checkpoint of seed {seed}")
+    found = None
+    for of_seed, _, state in checkpoints(spec, learner, folder):
+        if of_seed == seed:
+            found = state
+    if found is None:
+        raise FileNotFoundError(f"{folder} has no checkpoint of seed {seed}")
+    return learner, found
