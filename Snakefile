@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import sys
 
 from unplugged import experiments, fingerprint
 
@@ -37,20 +38,68 @@ def logs(name):
 # Every parameter of every run is checked here, before any work begins.
 COLLECTIONS, EXPERIMENTS, SPECS = experiments.plan(config)
 
-# Figure notebooks: what each reads from results/ and draws into figures/.
-DRAWN = {
+# Figure notebooks: the experiments of which each needs results, what else it reads from
+# results/ and draws into figures/. Those whose experiments a profile lacks are left out.
+NOTEBOOKS = {
     "30_bsuite_curves": {
-        "reads": ["bsuite_curves.csv", "bsuite_curves.provenance.json", "dataset_statistics.csv"],
-        "draws": ["bsuite_curves", "bsuite_returns", "bsuite_iqm"],
+        "experiments": ["bsuite_curves"],
+        "draws": ["bsuite_curves", "bsuite_returns", "bsuite_iqm", "bsuite_profiles"],
         "tables": ["bsuite_returns"],
     },
     "31_bsuite_datasets": {
-        "reads": ["dataset_statistics.csv", "dataset_returns.csv"],
+        "reads": ["dataset_returns.csv"],
         "draws": ["bsuite_datasets"],
         "tables": ["rosmo_table5", "rosmo_table6"],
     },
+    "32_bsuite_fractions": {
+        "experiments": ["bsuite_fractions", "bsuite_curves"],
+        "draws": ["bsuite_fractions"],
+        "tables": ["bsuite_fractions"],
+    },
+    "33_bsuite_noise": {
+        "experiments": ["bsuite_noise", "bsuite_curves"],
+        "draws": ["bsuite_noise"],
+        "tables": ["rosmo_table1"],
+    },
+    "34_bsuite_capacity": {
+        "experiments": ["bsuite_capacity", "bsuite_fractions"],
+        "draws": ["bsuite_capacity", "bsuite_capacity_curves"],
+        "tables": ["bsuite_capacity"],
+    },
+    "36_bsuite_search": {
+        "experiments": ["bsuite_search", "bsuite_curves"],
+        "draws": ["bsuite_search"],
+    },
+    "37_bsuite_selection": {
+        "experiments": ["bsuite_holdout", "bsuite_curves"],
+        "reads": ["bsuite_selection.csv"],
+        "draws": ["bsuite_selection"],
+        "tables": ["bsuite_best", "bsuite_selection"],
+    },
+    "39_claims": {  # decides what can be decided from the experiments that there are
+        "experiments": ["bsuite_curves"],
+        "also": ["bsuite_noise", "bsuite_fractions", "bsuite_capacity", "bsuite_search"],
+        "tables": ["claims"],
+        "writes": ["claims.csv"],
+    },
 }
-SUFFIXES = ["png", "pdf", "json"]
+
+
+def is_there(name):
+    """Whether an experiment's results can be had: from runs or, when only drawing, committed."""
+    if DRAW_ONLY:
+        return os.path.exists(f"{RESULTS}/{name}.csv")
+    return name in EXPERIMENTS
+
+
+DRAWN = {}
+for notebook, parts in NOTEBOOKS.items():
+    missing = [name for name in parts.get("experiments", []) if not is_there(name)]
+    if missing:
+        print(f"{notebook} is not drawn: no {', '.join(missing)} in profile {PROFILE}", file=sys.stderr)
+        continue
+    experiments_read = parts.get("experiments", []) + list(filter(is_there, parts.get("also", [])))
+    DRAWN[notebook] = {**parts, "experiments": experiments_read}
 SELECTED = config.get("selection", {}).get("experiment")  # whose checkpoints are scored offline
 
 
@@ -203,11 +252,26 @@ for notebook, parts in DRAWN.items():
             f"draw_{notebook}"
         input:
             ancient(f"notebooks/{notebook}.ipynb"),
-            [f"{RESULTS}/{name}" for name in parts["reads"]],
+            f"{RESULTS}/dataset_statistics.csv",
+            [
+                f"{RESULTS}/{experiment}{suffix}"
+                for experiment in parts.get("experiments", [])
+                for suffix in (".csv", ".provenance.json")
+            ],
+            [f"{RESULTS}/{name}" for name in parts.get("reads", [])],
+            "results/claims.csv",
         output:
-            [f"{FIGURES}/{name}.{suffix}" for name in parts["draws"] for suffix in SUFFIXES],
-            [f"{FIGURES}/{name}.table.{suffix}" for name in parts["tables"]
-             for suffix in ("csv", "md", "json")],
+            [
+                f"{FIGURES}/{name}.{suffix}"
+                for name in parts.get("draws", [])
+                for suffix in ("png", "pdf", "json")
+            ],
+            [
+                f"{FIGURES}/{name}.table.{suffix}"
+                for name in parts.get("tables", [])
+                for suffix in ("csv", "md", "tex", "json")
+            ],
+            [f"{RESULTS}/{name}" for name in parts.get("writes", [])],
         params:
             yaml=json.dumps({"results": RESULTS, "figures": FIGURES}),
             code=lambda w, notebook=notebook: fingerprint.of_notebook(
@@ -224,7 +288,8 @@ rule gallery:
         [
             f"{FIGURES}/{name}.json"
             for parts in DRAWN.values()
-            for name in parts["draws"] + [f"{table}.table" for table in parts["tables"]]
+            for name in parts.get("draws", [])
+            + [f"{table}.table" for table in parts.get("tables", [])]
         ],
     output:
         "figures/README.md",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,7 +39,7 @@ _LOOKS = {
     "behavior": Look(_PALETTE[6], "X", (0, (2, 1))),
     "rosmo_sampled": Look(_PALETTE[0], "h", (0, (1, 2))),
     "mzu_q": Look(_PALETTE[7], "*", (0, (4, 1, 1, 1))),
-    "mzu_reg": Look(_PALETTE[8], "<", (0, (3, 1, 1, 1, 1, 1))),
+    "mzu_reg": Look((0.2, 0.2, 0.2), "<", (0, (3, 1, 1, 1, 1, 1))),
     "gumbel": Look(_PALETTE[9], ">", (0, (6, 1, 2, 1))),
     "crr_binary": Look(_PALETTE[3], "p", (0, (1, 1))),
 }
@@ -104,6 +104,41 @@ def points(ax: Axes, rows: pd.DataFrame) -> None:
         ax.plot(row["value"], i, marker=style.marker, color=style.color, markersize=6)
     ax.set_yticks(range(len(methods)), list(reversed(methods)))
     ax.set_ylim(-0.6, len(methods) - 0.4)
+
+
+def heat_map(
+    ax: Axes, cells: pd.DataFrame, *, x: str, y: str, name: Callable[[Any], str] = str
+) -> None:
+    """Draws `value` by two columns, each cell with its interval; `name` labels rows."""
+    table = {key: cells.pivot(index=y, columns=x, values=key) for key in ("value", "low", "high")}
+    value = table["value"]
+    text = value.copy().astype(object)
+    for row in value.index:
+        for column in value.columns:
+            shown = (table[key].loc[row, column] for key in ("value", "low", "high"))
+            text.loc[row, column] = "{:.2f}\n[{:.2f}, {:.2f}]".format(*shown)
+    sns.heatmap(
+        value, ax=ax, annot=text, fmt="", cmap="cividis", annot_kws={"fontsize": 6},
+        cbar_kws={"label": "IQM normalised score"},
+    )  # fmt: skip
+    ax.set_yticklabels([name(row) for row in value.index], rotation=0)
+    ax.grid(False)
+
+
+def grouped(
+    ax: Axes, cells: pd.DataFrame, *, group: str, order: Sequence[str], methods: Sequence[str]
+) -> None:
+    """Draws a marker with its interval for each method within each group along the x axis."""
+    width = 0.8 / len(methods)
+    for i, method in enumerate(methods):
+        style = look(method)
+        of = cells[cells["method"] == method].set_index(group).loc[list(order)]
+        at = np.arange(len(order)) + (i - (len(methods) - 1) / 2) * width
+        ax.vlines(at, of["low"], of["high"], color=style.color, linewidth=3, alpha=0.4)
+        ax.plot(
+            at, of["value"], color=style.color, marker=style.marker, linestyle="none", label=method
+        )
+    ax.set_xticks(range(len(order)), order)
 
 
 def in_thousands(ax: Axes) -> None:

@@ -4,12 +4,61 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from unplugged import plots
+from unplugged import plots, statistics
+from unplugged.settings import BSUITE
+
+
+def load(results: str | os.PathLike[str], experiment: str) -> pd.DataFrame:
+    """Rows of an experiment with their normalised score and the settings that sweeps vary.
+
+    Args:
+      results: folder of a profile's results.
+      experiment: name of the CSV in it, without suffix.
+
+    Returns:
+      The CSV's rows and the columns `score` (0: random policy, 1: the online agent that made
+      the noise-free data), `hidden` (units of the dynamics' hidden layer), `num_simulations`
+      and `search_depth` (NaN: not limited).
+    """
+    rows = pd.read_csv(Path(results) / f"{experiment}.csv")
+    ends = pd.read_csv(Path(results) / "dataset_statistics.csv").query("noise == 0")
+    ends = ends.set_index("environment")
+    rows["score"] = statistics.normalise(
+        rows["mean_return"],
+        rows["environment"].map(ends["random_return"]),
+        rows["environment"].map(ends["online_return"]),
+    )
+    settings = {text: BSUITE.override(json.loads(text)) for text in rows["overrides"].unique()}
+    for column, of in (
+        ("hidden", lambda one: one.dynamics[1]),
+        ("num_simulations", lambda one: one.num_simulations),
+        ("search_depth", lambda one: one.search_depth or np.nan),
+    ):
+        rows[column] = [of(settings[text]) for text in rows["overrides"]]
+    return rows
+
+
+def load_study(results: str | os.PathLike[str]) -> dict[str, pd.DataFrame]:
+    """The BSuite study's experiments that a profile has results of, by `claims`' names."""
+    names = ("curves", "fractions", "noise", "capacity", "search")
+    return {
+        name: load(results, f"bsuite_{name}")
+        for name in names
+        if (Path(results) / f"bsuite_{name}.csv").exists()
+    }
+
+
+def final(rows: pd.DataFrame) -> pd.DataFrame:
+    """The last evaluation of each run."""
+    by = ["environment", "noise", "fraction", "method", "overrides", "seed"]
+    return rows[rows["update"] == rows.groupby(by)["update"].transform("max")]
 
 
 def _span(values: pd.Series) -> str:
@@ -19,7 +68,7 @@ def _span(values: pd.Series) -> str:
 
 def run_facts(rows: pd.DataFrame, provenance: str | os.PathLike[str]) -> str:
     """Seeds, updates, episodes and device of a set of runs, in one sentence."""
-    runs = rows.groupby(["environment", "method"])
+    runs = rows.groupby(["environment", "noise", "fraction", "method", "overrides"])
     seeds, updates = runs["seed"].nunique(), runs["update"].max()
     records = json.loads(Path(provenance).read_text())
     devices = sorted({record["device"] for record in records.values()})
@@ -29,37 +78,29 @@ def run_facts(rows: pd.DataFrame, provenance: str | os.PathLike[str]) -> str:
     )
 
 
-def flatness(rows: pd.DataFrame) -> str:
+def flatness(rows: pd.DataFrame, by: Sequence[str] = ("environment",)) -> str:
     """Says which mean curves still moved in their last fifth, by more than a twentieth.
 
     A curve moves if the means of its last tenth and of the tenth before differ by more than
     5% of the range of all curves on that environment.
+
+    Args:
+      rows: evaluations.
+      by: what makes a curve beside the method, the environment among it.
     """
-    moving = []
-    for environment, world in rows.groupby("environment"):
-        span = np.ptp(world.groupby(["method", "update"])["mean_return"].mean())
-        for method, part in world.groupby("method"):
-            curve = part.groupby("update")["mean_return"].mean().sort_index().to_numpy()
-            tenth = max(1, len(curve) // 10)
-            before, after = curve[-2 * tenth : -tenth].mean(), curve[-tenth:].mean()
-            if abs(after - before) > 0.05 * span:
-                moving.append(f"{method} on {environment}")
+    spans = rows.groupby([*by, "method", "update"])["mean_return"].mean()
+    spans = spans.groupby("environment").agg(np.ptp)
+    moving, total = [], 0
+    for (*where, method), of in rows.groupby([*by, "method"]):
+        curve = of.groupby("update")["mean_return"].mean().sort_index().to_numpy()
+        tenth = max(1, len(curve) // 10)
+        before, after = curve[-2 * tenth : -tenth].mean(), curve[-tenth:].mean()
+        total += 1
+        if abs(after - before) > 0.05 * spans[of["environment"].iloc[0]]:
+            moving.append(f"{method} on {' '.join(map(str, where))}")
     if not moving:
         return "Every curve has flattened by the end (last tenth against the tenth before)."
-    return f"Not flat at the end: {', '.join(moving)}."
-
-
-def ranking(ends: pd.DataFrame) -> str:
-    """Per environment, methods by return, "=" where 95% intervals overlap."""
-    sentences = []
-    for environment, rows in ends.groupby("environment"):
-        rows = rows.sort_values("value", ascending=False).reset_index(drop=True)
-        text = str(rows.loc[0, "method"])
-        for i in range(1, len(rows)):
-            apart = rows.loc[i - 1, "low"] > rows.loc[i, "high"]
-            text += f" {'>' if apart else '≥'} {rows.loc[i, 'method']}"
-        sentences.append(f"{environment}: {text}")
-    return "; ".join(sentences) + " (≥ where the 95% intervals overlap)."
+    return f"Not flat at the end, {len(moving)} of {total} curves: {', '.join(moving)}."
 
 
 def iqm_statement(last: pd.DataFrame) -> str:
@@ -74,27 +115,175 @@ def iqm_statement(last: pd.DataFrame) -> str:
     )
 
 
-def final_returns(final: pd.DataFrame, datasets: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
-    """Mean ± standard deviation per environment and method, beside the paper's Table 6.
+def _spread(values: pd.Series) -> str:
+    """Mean ± standard deviation."""
+    return f"{values.mean():.2f} ± {values.std(ddof=1):.2f}"
+
+
+def _interval(estimate: Any) -> str:
+    """Value [low, high]."""
+    return f"{estimate.value:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"
+
+
+def table2(final: pd.DataFrame, datasets: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
+    """ROSMO's Table 2: a row a method, mean ± standard deviation per environment, IQM.
+
+    Below, the two ends of the normalised score, ours and the paper's.
 
     Args:
-      final: rows of the last evaluation of each run.
+      final: rows of the last evaluation of each run, with `score`.
       datasets: our dataset statistics, indexed by environment.
       paper: the paper's Table 6, indexed by environment.
     """
+    environments = sorted(final["environment"].unique())
+    scores = statistics.summarise(
+        final, "score", ["method"], statistic=statistics.iqm, task="environment"
+    ).set_index("method")
     rows = []
-    for environment, part in final.groupby("environment"):
-        row: dict[str, object] = {"environment": environment}
-        for method in plots.in_order(part["method"]):
-            seeds = part.loc[part["method"] == method, "mean_return"]
-            row[method] = f"{seeds.mean():.2f} ± {seeds.std(ddof=1):.2f}"
-        row["dataset mean"] = datasets.loc[environment, "mean_return"]
-        row["online DQN"] = datasets.loc[environment, "online_return"]
-        row["online DQN (paper)"] = paper.loc[environment, "online_dqn"]
-        row["random"] = datasets.loc[environment, "random_return"]
-        row["random (paper)"] = paper.loc[environment, "random"]
-        rows.append(row)
+    for method in plots.in_order(final["method"]):
+        of = final[final["method"] == method].groupby("environment")["mean_return"]
+        row = {name: _spread(values) for name, values in of}
+        rows.append({"method": method, **row, "IQM score": _interval(scores.loc[method])})
+    for name, frame, column in (
+        ("online DQN", datasets, "online_return"),
+        ("online DQN (paper)", paper, "online_dqn"),
+        ("mean of the dataset", datasets, "mean_return"),
+        ("random policy", datasets, "random_return"),
+        ("random policy (paper)", paper, "random"),
+    ):
+        row = {environment: f"{frame.loc[environment, column]:.2f}" for environment in environments}
+        score = {"online DQN": "1", "random policy": "0"}.get(name, "")
+        rows.append({"method": name, **row, "IQM score": score})
     return pd.DataFrame(rows)
+
+
+def pivot(summary: pd.DataFrame, column: str, name: Callable[[Any], str]) -> pd.DataFrame:
+    """A summary's estimates with their intervals, a row a method, a column each value."""
+    rows = []
+    for method in plots.in_order(summary["method"]):
+        of = summary[summary["method"] == method].sort_values(column)
+        cells = {name(getattr(row, column)): _interval(row) for row in of.itertuples()}
+        rows.append({"method": method, **cells})
+    return pd.DataFrame(rows)
+
+
+def by_noise(final: pd.DataFrame, datasets: pd.DataFrame) -> pd.DataFrame:
+    """ROSMO's Table 1: a row a method, a column each noise level, mean ± standard deviation."""
+    noises = sorted(final["noise"].unique())
+    rows = []
+    for method in plots.in_order(final["method"]):
+        of = final[final["method"] == method]
+        cells = {f"noise {n:g}": _spread(of.loc[of["noise"] == n, "mean_return"]) for n in noises}
+        rows.append({"method": method, **cells})
+    means = datasets.set_index("noise")["mean_return"]
+    rows.append(
+        {"method": "mean of the dataset", **{f"noise {n:g}": f"{means[n]:.2f}" for n in noises}}
+    )
+    return pd.DataFrame(rows)
+
+
+def final_and_best(rows: pd.DataFrame) -> pd.DataFrame:
+    """Mean return over seeds of each run's last and best evaluation, a row a method."""
+    table = []
+    for method in plots.in_order(rows["method"]):
+        row = {"method": method}
+        for environment, of in rows[rows["method"] == method].groupby("environment"):
+            of = of.sort_values("update").groupby("seed")["mean_return"]
+            row[f"{environment}, final"] = f"{of.last().mean():.2f}"
+            row[f"{environment}, best"] = f"{of.max().mean():.2f}"
+        table.append(row)
+    return pd.DataFrame(table)
+
+
+SELECTION = {
+    "final": "the last checkpoint",
+    "held-out loss": "least training loss on held-out episodes",
+    "FQE": "highest fitted Q evaluation",
+    "average": "mean over checkpoints, a random choice",
+    "best": "highest return in the environment, which no offline choice may know",
+}
+
+
+def choose(rows: pd.DataFrame, value: str) -> pd.DataFrame:
+    """What each rule of choosing a checkpoint gets, one row a run, a column a rule.
+
+    Args:
+      rows: checkpoints of any number of runs: `environment`, `method`, `seed`, `update`,
+        `holdout_loss`, `fqe_return` and the value. Update 0 is no checkpoint.
+      value: the column that a choice is judged by.
+    """
+    found = []
+    for keys, run in rows.groupby(["environment", "method", "seed"]):
+        run = run.sort_values("update").reset_index(drop=True)
+        found.append(
+            {
+                **dict(zip(("environment", "method", "seed"), keys)),
+                "final": run[value].iloc[-1],
+                "held-out loss": run[value][run["holdout_loss"].idxmin()],
+                "FQE": run[value][run["fqe_return"].idxmax()],
+                "average": run[value].mean(),
+                "best": run[value].max(),
+            }
+        )
+    return pd.DataFrame(found)
+
+
+def selected(chosen: pd.DataFrame) -> pd.DataFrame:
+    """IQM and interval of what each rule chose, a row a method and one for all methods."""
+    rows = []
+    for method in [*plots.in_order(chosen["method"]), "all methods"]:
+        of = chosen if method == "all methods" else chosen[chosen["method"] == method]
+        cells = {}
+        for rule in SELECTION:
+            tasks = [part[rule].to_numpy() for _, part in of.groupby(["environment", "method"])]
+            cells[rule] = _interval(statistics.bootstrap(tasks))
+        rows.append({"method": method, **cells})
+    return pd.DataFrame(rows)
+
+
+def selection_statement(chosen: pd.DataFrame) -> str:
+    """Each rule against the last checkpoint, over all methods and environments."""
+    texts = []
+    for rule in SELECTION:
+        if rule == "final":
+            continue
+        gain = (chosen[rule] - chosen["final"]).rename("gain")
+        keys = [chosen["environment"], chosen["method"]]
+        estimate = statistics.bootstrap(
+            [part.to_numpy() for _, part in gain.groupby(keys)], statistics.mean
+        )
+        texts.append(f"{rule} {estimate.value:+.2f} [{estimate.low:+.2f}, {estimate.high:+.2f}]")
+    return (
+        f"Mean gain in normalised score over the final checkpoint, run by run: {'; '.join(texts)}."
+    )
+
+
+def claims_table(decided: pd.DataFrame) -> pd.DataFrame:
+    """The decided claims' comparisons in words and numbers."""
+    rows, last = [], None
+    for row in decided[decided["claim_verdict"] != "not run"].itertuples():
+        first = row.id != last
+        last = row.id
+        rows.append(
+            {
+                "id": row.id,
+                "claim": row.claim if first else "",
+                "verdict": f"**{row.claim_verdict}**" if first else "",
+                "comparison": row.comparison,
+                "measure": row.measure,
+                "difference": f"{row.value:+.2f} [{row.low:+.2f}, {row.high:+.2f}]",
+                "P(improvement)": "" if np.isnan(row.improvement) else f"{row.improvement:.2f}",
+                "seeds": str(row.seeds),
+                "updates": f"{row.updates:,}",
+                "its verdict": row.verdict,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def not_run(decided: pd.DataFrame) -> str:
+    """Ids of the claims that this profile says nothing on."""
+    return ", ".join(decided.loc[decided["claim_verdict"] == "not run", "id"]) or "none"
 
 
 def beside_table5(ours: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:

@@ -439,7 +439,7 @@ def train(spec: Spec, folder: str | os.PathLike[str]) -> pd.DataFrame:
     return frame
 
 
-def checkpoints(
+def saved_states(
     spec: Spec, learner: Learner, folder: str | os.PathLike[str]
 ) -> Iterator[tuple[int, int, LearnerState]]:
     """Every checkpoint of a run: (seed, update, state), of groups of seeds each seed alone.
@@ -479,7 +479,7 @@ def restore(spec: Spec, folder: str | os.PathLike[str], seed: int) -> tuple[Lear
     """
     learner, _, _ = build(spec)
     found = None
-    for of_seed, _, state in checkpoints(spec, learner, folder):
+    for of_seed, _, state in saved_states(spec, learner, folder):
         if of_seed == seed:
             found = state
     if found is None:

@@ -147,7 +147,7 @@ def score(spec: runs.Spec, folder: str | os.PathLike[str], *, fqe_updates: int) 
     rows = []
     total = len(spec.seeds) * (spec.updates // spec.eval_every)
     for seed, update, state in tqdm(
-        runs.checkpoints(spec, learner, folder), total=total, unit="checkpoint", mininterval=5.0,
+        runs.saved_states(spec, learner, folder), total=total, unit="checkpoint", mininterval=5.0,
         file=sys.stdout,
     ):  # fmt: skip
         act_key, key = jax.random.split(jax.random.fold_in(jax.random.key(seed), update))
@@ -162,34 +162,3 @@ def score(spec: runs.Spec, folder: str | os.PathLike[str], *, fqe_updates: int) 
         )
     results = pd.read_csv(os.path.join(folder, "results.csv"))
     return results.merge(pd.DataFrame(rows), on=["seed", "update"], how="inner")
-
-
-def choose(rows: pd.DataFrame) -> pd.DataFrame:
-    """What each rule of choosing a checkpoint gets, one row a run.
-
-    Args:
-      rows: of `score`, for any number of runs: `environment`, `method`, `seed`, `update`,
-        `mean_return`, `holdout_loss`, `fqe_return`.
-
-    Returns:
-      `environment`, `method`, `seed`, and the return of the checkpoint that is the last
-      (`final`), the best in the environment (`best`), of least held-out loss
-      (`holdout_loss`), of highest FQE (`fqe`), and of a random one (`mean`).
-    """
-    found = []
-    for (environment, method, seed), run in rows.groupby(["environment", "method", "seed"]):
-        returns = run.set_index("update")["mean_return"].sort_index()
-        by_update = run.set_index("update")
-        found.append(
-            {
-                "environment": environment,
-                "method": method,
-                "seed": seed,
-                "final": returns.iloc[-1],
-                "best": returns.max(),
-                "holdout_loss": returns[by_update["holdout_loss"].idxmin()],
-                "fqe": returns[by_update["fqe_return"].idxmax()],
-                "mean": returns.mean(),
-            }
-        )
-    return pd.DataFrame(found)
