@@ -56,6 +56,25 @@ def test_subsample_keeps_whole_episodes_spread_evenly(fraction, seed, total):
     np.testing.assert_array_equal(again, part.episode_returns)
 
 
+@settings(deadline=None, derandomize=True)
+@given(st.floats(0.001, 0.99), st.integers(0, 5), st.integers(2, 40))
+def test_split_parts_are_disjoint_and_whole(holdout, seed, total):
+    episodes = [
+        {"observation": np.full([3, 1], i), "action": [0, 0], "reward": [i, 0], "terminated": True}
+        for i in range(total)
+    ]
+    whole = datasets.from_episodes(episodes, {"num_actions": 1})
+    if round(holdout * total) == total:
+        with pytest.raises(ValueError, match="leaves none to train on"):
+            datasets.split(whole, holdout, seed)
+        return
+    train, held = datasets.split(whole, holdout, seed)
+    both = np.concatenate([train.episode_returns, held.episode_returns])
+    assert sorted(both) == list(range(total))
+    assert held.num_episodes == max(1, round(holdout * total))
+    assert (np.diff(train.episode_returns) > 0).all()
+
+
 @pytest.mark.parametrize("fraction", [0.0, -0.1, 1.5, float("nan")])
 def test_fraction_out_of_range(dataset, fraction):
     with pytest.raises(ValueError, match="fraction must lie in"):

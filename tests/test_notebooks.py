@@ -71,8 +71,8 @@ def test_train_writes_rows(recorded, tmp_path):
     [
         ("10_collect_bsuite", "enviroment", "did you mean 'environment'"),
         ("20_train", "method_", "did you mean 'method'"),
-        ("30_bsuite_curves", "result", "did you mean 'results'"),
-        ("31_bsuite_datasets", "figure", "did you mean 'figures'"),
+        ("22_select", "fqe_update", "did you mean 'fqe_updates'"),
+        *[(path.stem, "result", "did you mean 'results'") for path in NOTEBOOKS.glob("3*.ipynb")],
     ],
 )
 def test_an_unknown_parameter_stops_the_notebook(tmp_path, name, parameter, message):
@@ -96,6 +96,16 @@ def test_a_kernel_started_among_the_notebooks_moves_to_the_root(tmp_path, monkey
     (tmp_path / "Snakefile").touch()
     notebooks.parameters({}, [])
     assert Path.cwd() == tmp_path
+
+
+def test_select_scores_checkpoints(recorded, tmp_path):
+    run = dict(dataset=recorded / "bsuite_catch_noise0.1.npz", method="bc", overrides=SMALL,
+               seeds=[4], updates=10, eval_every=5, eval_episodes=2, holdout=0.2,
+               keep_checkpoints=True, folder=tmp_path / "run")  # fmt: skip
+    execute("20_train", tmp_path, **run)
+    execute("22_select", tmp_path, **run, fqe_updates=5)
+    rows = pd.read_csv(tmp_path / "run" / "selection.csv")
+    assert rows["update"].tolist() == [5, 10] and rows["holdout_loss"].notna().all()
 
 
 def test_explore_runs_from_data_to_comparison(tmp_path):

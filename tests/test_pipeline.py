@@ -20,12 +20,18 @@ TINY = {
     "profile": "tiny",
     "datasets": [{"environment": "catch", "noise": [0.0], "episodes": 60}],
     "collection": {"seed": 0, "random_episodes": 10},
+    "selection": {"experiment": "bsuite_holdout", "fqe_updates": 5},
     "experiments": {
         "bsuite_curves": {
             "grid": {"environment": ["catch"], "noise": [0.0], "method": ["bc", "rosmo"]},
             "common": {"benchmark": "bsuite", "seeds": [0, 1], "updates": 200, "eval_every": 20,
                        "eval_episodes": 3},
-        }
+        },
+        "bsuite_holdout": {
+            "grid": {"environment": ["catch"], "method": ["rosmo"]},
+            "common": {"noise": 0.0, "seeds": [0, 1], "updates": 40, "eval_every": 20,
+                       "eval_episodes": 3, "holdout": 0.2, "keep_checkpoints": True},
+        },
     },
 }  # fmt: skip
 
@@ -37,6 +43,7 @@ def clone(tmp_path_factory):
         shutil.copy(ROOT / name, folder)
     for name in ("notebooks", "profiles", "results/published"):
         shutil.copytree(ROOT / name, folder / name)
+    shutil.copy(ROOT / "results" / "claims.csv", folder / "results")
     (folder / "figures").mkdir()
     (folder / "profiles" / "tiny.yaml").write_text(yaml.safe_dump(TINY))
     return folder
@@ -79,10 +86,15 @@ def test_end_to_end_over_a_kill(clone):
     rows = pd.read_csv(clone / "results" / "tiny" / "bsuite_curves.csv")
     assert len(rows) == 2 * 2 * 11 and set(rows["method"]) == {"bc", "rosmo"}
     gallery = (clone / "figures" / "README.md").read_text()
-    for name in ("bsuite_curves", "bsuite_returns", "bsuite_iqm", "bsuite_datasets"):
+    drawn = ("bsuite_curves", "bsuite_returns", "bsuite_iqm", "bsuite_datasets", "bsuite_selection")
+    for name in drawn:
         assert f"tiny/{name}.png" in gallery
         assert (clone / "figures" / "tiny" / f"{name}.pdf").stat().st_size > 1_000
     assert "2 seeds, 200 updates, 3 episodes" in gallery
+    scores = pd.read_csv(clone / "results" / "tiny" / "bsuite_selection.csv")
+    assert len(scores) == 2 * 2 and scores["fqe_return"].notna().all()
+    decided = pd.read_csv(clone / "results" / "tiny" / "claims.csv")
+    assert set(decided["claim_verdict"]) == {"not run"}  # No claim is about bc and rosmo alone.
     assert not list(checkpoints.glob("*/checkpoints.old*"))
 
     # Once more: nothing is done again.
@@ -102,9 +114,12 @@ def test_end_to_end_over_a_kill(clone):
         shutil.rmtree(clone / folder)
     (clone / "figures").mkdir()
     code, output = finish(clone, "--", "-n")
-    assert code == 0 and re.search(r"^train +2$", output, re.M), output
+    assert code == 0 and re.search(r"^train +3$", output, re.M), output
     code, output = finish(clone, "--figures")
     assert code == 0, output
+    assert "32_bsuite_fractions is not drawn: no bsuite_fractions in profile tiny" in output
+    code, output = finish(clone, "--progress")
+    assert code == 0 and "0 of 3 runs" in output
     assert {p.name: p.read_bytes() for p in (clone / "figures" / "tiny").iterdir()} == drawn
     assert not (clone / "runs" / "tiny" / "bsuite_curves").exists()
     assert not (clone / "runs" / "tiny" / "datasets").exists()

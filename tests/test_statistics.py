@@ -107,7 +107,8 @@ def rows():
     values = {"rosmo": [0.0, 1.0, 1.0], "bc": [0.0, 0.2, 0.5]}
     return pd.DataFrame(
         [
-            {"environment": "catch", "method": method, "seed": seed, "update": 10 * i,
+            {"environment": "catch", "noise": 0.0, "fraction": 1.0, "overrides": "{}",
+             "method": method, "seed": seed, "update": 10 * i,
              "episodes": 5, "mean_return": value + 0.01 * seed}
             for method, curve in values.items() for seed in (0, 1) for i, value in enumerate(curve)
         ]
@@ -118,16 +119,41 @@ def test_reports_say_what_the_rows_say(rows, tmp_path):
     (tmp_path / "p.json").write_text('{"a": {"device": "cpu: cpu"}}')
     facts = reports.run_facts(rows, tmp_path / "p.json")
     assert facts == "2 seeds, 20 updates, 5 episodes an evaluation; device cpu: cpu."
-    assert reports.flatness(rows) == "Not flat at the end: bc on catch."
+    assert reports.flatness(rows) == "Not flat at the end, 1 of 2 curves: bc on catch."
     assert "has flattened" in reports.flatness(rows[rows["method"] == "rosmo"])
-    ends = pd.DataFrame(
-        [("catch", "bc", 0.5, 0.4, 0.6), ("catch", "rosmo", 1.0, 0.9, 1.1),
-         ("catch", "mzu", 0.45, 0.3, 0.55)],
-        columns=["environment", "method", "value", "low", "high"],
-    )  # fmt: skip
-    assert reports.ranking(ends).startswith("catch: rosmo > bc ≥ mzu")
-    last = ends.drop(columns="environment")
+    last = pd.DataFrame(
+        [("bc", 0.5, 0.4, 0.6), ("rosmo", 1.0, 0.9, 1.1)],
+        columns=["method", "value", "low", "high"],
+    )
     assert reports.iqm_statement(last).startswith("rosmo 1.00 [0.90, 1.10]; bc")
+
+
+def test_choosing_a_checkpoint_by_each_rule():
+    run = pd.DataFrame(
+        {
+            "environment": "catch", "method": "bc", "seed": 0, "update": [30, 10, 20],
+            "holdout_loss": [0.3, 0.2, 0.1], "fqe_return": [1.0, 9.0, 5.0],
+            "score": [0.2, 0.4, 0.9],
+        }
+    )  # fmt: skip
+    chosen = reports.choose(run, "score").iloc[0]
+    assert chosen[["final", "held-out loss", "FQE", "best"]].tolist() == [0.2, 0.9, 0.4, 0.9]
+    assert chosen["average"] == pytest.approx(0.5)
+    both = pd.concat([run, run.assign(seed=1)])
+    table = reports.selected(reports.choose(both, "score"))
+    assert table["method"].tolist() == ["bc", "all methods"]
+    assert table["best"].tolist() == ["0.90 [0.90, 0.90]"] * 2
+    text = reports.selection_statement(reports.choose(both, "score"))
+    assert "held-out loss +0.70 [+0.70, +0.70]" in text
+
+
+def test_final_and_best(rows):
+    rows.loc[(rows["method"] == "bc") & (rows["update"] == 10), "mean_return"] = 0.9
+    table = reports.final_and_best(rows).set_index("method")
+    assert table.loc["bc"].tolist() == ["0.51", "0.90"] or table.loc["bc"].tolist() == [
+        "0.50", "0.90",
+    ]  # fmt: skip
+    assert table.loc["rosmo"].tolist() == ["1.00", "1.00"]
 
 
 def test_tables_beside_the_papers():

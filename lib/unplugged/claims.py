@@ -129,7 +129,8 @@ def at_equal_updates(curves: pd.DataFrame, like: pd.DataFrame) -> pd.DataFrame:
 def _fractions(frames: Frames) -> pd.DataFrame:
     """The fraction sweep with the full data's runs, at equal updates."""
     part = _frame(frames, "fractions")
-    return pd.concat([part, at_equal_updates(_frame(frames, "curves"), part)])
+    whole = at_equal_updates(_frame(frames, "curves"), part)
+    return pd.concat([part, whole[whole["environment"].isin(part["environment"])]])
 
 
 def _capacities(frames: Frames) -> pd.DataFrame:
@@ -137,15 +138,17 @@ def _capacities(frames: Frames) -> pd.DataFrame:
     part = _frame(frames, "capacity")
     same = _frame(frames, "fractions")
     same = same[same["fraction"] == part["fraction"].iloc[0]]
+    same = same[same["environment"].isin(part["environment"])]
     return pd.concat([part, at_equal_updates(same, part)])
 
 
 def _searches(frames: Frames) -> pd.DataFrame:
-    """The search sweep with the preset's runs on its environments and seeds."""
+    """MuZero Unplugged's search sweep with the preset's runs on its environments and seeds."""
     part = _frame(frames, "search")
     same = at_equal_updates(_frame(frames, "curves"), part)
     same = same[same["environment"].isin(part["environment"]) & same["seed"].isin(part["seed"])]
-    return pd.concat([part, same[same["method"] == "mzu"]])
+    rows = pd.concat([part, same])
+    return rows[rows["method"] == "mzu"]
 
 
 def _r1(frames: Frames) -> tuple[list[Comparison], str]:

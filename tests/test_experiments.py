@@ -1,0 +1,82 @@
+import json
+
+import pytest
+
+from unplugged import experiments
+
+PROFILE = {
+    "profile": "toy",
+    "datasets": [{"environment": "catch", "noise": [0.0, 0.1], "episodes": 5}],
+    "experiments": {
+        "one": {
+            "grid": {"environment": ["catch"], "method": ["rosmo", "mzu"], "noise": [0.0, 0.1]},
+            "common": {"seeds": [0, 1], "updates": 100, "eval_every": 50},
+        },
+        "two": {
+            "grid": [
+                {"num_simulations": [2], "search_depth": [None]},
+                {"num_simulations": [2, 8], "search_depth": [1]},
+                {"dynamics": [[8, 16, 32]]},
+            ],
+            "common": {"environment": "catch", "noise": 0.0, "method": "mzu", "seeds": [0],
+                       "updates": 100, "eval_every": 50, "overrides": {"td_steps": 2}},
+        },
+    },
+}  # fmt: skip
+
+
+def test_grids_expand_to_named_runs():
+    plan = experiments.plan(PROFILE)
+    assert list(plan.collections) == ["bsuite_catch_noise0", "bsuite_catch_noise0.1"]
+    assert list(plan.runs["one"]) == [
+        "catch_rosmo_noise0", "catch_rosmo_noise0.1", "catch_mzu_noise0", "catch_mzu_noise0.1",
+    ]  # fmt: skip
+    assert list(plan.runs["two"]) == [
+        "num_simulations2_search_depth-none", "num_simulations2_search_depth1",
+        "num_simulations8_search_depth1", "dynamics-8x16x32",
+    ]  # fmt: skip
+    noisy = plan.specs["one", "catch_mzu_noise0.1"]
+    assert noisy.dataset == "runs/toy/datasets/bsuite_catch_noise0.1.npz" and noisy.method == "mzu"
+    deep = plan.specs["two", "num_simulations8_search_depth1"]
+    assert deep.overrides == {"td_steps": 2, "num_simulations": 8, "search_depth": 1}
+    assert plan.specs["two", "dynamics-8x16x32"].settings.dynamics == (8, 16, 32)
+
+
+@pytest.mark.parametrize(
+    "grid, message",
+    [
+        ({"method": ["mzuu"]}, "did you mean 'mzu'"),
+        ({"num_simulation": [2]}, "did you mean 'num_simulations'"),
+        ({"noise": [0.7]}, "bsuite_catch_noise0.7 is needed but not collected"),
+        ({"search_depth": [0]}, "search_depth must lie in"),
+        ([{"td_steps": [1]}, {"td_steps": [1]}], "names the run td_steps1 twice"),
+    ],
+)
+def test_a_wrong_grid_is_refused(grid, message):
+    two = {**PROFILE["experiments"]["two"], "grid": grid}
+    with pytest.raises(ValueError, match=message):
+        experiments.plan({**PROFILE, "experiments": {"two": two}})
+
+
+def test_progress_and_what_is_left(tmp_path):
+    plan = experiments.plan(PROFILE)
+
+    def note(run, done, updates, seconds):
+        folder = tmp_path / "one" / run
+        folder.mkdir(parents=True)
+        record = {"done": done, "total": 200, "updates": updates, "seconds": seconds}
+        (folder / "progress.json").write_text(json.dumps(record))
+
+    records = experiments.progress(plan, tmp_path)
+    assert "no rate is known yet" in experiments.describe(records, 2)
+    note("catch_rosmo_noise0", 200, 200, 100.0)  # 0.5 s an update
+    note("catch_mzu_noise0", 50, 50, 100.0)  # 2 s an update
+    one, two = experiments.progress(plan, tmp_path)
+    assert (one.runs_done, one.runs, one.updates_done, one.updates) == (1, 4, 250, 800)
+    assert one.core_hours_left * 3600 == pytest.approx(200 * 0.5 + 150 * 2 + 200 * 2)
+    assert two.core_hours_left * 3600 == pytest.approx(400 * 2.0)  # mzu with other settings
+    text = experiments.describe([one, two], 2)
+    assert text.startswith("1 of 8 runs, 21% of the updates done; about 0.2 h left on 2 cores")
+    assert experiments.table([one, two], 2).splitlines()[1].startswith("two     0 of    4 runs")
+    done = [one._replace(runs_done=4), two._replace(runs_done=4)]
+    assert experiments.describe(done, 2) == "8 of 8 runs, 21% of the updates done"

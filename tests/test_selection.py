@@ -1,0 +1,94 @@
+"""Offline scores of a policy, where the right answer is known."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import pytest
+
+from conftest import NUM_ACTIONS, OBSERVATION, random_params
+from test_runs import catch, spec  # noqa: F401
+from unplugged import datasets, learner, methods, runs, selection, windows
+
+
+def chain():
+    """Episodes of two steps: the first action decides the second state, which pays or not.
+
+    Action 1 leads to state B, where action 2 is worth 4 and the others 0; any other leads
+    to state C, where everything is worth 1. All pairs of actions are recorded.
+    """
+    where = {"A": 0, "B": 1, "C": 2, "end": 3}
+    observation = np.eye(4, dtype=np.float32).reshape(4, *OBSERVATION)
+    episodes = []
+    for first in range(NUM_ACTIONS):
+        for second in range(NUM_ACTIONS):
+            middle = "B" if first == 1 else "C"
+            pays = (4.0 if second == 2 else 0.0) if middle == "B" else 1.0
+            episodes.append(
+                {
+                    "observation": observation[[where["A"], where[middle], where["end"]]],
+                    "action": [first, second],
+                    "reward": [0.5, pays],
+                    "terminated": True,
+                }
+            )
+    return datasets.from_episodes(episodes, {"num_actions": NUM_ACTIONS})
+
+
+@pytest.mark.parametrize(
+    "policy, value",
+    [
+        ([[1 / 3] * 3] * 4, 0.5 + 0.9 * (1 / 3 * 4 / 3 + 2 / 3)),
+        ([[0, 1, 0], [0, 0, 1], [1, 0, 0], [1, 0, 0]], 0.5 + 0.9 * 4.0),
+        ([[1, 0, 0], [0, 0, 1], [1, 0, 0], [1, 0, 0]], 0.5 + 0.9 * 1.0),
+    ],
+)
+def test_fqe_finds_the_value_of_a_policy(model, policy, value):
+    data = windows.store(chain())
+    state = np.argmax(np.asarray(data.observation).reshape(-1, 4), axis=1)
+    first = jnp.flatnonzero(state == 0)
+    estimate = selection.fitted_q_evaluation(
+        model, data, first, jnp.asarray(policy, jnp.float32)[state], jax.random.key(0),
+        discount=0.9, updates=1_500, batch_size=32, learning_rate=0.01,
+    )  # fmt: skip
+    np.testing.assert_allclose(estimate, value, atol=0.15)
+
+
+def test_held_out_loss_is_the_training_loss_on_all_windows(model, small, dataset):
+    learn = learner.Learner(model, methods.get("rosmo"), small)
+    theta, target = random_params(model, 0), random_params(model, 1)
+    data = windows.store(dataset)
+    batch = windows.at(data, data.start, small.unroll_steps + small.td_steps + 1)
+    expected, _ = learn.loss(theta, target, batch, jax.random.key(0))
+    loss = selection.held_out_loss(learn, data)
+    np.testing.assert_allclose(loss(theta, target), expected, rtol=1e-5)
+    assert loss(theta, target) == loss(theta, target)
+
+
+def test_every_checkpoint_is_scored(catch, tmp_path):  # noqa: F811
+    one = spec(catch, holdout=0.25, keep_checkpoints=True, seeds=[3, 4])
+    frame = runs.train(one, tmp_path)
+    assert (frame["holdout"] == 0.25).all()
+    scored = selection.score(one, tmp_path, fqe_updates=5)
+    assert scored[["seed", "update"]].to_numpy().tolist() == [[3, 20], [3, 40], [4, 20], [4, 40]]
+    assert np.isfinite(scored[["holdout_loss", "fqe_return"]]).all().all()
+    pd.testing.assert_frame_equal(scored, selection.score(one, tmp_path, fqe_updates=5))
+    both = frame.merge(scored, on=["seed", "update"])
+    assert (both["mean_return_x"] == both["mean_return_y"]).all()
+
+
+def test_nothing_held_out_is_trained_on(catch):  # noqa: F811
+    one = spec(catch, fraction=0.5, holdout=0.25)
+    whole = datasets.load(catch)
+    train, held = runs.divide(one, whole)
+    assert train.num_episodes == 15 and held.num_episodes == 5
+    _, store, dataset = runs.build(one)
+    assert datasets.checksum(dataset) == datasets.checksum(train)
+    assert len(store.start) == 15 * 9
+    assert runs.divide(spec(catch), whole)[1] is None
+
+
+@pytest.mark.parametrize("changes", [{}, {"holdout": 0.2}, {"keep_checkpoints": True}])
+def test_selection_needs_held_out_episodes_and_checkpoints(catch, tmp_path, changes):  # noqa: F811
+    with pytest.raises(ValueError, match="holdout above 0 and keep_checkpoints"):
+        selection.score(spec(catch, **changes), tmp_path, fqe_updates=5)
