@@ -74,7 +74,10 @@ def test_progress_and_what_is_left(tmp_path):
     one, two = experiments.progress(plan, tmp_path)
     assert (one.runs_done, one.runs, one.updates_done, one.updates) == (1, 4, 250, 800)
     assert one.core_hours_left * 3600 == pytest.approx(200 * 0.5 + 150 * 2 + 200 * 2)
-    assert two.core_hours_left * 3600 == pytest.approx(400 * 2.0)  # mzu with other settings
+    # mzu with other settings: 2 + N model evaluations, and the dynamics' size, against 6.
+    size = (8 * 16 + 16 * 32) / (32 * 256 * 2)
+    expected = 100 * 2.0 * (4 / 6 + 4 / 6 + 10 / 6 + size)
+    assert two.core_hours_left * 3600 == pytest.approx(expected)
     text = experiments.describe([one, two], 2)
     assert text.startswith("1 of 8 runs, 21% of the updates done; about 0.2 h left on 2 cores")
     assert experiments.table([one, two], 2).splitlines()[1].startswith("two     0 of    4 runs")

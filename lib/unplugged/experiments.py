@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from unplugged import checks, runs
+from unplugged import checks, methods, runs
 from unplugged.settings import Settings
 
 _SETTINGS = [field.name for field in dataclasses.fields(Settings)]
@@ -105,14 +105,28 @@ class Progress(NamedTuple):
     core_hours_left: float
 
 
+def _work(spec: runs.Spec) -> float:
+    """A guess of an update's cost, to scale a rate from one setting to another."""
+    settings = spec.settings
+    size = sum(a * b for a, b in itertools.pairwise(settings.dynamics))
+    searches = methods.METHODS[spec.method].bootstrap == "operator"
+    return size * (settings.num_simulations + 2 if searches else 1)
+
+
+def _like(spec: runs.Spec) -> list[Any]:
+    """What a run's rate is looked up by, the most alike first."""
+    overrides = json.dumps(spec.overrides, sort_keys=True)
+    return [(spec.method, overrides), spec.method, None]
+
+
 def progress(wanted: Plan, folder: Path) -> list[Progress]:
     """How far the runs in `folder` (runs/<profile>) are, one record an experiment.
 
-    What is left is estimated from the rates of runs with the same method and overrides, or
-    the same method, or all; nan before any rate is known.
+    What is left is estimated from the rates of runs with the same method and overrides; else,
+    scaled by a guess, of the same method, or of all; nan before any rate is known.
     """
     notes: dict[tuple[str, str], dict[str, float]] = {}
-    rates: dict[Any, list[tuple[float, float]]] = {}
+    known: dict[Any, list[tuple[float, float]]] = {}  # (seconds, updates times work) by key
     for (experiment, run), spec in wanted.specs.items():
         note = folder / experiment / run / "progress.json"
         if not note.exists():
@@ -120,8 +134,8 @@ def progress(wanted: Plan, folder: Path) -> list[Progress]:
         notes[experiment, run] = found = json.loads(note.read_text())
         if found["updates"]:
             for key in _like(spec):
-                rates.setdefault(key, []).append((found["seconds"], found["updates"]))
-    seconds_each = {key: sum(s for s, _ in of) / sum(u for _, u in of) for key, of in rates.items()}
+                known.setdefault(key, []).append((found["seconds"], found["updates"] * _work(spec)))
+    rates = {key: sum(s for s, _ in of) / sum(w for _, w in of) for key, of in known.items()}
     records = []
     for experiment, names in wanted.runs.items():
         finished = done = total = 0
@@ -130,30 +144,12 @@ def progress(wanted: Plan, folder: Path) -> list[Progress]:
             spec = wanted.specs[experiment, run]
             here = len(spec.seeds) * spec.updates
             at = min(here, int(notes.get((experiment, run), {"done": 0})["done"]))
-            rate = next((seconds_each[k] for k in _like(spec) if k in seconds_each), float("nan"))
+            rate = next((rates[key] for key in _like(spec) if key in rates), float("nan"))
             finished, done, total = finished + (at == here), done + at, total + here
             if at < here:
-                seconds += (here - at) * rate
+                seconds += (here - at) * _work(spec) * rate
         records.append(Progress(experiment, finished, len(names), done, total, seconds / 3600))
     return records
-
-
-def table(records: list[Progress], cores: int) -> str:
-    """A line an experiment and one for the whole."""
-    width = max(len(r.experiment) for r in records)
-    lines = [
-        f"{r.experiment:{width}}  {r.runs_done:4d} of {r.runs:4d} runs  "
-        f"{r.updates_done / max(1, r.updates):4.0%} of the updates  "
-        f"{r.core_hours_left:6.1f} core-hours left"
-        for r in records
-    ]
-    return "\n".join([*lines, describe(records, cores)])
-
-
-def _like(spec: runs.Spec) -> list[Any]:
-    """What a run's rate is looked up by, the most alike first."""
-    overrides = json.dumps(spec.overrides, sort_keys=True)
-    return [(spec.method, overrides), spec.method, None]
 
 
 def describe(records: list[Progress], cores: int) -> str:
@@ -168,3 +164,15 @@ def describe(records: list[Progress], cores: int) -> str:
         return f"{text}; no rate is known yet"
     ready = datetime.datetime.now() + datetime.timedelta(hours=hours)
     return f"{text}; about {hours:.1f} h left on {cores} cores, ready {ready:%a %H:%M}"
+
+
+def table(records: list[Progress], cores: int) -> str:
+    """A line an experiment and one for the whole."""
+    width = max(len(r.experiment) for r in records)
+    lines = [
+        f"{r.experiment:{width}}  {r.runs_done:4d} of {r.runs:4d} runs  "
+        f"{r.updates_done / max(1, r.updates):4.0%} of the updates  "
+        f"{r.core_hours_left:6.1f} core-hours left"
+        for r in records
+    ]
+    return "\n".join([*lines, describe(records, cores)])
