@@ -172,3 +172,211 @@ def mlp(
         num_actions=num_actions,
         support=transforms.Support(num_bins),
     )
+
+
+# --- Pixels ------------------------------------------------------------------------------
+
+
+def _over_images(layer: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
+    """Applies a layer for [N, height, width, channels] to [..., height, width, channels]."""
+    y = layer(x.reshape(-1, *x.shape[-3:]))
+    return y.reshape(*x.shape[:-3], *y.shape[1:])
+
+
+def _convolution(
+    x: jax.Array, channels: int, name: str, *, stride: int = 1, with_bias: bool = True
+) -> jax.Array:
+    """A 3 x 3 convolution over the last three axes of [..., height, width, channels]."""
+    layer = hk.Conv2D(channels, 3, stride=stride, with_bias=with_bias, name=name)
+    return _over_images(layer, x)
+
+
+def _state_action_convolution(
+    state: jax.Array, action: jax.Array, channels: int, num_actions: int
+) -> jax.Array:
+    """A convolution on the state and the action's one-hot planes, as a sum of two.
+
+    Shapes of state [..., height, width, channels] and action [...] broadcast, so that the
+    state's part is computed once for all actions.
+    """
+    planes = jax.nn.one_hot(action, num_actions)[..., None, None, :]
+    planes = jnp.broadcast_to(planes, (*action.shape, *state.shape[-3:-1], num_actions))
+    of_state = _convolution(state, channels, "state")
+    return of_state + _convolution(planes, channels, "action", with_bias=False)
+
+
+def _flat(x: jax.Array) -> jax.Array:
+    return x.reshape(*x.shape[:-3], -1)
+
+
+def _bundle(
+    represent: Callable[[jax.Array], jax.Array],
+    step: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]],
+    predict: Callable[[jax.Array], tuple[jax.Array, jax.Array]],
+    observation_shape: Sequence[int],
+    num_actions: int,
+    num_bins: int,
+) -> Model:
+    """A `Model` of three haiku functions on images, its states flattened to vectors."""
+    r = hk.without_apply_rng(hk.transform(represent))
+    g = hk.without_apply_rng(hk.transform(step))
+    f = hk.without_apply_rng(hk.transform(predict))
+    example = jnp.zeros([1, *observation_shape])
+    shape = jax.eval_shape(lambda: r.apply(r.init(jax.random.key(0), example), example)).shape[1:]
+
+    def init(key: jax.Array) -> Params:
+        keys = jax.random.split(key, 3)
+        state = jnp.zeros([1, *shape])
+        return {
+            "representation": r.init(keys[0], example),
+            "dynamics": g.init(keys[1], state, jnp.zeros([1], jnp.int32)),
+            "prediction": f.init(keys[2], state),
+        }
+
+    def image(state: jax.Array) -> jax.Array:
+        return state.reshape(*state.shape[:-1], *shape)
+
+    def dynamics(
+        params: Params, state: jax.Array, action: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        reward_logits, following = g.apply(params["dynamics"], image(state), action)
+        return reward_logits, _flat(following)
+
+    return Model(
+        init=init,
+        represent=lambda params, observation: _flat(r.apply(params["representation"], observation)),
+        dynamics=dynamics,
+        predict=lambda params, state: f.apply(params["prediction"], image(state)),
+        num_actions=num_actions,
+        support=transforms.Support(num_bins),
+    )
+
+
+def conv(
+    *,
+    observation_shape: Sequence[int],
+    num_actions: int,
+    num_bins: int,
+    representation: Sequence[int],
+    dynamics: Sequence[int],
+    prediction: Sequence[int],
+) -> Model:
+    """Small convolutional networks for images such as MinAtar's 10 x 10 x C.
+
+    Args:
+      observation_shape: height, width, channels.
+      num_actions: size of the discrete action space.
+      num_bins: bins of the reward and value distributions.
+      representation: channels of the 3 x 3 convolutions of h; the first halves the image.
+      dynamics: channels of the convolutions of g, whose output is added to the state; the
+        last equals the last of `representation`.
+      prediction: hidden units of the trunks of f and of the reward head.
+
+    Raises:
+      ValueError: if representation and dynamics end in different channels.
+    """
+    if representation[-1] != dynamics[-1]:
+        raise ValueError(
+            f"representation ends in {representation[-1]} channels and dynamics in "
+            f"{dynamics[-1]}: both must give the same state"
+        )
+
+    def represent(observation: jax.Array) -> jax.Array:
+        x = observation
+        for i, channels in enumerate(representation):
+            x = jax.nn.relu(x) if i else x
+            x = _convolution(x, channels, f"representation_{i}", stride=1 if i else 2)
+        return x
+
+    def step(state: jax.Array, action: jax.Array) -> tuple[jax.Array, jax.Array]:
+        x = _state_action_convolution(jax.nn.relu(state), action, dynamics[0], num_actions)
+        for i, channels in enumerate(dynamics[1:]):
+            x = _convolution(jax.nn.relu(x), channels, f"dynamics_{i}")
+        following = state + x
+        trunk = _perceptron(
+            _flat(jax.nn.relu(following)), prediction, "reward_trunk", activate_final=True
+        )
+        return _head(trunk, num_bins, "reward"), following
+
+    def predict(state: jax.Array) -> tuple[jax.Array, jax.Array]:
+        trunk = _perceptron(_flat(jax.nn.relu(state)), prediction, "trunk", activate_final=True)
+        return _head(trunk, num_actions, "policy"), _head(trunk, num_bins, "value")
+
+    return _bundle(represent, step, predict, observation_shape, num_actions, num_bins)
+
+
+def _norm(x: jax.Array, name: str) -> jax.Array:
+    """Layer normalisation over height, width and channels."""
+    return hk.LayerNorm(axis=(-3, -2, -1), create_scale=True, create_offset=True, name=name)(x)
+
+
+def _residual(x: jax.Array, name: str) -> jax.Array:
+    """A ResNet v2 block: twice normalisation, ReLU, 3 x 3 convolution; then the input added."""
+    channels = x.shape[-1]
+    y = _convolution(jax.nn.relu(_norm(x, f"{name}_norm_0")), channels, f"{name}_conv_0")
+    y = _convolution(jax.nn.relu(_norm(y, f"{name}_norm_1")), channels, f"{name}_conv_1")
+    return x + y
+
+
+def _halve(x: jax.Array) -> jax.Array:
+    """Average pooling, 3 x 3, stride 2."""
+    return _over_images(hk.AvgPool((3, 3, 1), (2, 2, 1), "SAME"), x)
+
+
+def resnet(
+    *,
+    observation_shape: Sequence[int],
+    num_actions: int,
+    num_bins: int,
+    channels: int = 64,
+    blocks: Sequence[int] = (6, 2, 2),
+    hidden: Sequence[int] = (128, 128),
+    downsample: bool = True,
+) -> Model:
+    """ResNet v2 networks with layer normalisation (ROSMO, Appendix D.2.1).
+
+    At 84 x 84 x 4 the down-sampling is the paper's: convolution to 42 x 42 at half the
+    channels, a block, convolution to 21 x 21, two blocks, pooling to 11 x 11, a block,
+    pooling to 6 x 6.
+
+    Args:
+      observation_shape: height, width, channels.
+      num_actions: size of the discrete action space.
+      num_bins: bins of the reward and value distributions.
+      channels: channels of every block after down-sampling.
+      blocks: residual blocks of representation (after down-sampling), dynamics, prediction.
+      hidden: hidden units of the reward, value and policy heads' layers.
+      downsample: whether to shrink the image sixteenfold first; for small images not: one
+        convolution, then blocks.
+    """
+
+    def represent(observation: jax.Array) -> jax.Array:
+        if downsample:
+            x = _convolution(observation, channels // 2, "down_0", stride=2)
+            x = _residual(x, "down_block_0")
+            x = _convolution(x, channels, "down_1", stride=2)
+            x = _residual(_residual(x, "down_block_1"), "down_block_2")
+            x = _halve(_residual(_halve(x), "down_block_3"))
+        else:
+            x = _convolution(observation, channels, "down_0")
+        for i in range(blocks[0]):
+            x = _residual(x, f"block_{i}")
+        return x
+
+    def step(state: jax.Array, action: jax.Array) -> tuple[jax.Array, jax.Array]:
+        x = _state_action_convolution(state, action, channels, num_actions)
+        for i in range(blocks[1]):
+            x = _residual(x, f"block_{i}")
+        trunk = _perceptron(_flat(x), hidden, "reward_trunk", activate_final=True)
+        return _head(trunk, num_bins, "reward"), x
+
+    def predict(state: jax.Array) -> tuple[jax.Array, jax.Array]:
+        x = state
+        for i in range(blocks[2]):
+            x = _residual(x, f"block_{i}")
+        x = _flat(x)
+        policy = _perceptron(x, hidden, "policy_trunk", activate_final=True)
+        value = _perceptron(x, hidden, "value_trunk", activate_final=True)
+        return _head(policy, num_actions, "policy"), _head(value, num_bins, "value")
+
+    return _bundle(represent, step, predict, observation_shape, num_actions, num_bins)
