@@ -7,6 +7,7 @@ import hashlib
 import io
 import itertools
 import json
+import math
 import os
 import zipfile
 import zlib
@@ -34,7 +35,8 @@ class Dataset:
     neither its action nor its reward means anything (both are 0).
 
     Attributes:
-      observation: [N, ...] float32.
+      observation: [N, ...] float32; or, if the metadata names a `packed_shape`, bits of
+        that shape packed to bytes, [N, bytes] uint8.
       action: [N] int32, what the agent chose.
       reward: [N] float32, what followed the action.
       discount: [N] float32, 0 at the final transition and the last step of an episode that
@@ -51,6 +53,11 @@ class Dataset:
     is_first: np.ndarray
     is_last: np.ndarray
     metadata: Mapping[str, Any]
+
+    @property
+    def observation_shape(self) -> tuple[int, ...]:
+        """Shape of one observation, unpacked."""
+        return tuple(self.metadata.get("packed_shape") or self.observation.shape[1:])
 
     @property
     def num_steps(self) -> int:
@@ -129,6 +136,16 @@ def validate(dataset: Dataset) -> None:
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             where = int(np.argwhere(~np.isfinite(array))[0][0])
             raise DatasetError(f"{name} is not finite (NaN or infinity) at step {where}")
+    shape = dataset.metadata.get("packed_shape")
+    if shape and (
+        dataset.observation.dtype != np.uint8
+        or dataset.observation.shape[1:] != (-(-math.prod(shape) // 8),)
+    ):
+        raise DatasetError(
+            f"observations of shape {tuple(shape)} packed to bits must be uint8 "
+            f"[N, {-(-math.prod(shape) // 8)}], got {dataset.observation.dtype} "
+            f"{list(dataset.observation.shape)}"
+        )
     first, last = np.flatnonzero(dataset.is_first), np.flatnonzero(dataset.is_last)
     if steps == 0 or len(first) != len(last) or first[0] != 0 or last[-1] != steps - 1:
         raise DatasetError("episodes are not whole: is_first and is_last do not pair up")
@@ -270,7 +287,7 @@ def load(path: str | os.PathLike[str]) -> Dataset:
 
 def check_fits(dataset: Dataset, observation_shape: Sequence[int], num_actions: int) -> None:
     """Raises DatasetError if a dataset was not recorded in an environment of this form."""
-    got = tuple(dataset.observation.shape[1:])
+    got = dataset.observation_shape
     if got != tuple(observation_shape):
         raise DatasetError(
             f"dataset of {dataset.metadata.get('environment')} has observations {got}, "

@@ -19,7 +19,7 @@ import optax
 import rlax
 from tqdm.auto import tqdm
 
-from unplugged import checks, datasets, minatar
+from unplugged import bits, checks, datasets, minatar
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,19 +70,6 @@ class _Replay(NamedTuple):
     action: jax.Array
     reward: jax.Array
     discount: jax.Array
-
-
-def pack(observation: jax.Array) -> jax.Array:
-    """Bits [..., *shape] to bytes; `unpack` reverses it. Flattens what follows axis 0."""
-    flat = observation.reshape(observation.shape[0], -1).astype(bool)
-    return jnp.packbits(flat, axis=-1)
-
-
-def unpack(packed: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Bytes [..., bytes] to bits [..., *shape] as float32."""
-    size = int(np.prod(shape))
-    bits = jnp.unpackbits(packed, axis=-1, count=size)
-    return bits.reshape(*packed.shape[:-1], *shape).astype(jnp.float32)
 
 
 def network(num_actions: int, settings: Settings) -> hk.Transformed:
@@ -144,7 +131,7 @@ class _Agent:
         number, rows = self._settings.environments, self._rows
         world, observation = jax.vmap(self._game.reset)(jax.random.split(world_key, number))
         params = self._network.init(network_key, observation)
-        packed = jnp.zeros([rows, *pack(observation).shape], jnp.uint8)
+        packed = jnp.zeros([rows, *self._pack(observation).shape], jnp.uint8)
         scalars = jnp.zeros([rows, number])
         return _State(
             params=params,
@@ -156,9 +143,15 @@ class _Agent:
             time=jnp.zeros([], jnp.int32),
         )
 
+    def _pack(self, observation: jax.Array) -> jax.Array:
+        return bits.pack(observation, len(self._game.observation_shape))
+
     def _loss(self, params: Any, target_params: Any, batch: _Replay) -> jax.Array:
         shape = self._game.observation_shape
-        observation, following = unpack(batch.observation, shape), unpack(batch.following, shape)
+        observation, following = (
+            bits.unpack(batch.observation, shape),
+            bits.unpack(batch.following, shape),
+        )
         q = self._network.apply(params, observation)
         q_following = self._network.apply(target_params, following)
         selector = self._network.apply(params, following)
@@ -193,12 +186,12 @@ class _Agent:
         action = jnp.where(jax.random.bernoulli(keys[1], epsilon, [number]), at_random, greedy)
         world, step = jax.vmap(game.step)(state.world, action, jax.random.split(keys[2], number))
         recorded = Recorded(
-            observation=pack(state.observation),
+            observation=self._pack(state.observation),
             action=action.astype(jnp.int8),
             reward=step.reward,
             discount=step.discount,
             last=step.last,
-            following=pack(step.observation),
+            following=self._pack(step.observation),
         )
         row = state.time % self._rows
         now = _Replay(

@@ -19,7 +19,7 @@ BSUITE: dict[str, Callable[..., dm_env.Environment]] = {
     "mountain_car": mountain_car.MountainCar,
 }
 
-BENCHMARKS = ("bsuite", "gymnasium")
+BENCHMARKS = ("bsuite", "gymnasium", "minatar")
 
 
 class ActionNoise(dm_env.Environment):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 import dm_env
@@ -9,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from unplugged import acting, checks
+from unplugged import acting, checks, environments, minatar
 from unplugged.networks import Model, Params
 from unplugged.settings import Settings
 
@@ -59,3 +60,43 @@ def evaluate(
         running = still_running
         time += 1
     return returns
+
+
+def evaluator(
+    benchmark: str,
+    environment: str,
+    model: Model,
+    selector: str,
+    settings: Settings,
+    episodes: int,
+) -> Callable[[Params, int, int], np.ndarray]:
+    """(params, seed, update) -> returns [episodes] of fresh episodes, for any benchmark.
+
+    The same seed and update give the same episodes. Games that are JAX functions play in one
+    compiled call, other environments in lock-step.
+    """
+    policy = make_policy(model, selector, settings)
+    if benchmark == "minatar":
+        game = minatar.make(environment)
+
+        @jax.jit
+        def play(params: Params, key: jax.Array) -> jax.Array:
+            act = functools.partial(policy, params)
+            return minatar.play(game, act, key, episodes)[0]
+
+        return lambda params, seed, update: np.asarray(
+            play(params, jax.random.fold_in(jax.random.key(seed), update)), np.float64
+        )
+
+    def lock_step(params: Params, seed: int, update: int) -> np.ndarray:
+        worlds = [
+            environments.make(
+                benchmark,
+                environment,
+                seed=int(np.random.SeedSequence([seed, update, i]).generate_state(1)[0]),
+            )
+            for i in range(episodes)
+        ]
+        return evaluate(policy, params, worlds, jax.random.fold_in(jax.random.key(seed), update))
+
+    return lock_step

@@ -113,6 +113,11 @@ def heaviside(advantage: jax.Array) -> jax.Array:
     return (advantage > 0.0).astype(jnp.float32)
 
 
+def always(advantage: jax.Array) -> jax.Array:
+    """1 whatever the advantage: imitation of every recorded action."""
+    return jnp.ones_like(advantage)
+
+
 def exponential(
     advantage: jax.Array, *, temperature: float = 1.0, limit: float = 20.0
 ) -> jax.Array:

@@ -88,6 +88,25 @@ METHODS: dict[str, Method] = {
         unrolls=False,
         selector="policy",
     ),
+    "supervised_q": Method(
+        summary="behaviour cloning beside a Q of the data's returns, no model (0-step unroll)",
+        objective=objectives.critic_regularized,
+        weighting=losses.always,
+        unrolls=False,
+        selector="critic",
+    ),
+    "supervised": Method(
+        summary="MuZero's model with behaviour cloning as the policy loss",
+        regularizer=losses.dynamics_advantage,
+        weighting=losses.always,
+        selector="search",
+    ),
+    "crr_model": Method(
+        summary="MuZero's model with CRR as the policy loss, exponential weights",
+        regularizer=losses.dynamics_advantage,
+        weighting=losses.exponential,
+        selector="search",
+    ),
     "mzu": Method(
         summary="MuZero Unplugged: tree search for both targets",
         operator=improvement.mcts,

@@ -328,30 +328,37 @@ def resnet(
     observation_shape: Sequence[int],
     num_actions: int,
     num_bins: int,
-    channels: int = 64,
-    blocks: Sequence[int] = (6, 2, 2),
-    hidden: Sequence[int] = (128, 128),
-    downsample: bool = True,
+    representation: Sequence[int],
+    dynamics: Sequence[int],
+    prediction: Sequence[int],
 ) -> Model:
     """ResNet v2 networks with layer normalisation (ROSMO, Appendix D.2.1).
 
-    At 84 x 84 x 4 the down-sampling is the paper's: convolution to 42 x 42 at half the
-    channels, a block, convolution to 21 x 21, two blocks, pooling to 11 x 11, a block,
-    pooling to 6 x 6.
+    Images of 32 and more pixels are shrunk sixteenfold as in the paper: at 84 x 84 x 4 a
+    convolution to 42 x 42 at half the channels, a block, a convolution to 21 x 21, two
+    blocks, pooling to 11 x 11, a block, pooling to 6 x 6. Smaller images are not shrunk.
+    The paper's sizes are representation [64] * 6, dynamics [64] * 2, prediction [128] * 2.
 
     Args:
       observation_shape: height, width, channels.
       num_actions: size of the discrete action space.
       num_bins: bins of the reward and value distributions.
-      channels: channels of every block after down-sampling.
-      blocks: residual blocks of representation (after down-sampling), dynamics, prediction.
-      hidden: hidden units of the reward, value and policy heads' layers.
-      downsample: whether to shrink the image sixteenfold first; for small images not: one
-        convolution, then blocks.
+      representation: channels of the residual blocks of h after the shrinking, all equal.
+      dynamics: channels of the residual blocks of g, the same; f has as many blocks.
+      prediction: hidden units of the policy, value and reward heads.
+
+    Raises:
+      ValueError: if the channels are not all equal.
     """
+    if len({*representation, *dynamics}) != 1:
+        raise ValueError(
+            f"a ResNet's blocks have equal channels, got representation {list(representation)} "
+            f"and dynamics {list(dynamics)}"
+        )
+    channels = dynamics[0]
 
     def represent(observation: jax.Array) -> jax.Array:
-        if downsample:
+        if observation.shape[-2] >= 32:
             x = _convolution(observation, channels // 2, "down_0", stride=2)
             x = _residual(x, "down_block_0")
             x = _convolution(x, channels, "down_1", stride=2)
@@ -359,24 +366,26 @@ def resnet(
             x = _halve(_residual(_halve(x), "down_block_3"))
         else:
             x = _convolution(observation, channels, "down_0")
-        for i in range(blocks[0]):
+        for i in range(len(representation)):
             x = _residual(x, f"block_{i}")
         return x
 
     def step(state: jax.Array, action: jax.Array) -> tuple[jax.Array, jax.Array]:
         x = _state_action_convolution(state, action, channels, num_actions)
-        for i in range(blocks[1]):
+        for i in range(len(dynamics)):
             x = _residual(x, f"block_{i}")
-        trunk = _perceptron(_flat(x), hidden, "reward_trunk", activate_final=True)
+        trunk = _perceptron(_flat(x), prediction, "reward_trunk", activate_final=True)
         return _head(trunk, num_bins, "reward"), x
 
     def predict(state: jax.Array) -> tuple[jax.Array, jax.Array]:
         x = state
-        for i in range(blocks[2]):
+        for i in range(len(dynamics)):
             x = _residual(x, f"block_{i}")
-        x = _flat(x)
-        policy = _perceptron(x, hidden, "policy_trunk", activate_final=True)
-        value = _perceptron(x, hidden, "value_trunk", activate_final=True)
+        policy = _perceptron(_flat(x), prediction, "policy_trunk", activate_final=True)
+        value = _perceptron(_flat(x), prediction, "value_trunk", activate_final=True)
         return _head(policy, num_actions, "policy"), _head(value, num_bins, "value")
 
     return _bundle(represent, step, predict, observation_shape, num_actions, num_bins)
+
+
+NETWORKS = {"mlp": mlp, "conv": conv, "resnet": resnet}

@@ -27,6 +27,7 @@ from unplugged import (
     files,
     fingerprint,
     methods,
+    minatar,
     networks,
     provenance,
     windows,
@@ -40,7 +41,7 @@ class Spec:
     """What a run is. Its fields are the parameters of the training notebook.
 
     Attributes:
-      benchmark: "bsuite" or "gymnasium".
+      benchmark: "bsuite", "gymnasium" or "minatar".
       environment: name within the benchmark.
       dataset: path of the dataset file.
       fraction: share of the dataset's episodes to train on. In (0, 1].
@@ -79,6 +80,8 @@ class Spec:
         checks.one_of("benchmark", self.benchmark, environments.BENCHMARKS)
         if self.benchmark == "bsuite":
             checks.one_of("bsuite environment", self.environment, environments.BSUITE)
+        elif self.benchmark == "minatar":
+            checks.one_of("MinAtar game", self.environment, minatar.GAMES)
         checks.within("fraction", self.fraction, 0.0, 1.0, open_low=True)
         checks.within("data_seed", self.data_seed, 0, integer=True)
         checks.within("holdout", self.holdout, 0.0, 1.0)
@@ -146,8 +149,12 @@ def build(spec: Spec) -> tuple[Learner, windows.Store, datasets.Dataset]:
       DatasetError: if the dataset is damaged or does not fit the environment.
       ValueError: if a batch is larger than the windows there are.
     """
-    environment = environments.make(spec.benchmark, spec.environment, seed=0)
-    observation_shape, num_actions = environments.form(environment)
+    if spec.benchmark == "minatar":
+        game = minatar.make(spec.environment)
+        observation_shape, num_actions = game.observation_shape, game.num_actions
+    else:
+        environment = environments.make(spec.benchmark, spec.environment, seed=0)
+        observation_shape, num_actions = environments.form(environment)
     dataset = datasets.load(spec.dataset)
     recorded_in = dataset.metadata.get("environment")
     if recorded_in != spec.environment:
@@ -163,7 +170,7 @@ def build(spec: Spec) -> tuple[Learner, windows.Store, datasets.Dataset]:
             f"windows of the dataset (fraction {spec.fraction}, holdout {spec.holdout}); lower it "
             "to at most that"
         )
-    model = networks.mlp(
+    model = networks.NETWORKS[settings.network](
         observation_shape=observation_shape,
         num_actions=num_actions,
         num_bins=settings.num_bins,
@@ -253,7 +260,10 @@ class _Trainer:
         self._begin = time.perf_counter()
         self._resumed = 0
         settings = self.spec.settings
-        self.policy = evaluation.make_policy(self.learner.model, self.spec.acts_by, settings)
+        self.evaluate = evaluation.evaluator(
+            self.spec.benchmark, self.spec.environment, self.learner.model, self.spec.acts_by,
+            settings, self.spec.eval_episodes,
+        )  # fmt: skip
         divisors = (n for n in range(1, 1_001) if self.spec.eval_every % n == 0)
         self.chunk = max(divisors)
         self._compiled: Any = None
@@ -277,16 +287,7 @@ class _Trainer:
 
     def row(self, seed: int, update: int, seconds: float, params: Any, loss: float | None) -> dict:
         spec = self.spec
-        episodes = [
-            environments.make(
-                spec.benchmark,
-                spec.environment,
-                seed=int(np.random.SeedSequence([seed, update, i]).generate_state(1)[0]),
-            )
-            for i in range(spec.eval_episodes)
-        ]
-        key = jax.random.fold_in(jax.random.key(seed), update)
-        returns = evaluation.evaluate(self.policy, params, episodes, key)
+        returns = self.evaluate(params, seed, update)
         return {
             "benchmark": spec.benchmark,
             "environment": spec.environment,

@@ -82,11 +82,11 @@ def fitted_q_evaluation(
     optimizer = optax.adam(learning_rate)
 
     def values(params: Params, index: jax.Array) -> jax.Array:
-        q = losses.critic_values(model, params, model.represent(params, data.observation[index]))
+        q = losses.critic_values(model, params, model.represent(params, data.observe(index)))
         return jnp.sum(probabilities[index] * q, axis=-1)
 
     def loss(params: Params, target: jax.Array, index: jax.Array) -> jax.Array:
-        state = model.represent(params, data.observation[index])
+        state = model.represent(params, data.observe(index))
         logits, _ = model.dynamics(params, state, data.action[index])
         return jnp.mean(losses.cross_entropy(model.support.two_hot(target), logits))
 
@@ -135,8 +135,9 @@ def score(spec: runs.Spec, folder: str | os.PathLike[str], *, fqe_updates: int) 
     data, first = windows.store(fraction), jnp.asarray(np.flatnonzero(fraction.is_first))
     loss = held_out_loss(learner, windows.store(held))
     select = acting.SELECTORS[spec.acts_by]
+    everything = data.observe(jnp.arange(len(data.action)))
     act = jax.jit(
-        lambda params, key: select(learner.model, params, data.observation, key, learner.settings)
+        lambda params, key: select(learner.model, params, everything, key, learner.settings)
     )
     fqe = jax.jit(
         functools.partial(

@@ -16,9 +16,10 @@ class Settings:
     The defaults are ROSMO's Table 4 (BSuite).
 
     Attributes:
-      representation: layer sizes of the representation.
-      dynamics: layer sizes of the dynamics.
-      prediction: layer sizes of the prediction trunk.
+      network: kind of networks, see `networks.NETWORKS`: "mlp", "conv" or "resnet".
+      representation: layer sizes of the representation (units, or channels).
+      dynamics: layer sizes of the dynamics (units, or channels).
+      prediction: layer sizes of the prediction trunk (units).
       num_bins: bins of reward and value distributions.
       batch_size: windows an update, B.
       unroll_steps: K.
@@ -44,6 +45,7 @@ class Settings:
       temperature: tau of MZU-Q.
     """
 
+    network: str = "mlp"
     representation: tuple[int, ...] = (64, 64, 32)
     dynamics: tuple[int, ...] = (32, 256, 32)
     prediction: tuple[int, ...] = (32,)
@@ -71,6 +73,7 @@ class Settings:
     temperature: float = 0.1
 
     def __post_init__(self) -> None:
+        checks.one_of("network", self.network, ("mlp", "conv", "resnet"))
         for name in ("representation", "dynamics", "prediction"):
             sizes = tuple(getattr(self, name))
             if not sizes:
@@ -107,4 +110,16 @@ class Settings:
 
 BSUITE = Settings()
 
-PRESETS = {"bsuite": BSUITE, "gymnasium": BSUITE}
+# ROSMO's Table 3 (Atari), with networks, batch and bins for 10 x 10 pixels and a CPU.
+MINATAR = Settings(
+    network="conv",
+    representation=(16, 16),
+    dynamics=(16, 16),
+    prediction=(64,),
+    num_bins=21,
+    batch_size=64,
+    td_steps=5,
+    num_samples=4,
+)
+
+PRESETS = {"bsuite": BSUITE, "gymnasium": BSUITE, "minatar": MINATAR}

@@ -8,25 +8,29 @@ truncation nothing is known).
 
 from __future__ import annotations
 
+import dataclasses
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from unplugged import bits
 from unplugged.datasets import Dataset
 
 
-class Store(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Store:
     """A dataset's N steps on the device.
 
     Attributes:
-      observation: [N, ...] float32.
+      observation: [N, ...] float32, or [N, bytes] uint8 if packed.
       action: [N] int32.
       reward: [N] float32.
       discount: [N] float32, 0 where the episode truly ends.
       end: [N] int32, index of the last step of each step's episode.
       start: [M] int32, indices of the M recorded transitions.
+      packed_shape: shape of an observation whose bits are packed; None: not packed.
     """
 
     observation: jax.Array
@@ -35,6 +39,21 @@ class Store(NamedTuple):
     discount: jax.Array
     end: jax.Array
     start: jax.Array
+    packed_shape: tuple[int, ...] | None = None
+
+    def observe(self, index: jax.Array) -> jax.Array:
+        """Observations at steps [...], float32 [..., *shape]."""
+        observation = self.observation[index]
+        if self.packed_shape is None:
+            return observation
+        return bits.unpack(observation, self.packed_shape)
+
+
+jax.tree_util.register_dataclass(
+    Store,
+    data_fields=["observation", "action", "reward", "discount", "end", "start"],
+    meta_fields=["packed_shape"],
+)
 
 
 class Windows(NamedTuple):
@@ -67,13 +86,15 @@ def store(dataset: Dataset) -> Store:
     """Puts a dataset on the device."""
     last = np.flatnonzero(dataset.is_last)
     lengths = np.diff(last, prepend=-1)
+    shape = dataset.metadata.get("packed_shape")
     return Store(
-        observation=jnp.asarray(dataset.observation, jnp.float32),
+        observation=jnp.asarray(dataset.observation, jnp.uint8 if shape else jnp.float32),
         action=jnp.asarray(dataset.action, jnp.int32),
         reward=jnp.asarray(dataset.reward, jnp.float32),
         discount=jnp.asarray(dataset.discount, jnp.float32),
         end=jnp.asarray(np.repeat(last, lengths), jnp.int32),
         start=jnp.asarray(np.flatnonzero(~dataset.is_last), jnp.int32),
+        packed_shape=tuple(shape) if shape else None,
     )
 
 
@@ -84,7 +105,7 @@ def at(data: Store, start: jax.Array, length: int) -> Windows:
     index = jnp.minimum(wanted, end)
     discount = data.discount[index]
     return Windows(
-        observation=data.observation[index],
+        observation=data.observe(index),
         action=data.action[index],
         reward=data.reward[index],
         discount=discount,
