@@ -60,5 +60,7 @@ def test_packed_observations_of_the_wrong_size_are_refused():
         **{k: getattr(packed, k) for k in datasets._ARRAYS},
         metadata={"num_actions": 2, "packed_shape": [9, 9, 2]},
     )
-    with pytest.raises(datasets.DatasetError, match=r"must be uint8 \[N, 21\], got uint8 \[10, 3\]"):
+    with pytest.raises(
+        datasets.DatasetError, match=r"must be uint8 \[N, 21\], got uint8 \[10, 3\]"
+    ):
         datasets.validate(wrong)

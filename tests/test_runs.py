@@ -15,6 +15,7 @@ from unplugged import (
     datasets,
     environments,
     evaluation,
+    fingerprint,
     improvement,
     learner,
     losses,
@@ -108,6 +109,29 @@ def test_other_parameters_set_old_checkpoints_aside(catch, tmp_path):
     runs.train(spec(catch, updates=20, seeds=[0]), tmp_path)
     runs.train(spec(catch, updates=20, seeds=[0], method="bc"), tmp_path)
     assert (tmp_path / "checkpoints.old-1" / "seed_0").is_dir()
+
+
+def test_checkpoints_of_other_code_are_adopted_only_if_asked(catch, tmp_path, monkeypatch):
+    one = spec(catch, updates=20, seeds=[0])
+    for name in ("aside", "adopted"):
+        before = runs.train(one, tmp_path / name)
+    monkeypatch.setattr(runs.Spec, "code", lambda self: "changed")
+    monkeypatch.setenv(runs.ADOPT, "1")
+    again = runs.train(one, tmp_path / "adopted")
+    pd.testing.assert_frame_equal(again, before)  # Times and all: nothing was trained.
+    record = json.loads((tmp_path / "adopted" / "provenance.json").read_text())
+    assert record["code_fingerprint"] == "changed"
+    assert record["earlier_code_fingerprints"] == [fingerprint.of_library(
+        ["runs.train", "acting.improved", "environments.catch", "methods.rosmo"]
+    )]  # fmt: skip
+    runs.train(one, tmp_path / "adopted")
+    assert not (tmp_path / "adopted" / "checkpoints.old-1").exists()
+    # Other parameters are never adopted, nor is other code without being asked.
+    runs.train(spec(catch, updates=20, seeds=[0], method="bc"), tmp_path / "adopted")
+    assert (tmp_path / "adopted" / "checkpoints.old-1").exists()
+    monkeypatch.delenv(runs.ADOPT)
+    runs.train(one, tmp_path / "aside")
+    assert (tmp_path / "aside" / "checkpoints.old-1").exists()
 
 
 KILLED = """

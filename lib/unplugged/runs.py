@@ -359,20 +359,45 @@ class _Trainer:
         return [row for row in rows if row["update"] <= spec.updates]
 
 
-def _keep_or_set_aside(folder: Path, identity: Mapping[str, Any]) -> Path:
-    """The folder for checkpoints of this very run; another run's are renamed, not lost."""
+ADOPT = "UNPLUGGED_ADOPT"  # "1" in the environment: go on with checkpoints of earlier code
+
+
+def _keep_or_set_aside(folder: Path, identity: Mapping[str, Any]) -> tuple[Path, list[str]]:
+    """The folder for checkpoints of this very run; another run's are renamed, not lost.
+
+    Checkpoints that differ in the code alone are kept if the environment says so (`ADOPT`),
+    which is right after a change that changes no number. A parameter that they do not know
+    yet counts as its default.
+
+    Returns:
+      The folder, and the fingerprints of earlier code that its checkpoints went through.
+    """
     checkpoints, note = folder / "checkpoints", folder / "checkpoints" / "identity.json"
+    identity, earlier = dict(identity), []
     if checkpoints.exists():
-        found = json.loads(note.read_text()) if note.exists() else None
-        if found == dict(identity):
-            return checkpoints
-        number = 1
-        while (aside := folder / f"checkpoints.old-{number}").exists():
-            number += 1
-        print(f"the checkpoints in {folder} are of other parameters, data or code: now {aside}")
-        checkpoints.rename(aside)
+        found = json.loads(note.read_text()) if note.exists() else {}
+        earlier = found.pop("earlier_code", [])
+        if found == identity:
+            return checkpoints, earlier
+        defaults = {
+            field.name: field.default
+            for field in dataclasses.fields(Spec)
+            if field.name in identity and field.default is not dataclasses.MISSING
+        }
+        only_code = "code" in found and {**defaults, **found, "code": identity["code"]} == identity
+        if only_code and os.environ.get(ADOPT) == "1":
+            earlier = [*earlier, found["code"]]
+        else:
+            earlier, number = [], 1
+            while (aside := folder / f"checkpoints.old-{number}").exists():
+                number += 1
+            what = "code" if only_code else "parameters, data or code"
+            print(f"the checkpoints in {folder} are of other {what}: now {aside}")
+            checkpoints.rename(aside)
+    if earlier:
+        identity["earlier_code"] = earlier
     files.write_whole(note, json.dumps(identity, sort_keys=True, indent=1))
-    return checkpoints
+    return checkpoints, earlier
 
 
 def train(spec: Spec, folder: str | os.PathLike[str]) -> pd.DataFrame:
@@ -408,7 +433,8 @@ def train(spec: Spec, folder: str | os.PathLike[str]) -> pd.DataFrame:
             "data": datasets.checksum(dataset),
             "code": spec.code(),
         }
-        checkpoints = _keep_or_set_aside(folder, json.loads(json.dumps(identity)))
+        identity = json.loads(json.dumps(identity))
+        checkpoints, earlier_code = _keep_or_set_aside(folder, identity)
         together = spec.vmap_seeds
         if together is None:
             together = jax.default_backend() != "cpu"
@@ -431,6 +457,7 @@ def train(spec: Spec, folder: str | os.PathLike[str]) -> pd.DataFrame:
             "settings": dataclasses.asdict(spec.settings),
             "data_checksum": identity["data"],
             "code_fingerprint": identity["code"],
+            "earlier_code_fingerprints": earlier_code,
             "start": start,
             "end": provenance.now(),
             **provenance.describe(),
