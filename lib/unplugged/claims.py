@@ -151,16 +151,22 @@ def _searches(frames: Frames) -> pd.DataFrame:
     return rows[rows["method"] == "mzu"]
 
 
-def _r1(frames: Frames) -> tuple[list[Comparison], str]:
-    rows = _fractions(frames)
-    found = [
+def _rosmo_over_mzu(
+    rows: pd.DataFrame, column: str, name: Callable[[Any], str]
+) -> list[Comparison]:
+    """ROSMO against MuZero Unplugged at each value of a setting."""
+    return [
         compare(
-            f"rosmo - mzu, {fraction:.0%} of the data",
-            _some(rows, method="rosmo", fraction=fraction),
-            _some(rows, method="mzu", fraction=fraction),
+            f"rosmo - mzu, {name(value)}",
+            _some(rows, method="rosmo", **{column: value}),
+            _some(rows, method="mzu", **{column: value}),
         )
-        for fraction in sorted(rows["fraction"].unique())
+        for value in sorted(rows[column].unique())
     ]
+
+
+def _r1(frames: Frames) -> tuple[list[Comparison], str]:
+    found = _rosmo_over_mzu(_fractions(frames), "fraction", lambda x: f"{x:.0%} of the data")
     verdicts = [one.verdict for one in found]
     if "not supported" in verdicts:
         return found, "not supported"
@@ -214,14 +220,7 @@ def _r4(frames: Frames) -> tuple[list[Comparison], str]:
 def _r5(frames: Frames) -> tuple[list[Comparison], str]:
     rows = _capacities(frames)
     sizes = sorted(rows["hidden"].unique())
-    found = [
-        compare(
-            f"rosmo - mzu, {size} hidden units",
-            _some(rows, method="rosmo", hidden=size),
-            _some(rows, method="mzu", hidden=size),
-        )
-        for size in sizes
-    ]
+    found = _rosmo_over_mzu(rows, "hidden", lambda x: f"{x} hidden units")
     own = compare(
         f"rosmo, {sizes[-1]} - {sizes[0]} hidden units",
         _some(rows, method="rosmo", hidden=sizes[-1]),
