@@ -38,6 +38,16 @@ def logs(name):
 # Every parameter of every run is checked here, before any work begins.
 COLLECTIONS, EXPERIMENTS, SPECS = experiments.plan(config)
 
+# What a recording's numbers depend on.
+COLLECTED_WITH = {
+    "bsuite": lambda name: [
+        "collect.train_dqn",
+        "collect.random_returns",
+        f"environments.{COLLECTIONS[name].parameters['environment']}",
+    ],
+    "minatar": lambda name: ["dqn.train", "minatar.play"],
+}
+
 # Figure notebooks: the experiments of which each needs results, what else it reads from
 # results/ and draws into figures/. Those whose experiments a profile lacks are left out.
 NOTEBOOKS = {
@@ -124,23 +134,24 @@ if not DRAW_ONLY:
 
     rule collect:
         input:
-            ancient("notebooks/10_collect_bsuite.ipynb"),
+            lambda w: ancient(f"notebooks/{COLLECTIONS[w.dataset].notebook}.ipynb"),
         output:
             data=f"{RUNS}/datasets/{{dataset}}.npz",
             statistics=f"{RUNS}/datasets/{{dataset}}.statistics.csv",
             returns=f"{RUNS}/datasets/{{dataset}}.returns.csv",
         wildcard_constraints:
-            dataset="bsuite_[^./]+_noise[0-9.]+",
+            dataset="|".join(COLLECTIONS),
         params:
             yaml=lambda w: json.dumps(
-                {**COLLECTIONS[w.dataset], **config["collection"], "folder": f"{RUNS}/datasets"}
+                {
+                    **COLLECTIONS[w.dataset].parameters,
+                    **config["collection"],
+                    "folder": f"{RUNS}/datasets",
+                }
             ),
             code=lambda w: [
-                fingerprint.of_notebook("notebooks/10_collect_bsuite.ipynb"),
-                fingerprint.of_library(
-                    ["collect.train_dqn", "collect.random_returns",
-                     f"environments.{COLLECTIONS[w.dataset]['environment']}"]
-                ),
+                fingerprint.of_notebook(f"notebooks/{COLLECTIONS[w.dataset].notebook}.ipynb"),
+                fingerprint.of_library(COLLECTED_WITH[w.dataset.split("_")[0]](w.dataset)),
             ],
         log:
             **logs("datasets/{dataset}"),
@@ -226,10 +237,15 @@ if not DRAW_ONLY:
 
     rule dataset_results:
         input:
-            expand(f"{RUNS}/datasets/{{dataset}}.{{{{kind}}}}.csv", dataset=COLLECTIONS),
+            lambda w: [
+                f"{RUNS}/datasets/{name}.{w.kind}.csv"
+                for name in COLLECTIONS
+                if name.startswith("minatar") == (w.benchmark == "minatar")
+            ],
         output:
-            f"{RESULTS}/dataset_{{kind}}.csv",
+            f"{RESULTS}/{{benchmark}}_{{kind}}.csv",
         wildcard_constraints:
+            benchmark="dataset|minatar",
             kind="returns|statistics",
         run:
             concatenate(input, output[0])

@@ -6,7 +6,7 @@ import dataclasses
 import datetime
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,16 +16,28 @@ from unplugged.settings import Settings
 _SETTINGS = [field.name for field in dataclasses.fields(Settings)]
 
 
+class Collection(NamedTuple):
+    """A dataset to record.
+
+    Attributes:
+      notebook: the collecting notebook's name.
+      parameters: its parameters.
+    """
+
+    notebook: str
+    parameters: dict[str, Any]
+
+
 class Plan(NamedTuple):
     """What a profile asks for.
 
     Attributes:
-      collections: dataset name -> parameters of the collecting notebook.
+      collections: dataset name -> how it is recorded.
       runs: experiment -> run name -> parameters of the training notebook.
       specs: (experiment, run name) -> the run.
     """
 
-    collections: dict[str, dict[str, Any]]
+    collections: dict[str, Collection]
     runs: dict[str, dict[str, dict[str, Any]]]
     specs: dict[tuple[str, str], runs.Spec]
 
@@ -41,6 +53,28 @@ def label(key: str, value: Any) -> str:
     return f"{key}-{str(value).lower()}"
 
 
+def _collections(rows: Sequence[Mapping[str, Any]]) -> dict[str, Collection]:
+    """Datasets by name, of a profile's `datasets`."""
+    found = {}
+    for row in rows:
+        if row.get("benchmark", "bsuite") == "bsuite":
+            for noise in row["noise"]:
+                parameters = {**row, "noise": noise}
+                name = _dataset("bsuite", row["environment"], noise)
+                found[name] = Collection("10_collect_bsuite", parameters)
+        else:
+            for game in row["environment"]:
+                parameters = {"environment": game, "transitions": row["transitions"]}
+                name = _dataset(row["benchmark"], game, 0.0)
+                found[name] = Collection("11_collect_minatar", parameters)
+    return found
+
+
+def _dataset(benchmark: str, environment: str, noise: float) -> str:
+    """Name of a dataset."""
+    return f"{benchmark}_{environment}" + (f"_noise{noise:g}" if benchmark == "bsuite" else "")
+
+
 def _one_run(values: Mapping[str, Any], profile: str, collections: Mapping) -> dict[str, Any]:
     """A run's parameters: settings among the values become overrides, the dataset is named."""
     overrides = dict(values.get("overrides", {}))
@@ -51,7 +85,8 @@ def _one_run(values: Mapping[str, Any], profile: str, collections: Mapping) -> d
             overrides[key] = value
         elif key not in ("noise", "overrides"):
             parameters[key] = value
-    dataset = f"bsuite_{values['environment']}_noise{values['noise']:g}"
+    benchmark = values.get("benchmark", "bsuite")
+    dataset = _dataset(benchmark, values["environment"], values.get("noise", 0.0))
     if dataset not in collections:
         raise ValueError(f"profile {profile}: {dataset} is needed but not collected")
     return {
@@ -72,13 +107,7 @@ def plan(profile: Mapping[str, Any]) -> Plan:
         experiment have one name.
     """
     name = profile["profile"]
-    collections = {
-        f"bsuite_{row['environment']}_noise{noise:g}": dict(
-            environment=row["environment"], noise=noise, episodes=row["episodes"]
-        )
-        for row in profile["datasets"]
-        for noise in row["noise"]
-    }
+    collections = _collections(profile["datasets"])
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for experiment, content in profile["experiments"].items():
         grids = content["grid"] if isinstance(content["grid"], list) else [content["grid"]]
