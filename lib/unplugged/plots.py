@@ -194,6 +194,8 @@ def save_table(
     files.write_whole(folder / f"{name}.table.csv", frame.to_csv(index=False))
     shown = frame.map(lambda x: f"{x:.4g}" if isinstance(x, (float, np.floating)) else x)
     shown = shown.replace("nan", "n/a")
-    files.write_whole(folder / f"{name}.table.md", shown.to_markdown(index=False) + "\n")
+    files.write_whole(
+        folder / f"{name}.table.md", shown.to_markdown(index=False, disable_numparse=True) + "\n"
+    )
     files.write_whole(folder / f"{name}.table.tex", shown.to_latex(index=False, escape=True))
     _sidecar(folder, f"{name}.table", {**notes, "kind": "table"})

@@ -268,7 +268,7 @@ def claims_table(decided: pd.DataFrame) -> pd.DataFrame:
             {
                 "id": row.id,
                 "claim": row.claim if first else "",
-                "verdict": f"**{row.claim_verdict}**" if first else "",
+                "verdict": row.claim_verdict if first else "",
                 "comparison": row.comparison,
                 "measure": row.measure,
                 "difference": f"{row.value:+.2f} [{row.low:+.2f}, {row.high:+.2f}]",
