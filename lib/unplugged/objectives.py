@@ -4,14 +4,14 @@ An objective is any function
 
     (params, target_params, windows, key, *, model, method, settings) -> (loss, parts)
 
-with `windows` of T = K + n + 1 steps (`Method.window`), time first, and `parts` the loss's
+with `method` a `methods.Method`, `windows` of T = K + n + 1 steps (`Method.window`), time first, and `parts` the loss's
 parts before weighting, scalars by name. Targets come from the target parameters. Averages
 are over windows and steps; steps of which nothing is known count as 0.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -20,9 +20,6 @@ from unplugged import improvement, losses
 from unplugged.networks import Model, Params
 from unplugged.settings import Settings
 from unplugged.windows import Windows
-
-if TYPE_CHECKING:
-    from unplugged.methods import Method
 
 Loss = tuple[jax.Array, dict[str, jax.Array]]
 
@@ -38,7 +35,7 @@ class Objective(Protocol):
         key: jax.Array,
         *,
         model: Model,
-        method: Method,
+        method: Any,
         settings: Settings,
     ) -> Loss:
         """The loss of a batch of windows, and its parts."""
@@ -52,7 +49,7 @@ def cloning(
     key: jax.Array,
     *,
     model: Model,
-    method: Method,
+    method: Any,
     settings: Settings,
 ) -> Loss:
     """Behaviour cloning: -log pi(a) of the recorded action (ROSMO, Figure 5b)."""
@@ -71,7 +68,7 @@ def planning(
     key: jax.Array,
     *,
     model: Model,
-    method: Method,
+    method: Any,
     settings: Settings,
 ) -> Loss:
     """The unrolled model's loss (ROSMO, eq. 1 and Algorithm 2).
@@ -146,7 +143,7 @@ def conservative(
     key: jax.Array,
     *,
     model: Model,
-    method: Method,
+    method: Any,
     settings: Settings,
 ) -> Loss:
     """Discrete CQL(H) on a categorical Q (Kumar et al., 2020, eq. 4; ROSMO, Figure 5d).
@@ -183,7 +180,7 @@ def critic_regularized(
     key: jax.Array,
     *,
     model: Model,
-    method: Method,
+    method: Any,
     settings: Settings,
 ) -> Loss:
     """Critic-regularised regression with a categorical Q (Wang et al., 2020; Figure 5c).
