@@ -4,9 +4,10 @@ An objective is any function
 
     (params, target_params, windows, key, *, model, method, settings) -> (loss, parts)
 
-with `method` a `methods.Method`, `windows` of T = K + n + 1 steps (`Method.window`), time first, and `parts` the loss's
-parts before weighting, scalars by name. Targets come from the target parameters. Averages
-are over windows and steps; steps of which nothing is known count as 0.
+with `method` a `methods.Method`, `windows` of T = K + n + 1 steps (`Method.window`), time
+first, and `parts` the loss's parts before weighting, scalars by name. Targets come from the
+target parameters. Averages are over windows and steps; steps of which nothing is known count
+as 0.
 """
 
 from __future__ import annotations
