@@ -146,6 +146,27 @@ SIZES = {
 }
 
 
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+def test_gradients_of_a_convolution_are_autodiffs(stride, padding):
+    x = jax.random.normal(jax.random.key(0), (7, 10, 9, 6))
+    w = jax.random.normal(jax.random.key(1), (3, 3, 6, 5))
+
+    def plain(x, w):
+        return jax.lax.conv_general_dilated(
+            x, w, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    def ours(x, w):
+        return networks.convolve(x, w, stride, padding)
+
+    np.testing.assert_array_equal(ours(x, w), plain(x, w))
+    wanted, got = (
+        jax.grad(lambda x, w, f=f: jnp.sum(jnp.sin(f(x, w))), (0, 1))(x, w) for f in (plain, ours)
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), got, wanted)
+
+
 @pytest.mark.parametrize("kind", SIZES)
 def test_pixel_networks_unroll_all_actions_as_one_by_one(kind):
     model = networks.NETWORKS[kind](

@@ -20,6 +20,7 @@ import rlax
 from tqdm.auto import tqdm
 
 from unplugged import bits, checks, datasets, minatar
+from unplugged.networks import Convolution
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +77,7 @@ def network(num_actions: int, settings: Settings) -> hk.Transformed:
     """Convolution, hidden layer, Q of each action: MinAtar's own (Young and Tian, 2019)."""
 
     def q(observation: jax.Array) -> jax.Array:
-        x = jax.nn.relu(hk.Conv2D(settings.channels, 3, padding="VALID")(observation))
+        x = jax.nn.relu(Convolution(settings.channels, padding="VALID")(observation))
         x = jax.nn.relu(hk.Linear(settings.hidden)(hk.Flatten()(x)))
         return hk.Linear(num_actions)(x)
 

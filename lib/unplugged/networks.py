@@ -6,6 +6,7 @@ Every network is the same bundle, `Model`, so nothing else knows which one it is
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -183,12 +184,92 @@ def _over_images(layer: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.A
     return y.reshape(*x.shape[:-3], *y.shape[1:])
 
 
-def _convolution(
-    x: jax.Array, channels: int, name: str, *, stride: int = 1, with_bias: bool = True
+def _pads(x: jax.Array, w: jax.Array, stride: int, padding: str) -> Sequence[tuple[int, int]]:
+    return jax.lax.padtype_to_pads(x.shape[1:3], w.shape[:2], (stride, stride), padding)
+
+
+def _correlate(
+    x: jax.Array, w: jax.Array, stride: int, pads: str | Sequence[tuple[int, int]]
 ) -> jax.Array:
+    return jax.lax.conv_general_dilated(
+        x, w, (stride, stride), pads, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def convolve(x: jax.Array, w: jax.Array, stride: int, padding: str) -> jax.Array:
+    """A convolution whose gradients are fast on a CPU, also inside a compiled loop.
+
+    XLA's CPU backend takes ten times as long for the gradients of a convolution inside a
+    loop as outside of it, but not for matrix products nor for another convolution, of
+    which the gradients here are made.
+
+    Args:
+      x: [N, height, width, channels].
+      w: [rows, columns, channels, outputs].
+      stride: of both axes.
+      padding: "SAME" (with zeros) or "VALID".
+
+    Returns:
+      [N, height', width', outputs].
+    """
+    return _correlate(x, w, stride, padding)
+
+
+def _convolve_forward(x: jax.Array, w: jax.Array, stride: int, padding: str) -> Any:
+    return _correlate(x, w, stride, padding), (x, w)
+
+
+def _convolve_backward(stride: int, padding: str, saved: Any, g: jax.Array) -> Any:
+    x, w = saved
+    pads = _pads(x, w, stride, padding)
+    if stride == 1:
+        inverse = [(k - 1 - low, k - 1 - high) for k, (low, high) in zip(w.shape[:2], pads)]
+        x_gradient = _correlate(g, w[::-1, ::-1].swapaxes(2, 3), 1, inverse)
+    else:
+        (x_gradient,) = jax.vjp(lambda x: _correlate(x, w, stride, padding), x)[1](g)
+    padded = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+    height, width = ((size - 1) * stride + 1 for size in g.shape[1:3])
+    w_gradient = [
+        jnp.einsum(
+            "nyxi,nyxo->io",
+            padded[:, row : row + height : stride, column : column + width : stride],
+            g,
+        )
+        for row in range(w.shape[0])
+        for column in range(w.shape[1])
+    ]
+    return x_gradient, jnp.stack(w_gradient).reshape(w.shape)
+
+
+convolve.defvjp(_convolve_forward, _convolve_backward)
+
+
+class Convolution(hk.Module):
     """A 3 x 3 convolution over the last three axes of [..., height, width, channels]."""
-    layer = hk.Conv2D(channels, 3, stride=stride, with_bias=with_bias, name=name)
-    return _over_images(layer, x)
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        stride: int = 1,
+        padding: str = "SAME",
+        with_bias: bool = True,
+        name: str | None = None,
+    ):
+        super().__init__(name=name)
+        self._channels, self._stride, self._padding = channels, stride, padding
+        self._with_bias = with_bias
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[..., height, width, channels] to [..., height', width', outputs]."""
+        shape = [3, 3, x.shape[-1], self._channels]
+        init = hk.initializers.TruncatedNormal(1.0 / (9 * x.shape[-1]) ** 0.5)
+        w = hk.get_parameter("w", shape, x.dtype, init=init)
+        y = _over_images(lambda x: convolve(x, w, self._stride, self._padding), x)
+        if self._with_bias:
+            y = y + hk.get_parameter("b", [self._channels], x.dtype, init=jnp.zeros)
+        return y
 
 
 def _state_action_convolution(
@@ -201,8 +282,8 @@ def _state_action_convolution(
     """
     planes = jax.nn.one_hot(action, num_actions)[..., None, None, :]
     planes = jnp.broadcast_to(planes, (*action.shape, *state.shape[-3:-1], num_actions))
-    of_state = _convolution(state, channels, "state")
-    return of_state + _convolution(planes, channels, "action", with_bias=False)
+    of_state = Convolution(channels, name="state")(state)
+    return of_state + Convolution(channels, with_bias=False, name="action")(planes)
 
 
 def _flat(x: jax.Array) -> jax.Array:
@@ -285,13 +366,13 @@ def conv(
         x = observation
         for i, channels in enumerate(representation):
             x = jax.nn.relu(x) if i else x
-            x = _convolution(x, channels, f"representation_{i}", stride=1 if i else 2)
+            x = Convolution(channels, stride=1 if i else 2, name=f"representation_{i}")(x)
         return x
 
     def step(state: jax.Array, action: jax.Array) -> tuple[jax.Array, jax.Array]:
         x = _state_action_convolution(jax.nn.relu(state), action, dynamics[0], num_actions)
         for i, channels in enumerate(dynamics[1:]):
-            x = _convolution(jax.nn.relu(x), channels, f"dynamics_{i}")
+            x = Convolution(channels, name=f"dynamics_{i}")(jax.nn.relu(x))
         following = state + x
         trunk = _perceptron(
             _flat(jax.nn.relu(following)), prediction, "reward_trunk", activate_final=True
@@ -313,8 +394,8 @@ def _norm(x: jax.Array, name: str) -> jax.Array:
 def _residual(x: jax.Array, name: str) -> jax.Array:
     """A ResNet v2 block: twice normalisation, ReLU, 3 x 3 convolution; then the input added."""
     channels = x.shape[-1]
-    y = _convolution(jax.nn.relu(_norm(x, f"{name}_norm_0")), channels, f"{name}_conv_0")
-    y = _convolution(jax.nn.relu(_norm(y, f"{name}_norm_1")), channels, f"{name}_conv_1")
+    y = Convolution(channels, name=f"{name}_conv_0")(jax.nn.relu(_norm(x, f"{name}_norm_0")))
+    y = Convolution(channels, name=f"{name}_conv_1")(jax.nn.relu(_norm(y, f"{name}_norm_1")))
     return x + y
 
 
@@ -359,13 +440,13 @@ def resnet(
 
     def represent(observation: jax.Array) -> jax.Array:
         if observation.shape[-2] >= 32:
-            x = _convolution(observation, channels // 2, "down_0", stride=2)
+            x = Convolution(channels // 2, stride=2, name="down_0")(observation)
             x = _residual(x, "down_block_0")
-            x = _convolution(x, channels, "down_1", stride=2)
+            x = Convolution(channels, stride=2, name="down_1")(x)
             x = _residual(_residual(x, "down_block_1"), "down_block_2")
             x = _halve(_residual(_halve(x), "down_block_3"))
         else:
-            x = _convolution(observation, channels, "down_0")
+            x = Convolution(channels, name="down_0")(observation)
         for i in range(len(representation)):
             x = _residual(x, f"block_{i}")
         return x
