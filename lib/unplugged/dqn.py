@@ -41,7 +41,7 @@ class Settings:
       epsilon_share: share of training over which it falls.
     """
 
-    environments: int = 16
+    environments: int = 8
     channels: int = 16
     hidden: int = 128
     learning_rate: float = 2.5e-4

@@ -278,12 +278,16 @@ def _state_action_convolution(
     """A convolution on the state and the action's one-hot planes, as a sum of two.
 
     Shapes of state [..., height, width, channels] and action [...] broadcast, so that the
-    state's part is computed once for all actions.
+    state's part is computed once for all actions, and each action's part once for all states.
     """
-    planes = jax.nn.one_hot(action, num_actions)[..., None, None, :]
-    planes = jnp.broadcast_to(planes, (*action.shape, *state.shape[-3:-1], num_actions))
-    of_state = Convolution(channels, name="state")(state)
-    return of_state + Convolution(channels, with_bias=False, name="action")(planes)
+    size = state.shape[-3:-1]
+    planes = jnp.broadcast_to(
+        jnp.eye(num_actions)[:, None, None], (num_actions, *size, num_actions)
+    )
+    of_action = Convolution(channels, with_bias=False, name="action")(planes)
+    one_hot = jax.nn.one_hot(action, num_actions)
+    chosen = (one_hot @ _flat(of_action)).reshape(*action.shape, *size, channels)
+    return Convolution(channels, name="state")(state) + chosen
 
 
 def _flat(x: jax.Array) -> jax.Array:

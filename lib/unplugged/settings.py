@@ -120,6 +120,7 @@ MINATAR = Settings(
     batch_size=64,
     td_steps=5,
     num_samples=4,
+    num_simulations=20,
 )
 
 PRESETS = {"bsuite": BSUITE, "gymnasium": BSUITE, "minatar": MINATAR}
