@@ -10,7 +10,10 @@ from unplugged import claims, reports, statistics
 
 CLAIMS = pd.read_csv(Path(__file__).parents[1] / "results" / "claims.csv")
 PRESET = {"noise": 0.0, "fraction": 1.0, "hidden": 256, "num_simulations": 4,
-          "search_depth": np.nan, "overrides": "{}"}  # fmt: skip
+          "search_depth": np.nan, "unroll_steps": 5, "selector": "policy", "seconds": 1.0,
+          "overrides": "{}"}  # fmt: skip
+BSUITE = [f"R{i}" for i in range(1, 10)]
+MINATAR = [*(f"R{i}" for i in range(10, 17)), *(f"M{i}" for i in range(3, 9))]
 
 
 def runs(method, environment, level, seeds=4, updates=20, spread=0.01, **setting):
@@ -36,26 +39,69 @@ def study(**levels):
     worlds = ("catch", "cartpole", "mountain_car")
     both = [(m, e) for m in ("rosmo", "mzu") for e in worlds]
     return {
-        "curves": pd.concat(
+        "bsuite_curves": pd.concat(
             [runs(m, e, level("curves", m, e), updates=40) for m in claims.PAPER_METHODS
              for e in worlds]
         ),
-        "fractions": pd.concat(
+        "bsuite_fractions": pd.concat(
             [runs(m, e, level("fractions", m, f), fraction=f) for m, e in both
              for f in (0.01, 0.1)]
         ),
-        "noise": pd.concat(
+        "bsuite_noise": pd.concat(
             [runs(m, "catch", level("noise", m), noise=0.5) for m in ("rosmo", "mzu")]
         ),
-        "capacity": pd.concat(
+        "bsuite_capacity": pd.concat(
             [runs(m, e, level("capacity", m, h), fraction=0.1, hidden=h) for m, e in both
              for h in (16, 1024)]
         ),
-        "search": pd.concat(
+        "bsuite_search": pd.concat(
             [runs("mzu", e, level("search", "mzu", n, d), num_simulations=n,
                   search_depth=np.nan if d is None else d)
              for e in worlds[:2] for n, d in ((1, None), (16, 1), (16, 2), (16, None))]
         ),
+    }  # fmt: skip
+
+
+def pixels(**levels):
+    """All experiments on two games, at level 1 but where `levels` says otherwise."""
+
+    def rows(experiment, method, *names, worlds=("asterix", "breakout"), **setting):
+        names = "_".join([experiment, method, *names]), method
+        level = next((levels[name] for name in names if name in levels), 1.0)
+        setting = {"num_simulations": 20, **setting}
+        return [runs(method, world, level, **setting) for world in worlds]
+
+    game = {"worlds": ("asterix",)}
+    few = {"num_simulations": 4, **game}
+    return {
+        name: pd.concat(frames)
+        for name, frames in {
+            "minatar_curves": [
+                x for m in claims.PAPER_METHODS
+                for x in rows("curves", m, seconds=1.0 if m == "rosmo" else 10.0)
+            ],
+            "minatar_fractions": [
+                x for m in ("rosmo", "mzu") for f in (0.01, 0.1)
+                for x in rows("fractions", m, str(f), fraction=f)
+            ],
+            "minatar_onestep": [
+                x for f in (0.01, 1.0) for x in rows("onestep", "onestep", str(f), fraction=f)
+            ],
+            "minatar_ablations": [
+                *rows("ablations", "behavior", **game),
+                *rows("ablations", "rosmo_sampled", **game),
+                *(x for m in ("mzu", "mzu_q") for x in rows("ablations", m, "4", **few)),
+                *(x for m in ("rosmo", "mzu")
+                  for x in rows("ablations", m, "1", unroll_steps=1, **game)),
+            ],
+            "minatar_selectors": [
+                *(x for s in ("policy", "value", "search")
+                  for loss, run in claims.LOSSES.items()
+                  for x in rows("selectors", loss, s, selector=s,
+                                unroll_steps=run["unroll_steps"])),
+                *rows("selectors", "supervised_q", "critic", selector="critic"),
+            ],
+        }.items()
     }  # fmt: skip
 
 
@@ -72,13 +118,13 @@ def test_where_rosmo_is_better_in_everything_the_paper_is_right():
                "search_mzu_1_None": 0.1, "search_mzu_16_None": 0.7, "curves_crr_cartpole": 1.8},
         )
     )  # fmt: skip
-    assert {k: found[k] for k in claims.RULES} == dict.fromkeys(claims.RULES, "supported")
-    assert found["R10"] == found["M1"] == "not run"
+    assert {k: found[k] for k in BSUITE} == dict.fromkeys(BSUITE, "supported")
+    assert found["R10"] == found["M3"] == "not run"
 
 
 def test_where_all_are_equal_nothing_is_decided():
     found = verdicts(study())
-    assert {k: found[k] for k in claims.RULES} == dict.fromkeys(claims.RULES, "undecided")
+    assert {k: found[k] for k in BSUITE} == dict.fromkeys(BSUITE, "undecided")
 
 
 def test_where_mzu_is_better_the_paper_is_not_right():
@@ -89,7 +135,7 @@ def test_where_mzu_is_better_the_paper_is_not_right():
                "search_mzu_1_None": 1.5, "search_mzu_16_None": 1.2},
         )
     )  # fmt: skip
-    assert {k: found[k] for k in claims.RULES} == dict.fromkeys(claims.RULES, "not supported")
+    assert {k: found[k] for k in BSUITE} == dict.fromkeys(BSUITE, "not supported")
 
 
 def test_one_fraction_below_zero_is_enough_against_r1_and_most_above_for_it():
@@ -107,7 +153,7 @@ def test_r5_wants_rosmo_stable():
 
 def test_r7_chooses_the_depth_on_other_seeds():
     frames = study()
-    rows = frames["search"]
+    rows = frames["bsuite_search"]
     # Depth 2 looks best to the first half of the seeds only, depth 1 to the others.
     at = rows["num_simulations"] == 16
     first = rows["seed"] < 2
@@ -120,7 +166,7 @@ def test_r7_chooses_the_depth_on_other_seeds():
 
 def test_comparisons_are_at_equal_updates_and_say_what_they_rest_on():
     frames = study(rosmo=1.5)
-    curves = frames["curves"]
+    curves = frames["bsuite_curves"]
     curves.loc[curves["update"] == 40, "score"] = 9.0  # The sweep ends at 20 updates.
     row = claims.decide(CLAIMS, frames).query("id == 'R1' and comparison.str.contains('100%')")
     assert row["updates"].item() == 20 and row["seeds"].item() == 4 and row["runs"].item() == 24
@@ -136,7 +182,7 @@ def test_comparisons_are_at_equal_updates_and_say_what_they_rest_on():
 
 def test_a_claim_without_results_is_not_run_and_keeps_its_text():
     frames = study()
-    del frames["noise"]
+    del frames["bsuite_noise"]
     decided = claims.decide(CLAIMS, frames)
     row = decided[decided["id"] == "R3"].iloc[0]
     assert row["claim_verdict"] == "not run" and np.isnan(row["value"])
@@ -147,3 +193,62 @@ def test_a_claim_without_results_is_not_run_and_keeps_its_text():
     assert "R3" in reports.not_run(decided)
     table = reports.claims_table(decided)
     assert table["verdict"].iloc[0] == "undecided" and "R3" not in set(table["id"])
+
+
+def table2(**levels):
+    """`pixels` with the runs of MuZero Unplugged's Table 2 under their methods' own names."""
+    frames = pixels(**levels)
+    rows = frames["minatar_selectors"]
+    own = {loss: run["method"] for loss, run in claims.LOSSES.items()}
+    rows["method"] = rows["method"].replace(own)
+    return frames
+
+
+def test_pixels_where_the_papers_are_right():
+    columns = ["supervised 1", "supervised 5", "crr 5", "reanalyse 5"]
+    selected = {
+        f"selectors_{loss}_{selector}": level + bonus
+        for loss, level in zip(columns, (0.5, 1.0, 1.2, 2.0))
+        for selector, bonus in (("policy", 0.0), ("value", 0.1), ("search", 0.3))
+    }
+    frames = table2(
+        rosmo=2.5, mzu=2.0, crr=1.5, cql=1.2, bc=0.5,
+        onestep=1.5, **selected,
+        **{"fractions_mzu_0.1": 1.0, "fractions_mzu_0.01": 0.5, "fractions_rosmo_0.01": 1.4,
+           "onestep_onestep_0.01": 0.7, "ablations_mzu_4": 0.2, "ablations_mzu_q_4": 0.6,
+           "rosmo_sampled": 1.9, "ablations_mzu_1": 0.5, "behavior": 1.2,
+           "selectors_supervised_q_critic": 0.1},
+    )  # fmt: skip
+    # Behaviour learns faster early, and at 1% the middle checkpoint is the best.
+    rows = frames["minatar_ablations"]
+    rows.loc[(rows["method"] == "behavior") & (rows["update"] == 0), "mean_return"] += 5.0
+    for name in ("minatar_fractions", "minatar_onestep"):
+        rows = frames[name]
+        rows.loc[(rows["fraction"] == 0.01) & (rows["update"] == 10), "score"] += 3.0
+    found = verdicts(frames)
+    assert {k: found[k] for k in MINATAR} == dict.fromkeys(MINATAR, "supported")
+
+
+def test_pixels_where_all_are_equal():
+    found = verdicts(table2())
+    others = [k for k in MINATAR if k not in ("M5", "R16")]
+    assert {k: found[k] for k in others} == dict.fromkeys(others, "undecided")
+    assert found["M5"] == "supported"  # At least the online agent's score, which is 1.
+    assert found["R16"] == "not supported"  # Curves that rise: no other update is better.
+
+
+def test_the_ratio_of_times_by_hand():
+    fast = runs("rosmo", "catch", 2.0, spread=0.0, seconds=1.0)
+    slow = runs("mzu", "catch", 1.5, spread=0.0, seconds=10.0)
+    # rosmo's curve 0, 1, 2 at updates 0, 10, 20 crosses 1.5 at update 15, of 1/20 s each.
+    estimate = claims.time_ratio(fast, slow)
+    np.testing.assert_allclose(estimate[:3], 15 / 20 / 10)
+    assert np.isinf(claims.time_ratio(runs("rosmo", "catch", 1.0, spread=0.0), slow).value)
+
+
+def test_the_best_update_is_chosen_on_other_seeds():
+    rows = pd.concat([runs("rosmo", "catch", 1.0, seeds=2, spread=0.0)])
+    at = (rows["update"] == 10) & (rows["seed"] == 0)
+    rows.loc[at, "score"] = 3.0  # Seed 1 would choose update 10 for seed 1's loss of 0.5.
+    gains = claims.best_over_final(rows).set_index("seed")["gain"]
+    assert gains[0] == 0.0 and gains[1] == -0.5

@@ -31,6 +31,7 @@ def scores():
     [
         (statistics.iqm, "aggregate_iqm"),
         (statistics.mean, "aggregate_mean"),
+        (statistics.median, "aggregate_median"),
         (statistics.optimality_gap, "aggregate_optimality_gap"),
     ],
 )

@@ -8,135 +8,42 @@ the claim's own rule says otherwise.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from unplugged import statistics
+from unplugged.comparisons import (
+    Comparison,
+    Frames,
+    NotRun,
+    at_equal_updates,
+    compare,
+    contrast,
+    described,
+    frame,
+    some,
+    tasks,
+    together,
+)
 
-Frames = Mapping[str, pd.DataFrame]
 PAPER_METHODS = ("rosmo", "mzu", "crr", "cql", "bc")
-
-
-class NotRun(LookupError):
-    """A claim needs results that are not there."""
-
-
-class Comparison(NamedTuple):
-    """One difference that a claim is about.
-
-    Attributes:
-      comparison: what is compared.
-      value: the difference.
-      low: lower end of its 95% interval.
-      high: upper end.
-      improvement: probability that a run of the first side scores above one of the second,
-        over tasks; nan where the comparison is not of two sides.
-      runs: runs of both sides.
-      seeds: the fewest seeds of a task and side.
-      updates: updates at which the runs are compared.
-      verdict: by the interval.
-    """
-
-    comparison: str
-    value: float
-    low: float
-    high: float
-    improvement: float
-    runs: int
-    seeds: int
-    updates: int
-    verdict: str
-
-
-def verdict(estimate: statistics.Estimate) -> str:
-    """Where the interval lies."""
-    if estimate.low > 0.0:
-        return "supported"
-    return "not supported" if estimate.high < 0.0 else "undecided"
-
-
-def together(verdicts: Sequence[str]) -> str:
-    """All supported: supported; any not: not supported; else undecided."""
-    if all(one == "supported" for one in verdicts):
-        return "supported"
-    return "not supported" if "not supported" in verdicts else "undecided"
-
-
-def _frame(frames: Frames, name: str) -> pd.DataFrame:
-    if name not in frames:
-        raise NotRun(f"no results of {name}")
-    return frames[name]
-
-
-def _some(rows: pd.DataFrame, **wanted: Any) -> pd.DataFrame:
-    """Rows with these values, at their last update."""
-    for column, value in wanted.items():
-        rows = rows[rows[column].isna()] if value is None else rows[rows[column] == value]
-    if rows.empty:
-        raise NotRun("no results of " + ", ".join(f"{k} {v}" for k, v in wanted.items()))
-    return rows[rows["update"] == rows["update"].max()]
-
-
-def _tasks(rows: pd.DataFrame, value: str) -> list[np.ndarray]:
-    return [of[value].to_numpy() for _, of in rows.groupby("environment", sort=True)]
-
-
-def compare(
-    name: str,
-    ours: pd.DataFrame,
-    theirs: pd.DataFrame,
-    value: str = "score",
-    statistic: statistics.Statistic = statistics.iqm,
-) -> Comparison:
-    """The difference of a statistic between two sets of final rows, over environments.
-
-    Args:
-      name: what is compared.
-      ours: rows of one side, a row a run.
-      theirs: rows of the other side, of the same environments.
-      value: the column compared.
-      statistic: over the runs of all environments.
-
-    Raises:
-      NotRun: if the two sides are not of the same environments.
-    """
-    if set(ours["environment"]) != set(theirs["environment"]):
-        raise NotRun(f"{name}: the two sides are of different environments")
-    sides = _tasks(ours, value), _tasks(theirs, value)
-    estimate = statistics.difference(*sides, statistic)
-    improvement = statistics.probability_of_improvement(*sides).value
-    return _comparison(name, estimate, improvement, [ours, theirs])
-
-
-def _comparison(
-    name: str, estimate: statistics.Estimate, improvement: float, sides: Sequence[pd.DataFrame]
-) -> Comparison:
-    seeds = min(int(rows.groupby("environment")["seed"].nunique().min()) for rows in sides)
-    updates = min(int(rows["update"].max()) for rows in sides)
-    return Comparison(
-        name, *estimate[:3], improvement, estimate.samples, seeds, updates, verdict(estimate)
-    )
-
-
-def at_equal_updates(curves: pd.DataFrame, like: pd.DataFrame) -> pd.DataFrame:
-    """The rows of longer runs up to the last update of others, to be compared with them."""
-    return curves[curves["update"] <= like["update"].max()]
 
 
 def _fractions(frames: Frames) -> pd.DataFrame:
     """The fraction sweep with the full data's runs, at equal updates."""
-    part = _frame(frames, "fractions")
-    whole = at_equal_updates(_frame(frames, "curves"), part)
+    part = frame(frames, "bsuite_fractions")
+    whole = at_equal_updates(frame(frames, "bsuite_curves"), part)
     return pd.concat([part, whole[whole["environment"].isin(part["environment"])]])
 
 
 def _capacities(frames: Frames) -> pd.DataFrame:
     """The capacity sweep with the runs of the preset's size on the same data."""
-    part = _frame(frames, "capacity")
-    same = _frame(frames, "fractions")
+    part = frame(frames, "bsuite_capacity")
+    same = frame(frames, "bsuite_fractions")
     same = same[same["fraction"] == part["fraction"].iloc[0]]
     same = same[same["environment"].isin(part["environment"])]
     return pd.concat([part, at_equal_updates(same, part)])
@@ -144,8 +51,8 @@ def _capacities(frames: Frames) -> pd.DataFrame:
 
 def _searches(frames: Frames) -> pd.DataFrame:
     """MuZero Unplugged's search sweep with the preset's runs on its environments and seeds."""
-    part = _frame(frames, "search")
-    same = at_equal_updates(_frame(frames, "curves"), part)
+    part = frame(frames, "bsuite_search")
+    same = at_equal_updates(frame(frames, "bsuite_curves"), part)
     same = same[same["environment"].isin(part["environment"]) & same["seed"].isin(part["seed"])]
     rows = pd.concat([part, same])
     return rows[rows["method"] == "mzu"]
@@ -158,8 +65,8 @@ def _rosmo_over_mzu(
     return [
         compare(
             f"rosmo - mzu, {name(value)}",
-            _some(rows, method="rosmo", **{column: value}),
-            _some(rows, method="mzu", **{column: value}),
+            some(rows, method="rosmo", **{column: value}),
+            some(rows, method="mzu", **{column: value}),
         )
         for value in sorted(rows[column].unique())
     ]
@@ -179,30 +86,29 @@ def _r2(frames: Frames) -> tuple[list[Comparison], str]:
     low, high = rows["fraction"].min(), rows["fraction"].max()
     found = compare(
         f"mzu, {high:.0%} - {low:.0%} of the data",
-        _some(rows, method="mzu", fraction=high),
-        _some(rows, method="mzu", fraction=low),
+        some(rows, method="mzu", fraction=high),
+        some(rows, method="mzu", fraction=low),
     )
     return [found], found.verdict
 
 
 def _r3(frames: Frames) -> tuple[list[Comparison], str]:
-    noisy = _frame(frames, "noise")
-    rows = pd.concat([noisy, at_equal_updates(_frame(frames, "curves"), noisy)])
+    noisy = frame(frames, "bsuite_noise")
+    rows = pd.concat([noisy, at_equal_updates(frame(frames, "bsuite_curves"), noisy)])
     rows = rows[rows["environment"] == "catch"]
     most = rows["noise"].max()
-    cells = [
-        _some(rows, method=method, noise=noise)
+    cells = {
+        (method, noise): some(rows, method=method, noise=noise)
         for noise in (most, 0.0)
         for method in ("rosmo", "mzu")
-    ]
-    estimate = statistics.interval(
-        lambda a, b, c, d: (
-            (a.mean(axis=-1) - b.mean(axis=-1)) - (c.mean(axis=-1) - d.mean(axis=-1))
-        ),
-        *(cell["mean_return"].to_numpy() for cell in cells),
+    }
+    found = contrast(
+        f"(rosmo - mzu) at noise {most:g} - (rosmo - mzu) at noise 0, catch",
+        [cells["rosmo", most], cells["mzu", 0.0]],
+        [cells["mzu", most], cells["rosmo", 0.0]],
+        "mean_return",
+        statistics.mean,
     )
-    name = f"(rosmo - mzu) at noise {most:g} - (rosmo - mzu) at noise 0, catch"
-    found = _comparison(name, estimate, float("nan"), cells)
     return [found], found.verdict
 
 
@@ -211,8 +117,8 @@ def _r4(frames: Frames) -> tuple[list[Comparison], str]:
     low, high = rows["hidden"].min(), rows["hidden"].max()
     found = compare(
         f"mzu, {high} - {low} hidden units",
-        _some(rows, method="mzu", hidden=high),
-        _some(rows, method="mzu", hidden=low),
+        some(rows, method="mzu", hidden=high),
+        some(rows, method="mzu", hidden=low),
     )
     return [found], found.verdict
 
@@ -223,8 +129,8 @@ def _r5(frames: Frames) -> tuple[list[Comparison], str]:
     found = _rosmo_over_mzu(rows, "hidden", lambda x: f"{x} hidden units")
     own = compare(
         f"rosmo, {sizes[-1]} - {sizes[0]} hidden units",
-        _some(rows, method="rosmo", hidden=sizes[-1]),
-        _some(rows, method="rosmo", hidden=sizes[0]),
+        some(rows, method="rosmo", hidden=sizes[-1]),
+        some(rows, method="rosmo", hidden=sizes[0]),
     )
     stable = own.low <= 0.0 <= own.high
     overall = together([one.verdict for one in found])
@@ -239,15 +145,15 @@ def _r6(frames: Frames) -> tuple[list[Comparison], str]:
     few, many = rows["num_simulations"].min(), rows["num_simulations"].max()
     found = compare(
         f"mzu, {many} - {few} simulations, depth not limited",
-        _some(rows, num_simulations=many),
-        _some(rows, num_simulations=few),
+        some(rows, num_simulations=many),
+        some(rows, num_simulations=few),
     )
     return [found], found.verdict
 
 
 def _r7(frames: Frames) -> tuple[list[Comparison], str]:
     rows = _searches(frames)
-    rows = _some(rows, num_simulations=rows["num_simulations"].max())
+    rows = some(rows, num_simulations=rows["num_simulations"].max())
     seeds = sorted(rows["seed"].unique())
     half = len(seeds) // 2
     chosen_on, measured_on = (
@@ -257,15 +163,15 @@ def _r7(frames: Frames) -> tuple[list[Comparison], str]:
     if not depths or not half:
         raise NotRun("a limited depth and two seeds are needed")
     by_depth = {
-        depth: float(statistics.iqm(_some(chosen_on, search_depth=depth)["score"].to_numpy()))
+        depth: float(statistics.iqm(tasks(some(chosen_on, search_depth=depth), "score")))
         for depth in depths
     }
     best = max(by_depth, key=lambda depth: by_depth[depth])
     found = compare(
         f"mzu, {rows['num_simulations'].iloc[0]} simulations, depth {best:g} (chosen on other "
         "seeds) - not limited",
-        _some(measured_on, search_depth=best),
-        _some(measured_on, search_depth=None),
+        some(measured_on, search_depth=best),
+        some(measured_on, search_depth=None),
     )
     return [found], found.verdict
 
@@ -273,8 +179,8 @@ def _r7(frames: Frames) -> tuple[list[Comparison], str]:
 def _returns(rows: pd.DataFrame, environment: str, first: str, second: str) -> Comparison:
     return compare(
         f"{first} - {second}, {environment}",
-        _some(rows, environment=environment, method=first),
-        _some(rows, environment=environment, method=second),
+        some(rows, environment=environment, method=first),
+        some(rows, environment=environment, method=second),
         "mean_return",
         statistics.mean,
     )
@@ -283,14 +189,14 @@ def _returns(rows: pd.DataFrame, environment: str, first: str, second: str) -> C
 def _best(rows: pd.DataFrame, environment: str, methods: Sequence[str]) -> str:
     """The method of highest mean return at the end."""
     means = {
-        method: _some(rows, environment=environment, method=method)["mean_return"].mean()
+        method: some(rows, environment=environment, method=method)["mean_return"].mean()
         for method in methods
     }
     return max(means, key=lambda method: means[method])
 
 
 def _r8(frames: Frames) -> tuple[list[Comparison], str]:
-    rows = _frame(frames, "curves")
+    rows = frame(frames, "bsuite_curves")
     others = [method for method in PAPER_METHODS if method != "rosmo"]
     found = [
         _returns(rows, environment, "rosmo", _best(rows, environment, others))
@@ -300,13 +206,294 @@ def _r8(frames: Frames) -> tuple[list[Comparison], str]:
 
 
 def _r9(frames: Frames) -> tuple[list[Comparison], str]:
-    rows = _frame(frames, "curves")
+    rows = frame(frames, "bsuite_curves")
     rest = [method for method in PAPER_METHODS if method not in ("rosmo", "crr")]
     found = [
         _returns(rows, "cartpole", "crr", "rosmo"),
         _returns(rows, "cartpole", "rosmo", _best(rows, "cartpole", rest)),
     ]
     return found, together([one.verdict for one in found])
+
+
+def _final_scores(
+    frames: Frames,
+    experiment: str,
+    pairs: Sequence[tuple[str, str]],
+    statistic: statistics.Statistic,
+) -> tuple[list[Comparison], str]:
+    """Pairs of methods by their normalised score over all environments of an experiment."""
+    rows = frame(frames, experiment)
+    found = [
+        compare(f"{a} - {b}", some(rows, method=a), some(rows, method=b), statistic=statistic)
+        for a, b in pairs
+    ]
+    return found, together([one.verdict for one in found])
+
+
+def _r10(frames: Frames) -> tuple[list[Comparison], str]:
+    pairs = list(itertools.pairwise(PAPER_METHODS))
+    return _final_scores(frames, "minatar_curves", pairs, statistics.iqm)
+
+
+def _r11(frames: Frames) -> tuple[list[Comparison], str]:
+    rows = frame(frames, "minatar_curves")
+    sides = {method: rows[rows["method"] == method] for method in ("rosmo", "mzu")}
+    if any(of.empty for of in sides.values()):
+        raise NotRun("no results of rosmo and mzu")
+    estimate = time_ratio(sides["rosmo"], sides["mzu"])
+    found = described(
+        "time of rosmo / time of mzu to mzu's final IQM score", estimate, list(sides.values())
+    )
+    decided = "undecided"
+    if estimate.high < 0.25:
+        decided = "supported"
+    elif estimate.low > 0.25:
+        decided = "not supported"
+    return [found._replace(verdict=decided)], decided
+
+
+def _one_game(frames: Frames) -> pd.DataFrame:
+    """All runs on the game of the ablations, at equal updates."""
+    part = frame(frames, "minatar_ablations")
+    others = ("minatar_curves", "minatar_fractions", "minatar_onestep")
+    rows = pd.concat([part, *(frames[name] for name in others if name in frames)])
+    return at_equal_updates(rows[rows["environment"].isin(part["environment"])], part)
+
+
+# The preset of MinAtar, from which an ablation departs in one setting.
+_PRESET = {"fraction": 1.0, "num_simulations": 20, "unroll_steps": 5}
+
+
+def _on_game(rows: pd.DataFrame, first: Mapping[str, Any], second: Mapping[str, Any]) -> Comparison:
+    """The difference in mean return of two kinds of runs on one game."""
+    sides = [some(rows, **{**_PRESET, **wanted}) for wanted in (first, second)]
+    setting = "".join(f", {k} {v}" for k, v in first.items() if k != "method")
+    name = f"{first['method']} - {second['method']}{setting}"
+    return compare(name, *sides, "mean_return", statistics.mean)
+
+
+def _r12(frames: Frames) -> tuple[list[Comparison], str]:
+    rows = _one_game(frames)
+    found = [
+        _on_game(rows, {"method": "rosmo", "fraction": part}, {"method": "mzu", "fraction": part})
+        for part in (0.1, 0.01)
+    ]
+    return found, together([one.verdict for one in found])
+
+
+def _r13(frames: Frames) -> tuple[list[Comparison], str]:
+    rows = _one_game(frames)
+    few = {"num_simulations": 4}
+    found = [
+        _on_game(rows, {"method": "mzu_q", **few}, {"method": "mzu", **few}),
+        _on_game(rows, {"method": "rosmo_sampled"}, {"method": "mzu_q", **few}),
+    ]
+    return found, together([one.verdict for one in found])
+
+
+def _r14(frames: Frames) -> tuple[list[Comparison], str]:
+    rows = _one_game(frames)
+    cells = {
+        (method, steps): some(rows, **{**_PRESET, "method": method, "unroll_steps": steps})
+        for method in ("mzu", "rosmo")
+        for steps in (5, 1)
+    }
+    found = contrast(
+        "(mzu at 5 - mzu at 1 unroll steps) - (rosmo at 5 - rosmo at 1)",
+        [cells["mzu", 5], cells["rosmo", 1]],
+        [cells["mzu", 1], cells["rosmo", 5]],
+        "mean_return",
+        statistics.mean,
+    )
+    return [found], found.verdict
+
+
+def _r15(frames: Frames) -> tuple[list[Comparison], str]:
+    rows = _one_game(frames)
+    early = rows[rows["update"] <= 0.1 * rows["update"].max()]
+    first = _on_game(early, {"method": "behavior"}, {"method": "onestep"})
+    found = [
+        first._replace(comparison=f"{first.comparison}, at 10% of training"),
+        *(
+            _on_game(rows, {"method": a}, {"method": b})
+            for a, b in (("onestep", "behavior"), ("rosmo", "onestep"), ("rosmo", "behavior"))
+        ),
+    ]
+    return found, together([one.verdict for one in found])
+
+
+def _r16(frames: Frames) -> tuple[list[Comparison], str]:
+    rows = pd.concat([frame(frames, "minatar_fractions"), frame(frames, "minatar_onestep")])
+    rows = rows[rows["fraction"] == rows["fraction"].min()]
+    found = [
+        compare(
+            f"rosmo - onestep, {rows['fraction'].iloc[0]:.0%} of the data",
+            some(rows, method="rosmo"),
+            some(rows, method="onestep"),
+        )
+    ]
+    for method in ("rosmo", "onestep"):
+        gains = best_over_final(rows[rows["method"] == method])
+        estimate = statistics.bootstrap(tasks(gains, "gain"), statistics.iqm)
+        name = f"{method}, best (update chosen on other seeds) - final checkpoint"
+        found.append(described(name, estimate, [gains]))
+    return found, together([one.verdict for one in found])
+
+
+def best_over_final(rows: pd.DataFrame) -> pd.DataFrame:
+    """What the best update has over the last, run by run, chosen by the other seeds' mean score.
+
+    Args:
+      rows: evaluations of one method, several seeds an environment.
+
+    Returns:
+      `environment`, `seed`, `update` and `gain` in score.
+    """
+    found = []
+    for environment, of in rows[rows["update"] > 0].groupby("environment"):
+        scores = of.pivot(index="update", columns="seed", values="score")
+        for seed in scores.columns:
+            others = scores.drop(columns=seed)
+            if others.empty:
+                raise NotRun("one seed cannot be chosen for by others")
+            best = others.mean(axis=1).idxmax()
+            gain = scores.loc[best, seed] - scores[seed].iloc[-1]
+            found.append(
+                {"environment": environment, "seed": seed, "update": of["update"].max(),
+                 "gain": gain}
+            )  # fmt: skip
+    return pd.DataFrame(found)
+
+
+def time_ratio(fast: pd.DataFrame, slow: pd.DataFrame) -> statistics.Estimate:
+    """Training time of one method to the other's final IQM score, over that of the other.
+
+    A run's time is its updates times the median seconds an update of its method's runs. The
+    interval resamples seeds within environments; a resample in which the score is not reached
+    counts as infinitely long.
+
+    Args:
+      fast: evaluations of one method: `environment`, `seed`, `update`, `seconds`, `score`.
+      slow: evaluations of the other.
+    """
+
+    def curves(rows: pd.DataFrame) -> list[np.ndarray]:
+        return [
+            of.pivot(index="update", columns="seed", values="score").to_numpy()
+            for _, of in rows.groupby("environment")
+        ]
+
+    def pace(rows: pd.DataFrame) -> float:
+        last = rows[rows["update"] == rows["update"].max()]
+        return float((last["seconds"] / last["update"]).median())
+
+    ours, theirs = curves(fast), [of[-1:] for of in curves(slow)]
+    updates = np.sort(fast["update"].unique())
+    total = slow["update"].max() * pace(slow)
+    never = 1e9  # Percentiles of infinities are no numbers.
+
+    def ratio(*chosen: np.ndarray) -> np.ndarray:
+        picks = [x.astype(int) for x in chosen]
+        curve = statistics.iqm([of[:, pick] for of, pick in zip(ours, picks)])
+        goal = statistics.iqm([of[:, pick] for of, pick in zip(theirs, picks[len(ours) :])])[0]
+        above = curve >= goal
+        at = np.argmax(above, axis=0)
+        before = np.maximum(at - 1, 0)
+        low, high = (np.take_along_axis(curve, x[None], axis=0)[0] for x in (before, at))
+        share = np.where(at > 0, (goal - low) / np.where(high > low, high - low, 1.0), 0.0)
+        reached = updates[before] + share * (updates[at] - updates[before])
+        return np.where(above.any(axis=0), reached * pace(fast) / total, never)
+
+    estimate = statistics.interval(ratio, *(np.arange(of.shape[1]) for of in (*ours, *theirs)))
+    found = [np.inf if x > 1e6 else x for x in estimate[:3]]
+    return statistics.Estimate(*found, estimate.samples)
+
+
+def _m3(frames: Frames) -> tuple[list[Comparison], str]:
+    pairs = [("mzu", "crr"), ("crr", "bc")]
+    return _final_scores(frames, "minatar_curves", pairs, statistics.median)
+
+
+def _m4(frames: Frames) -> tuple[list[Comparison], str]:
+    part = frame(frames, "minatar_fractions")
+    rows = pd.concat([part, at_equal_updates(frame(frames, "minatar_curves"), part)])
+    found = [
+        compare(
+            f"mzu, {more:.0%} - {less:.0%} of the data",
+            some(rows, method="mzu", fraction=more),
+            some(rows, method="mzu", fraction=less),
+            statistic=statistics.median,
+        )
+        for more, less in ((1.0, 0.1), (0.1, 0.01))
+    ]
+    return found, together([one.verdict for one in found])
+
+
+def _m5(frames: Frames) -> tuple[list[Comparison], str]:
+    rows = some(frame(frames, "minatar_curves"), method="mzu")
+
+    def share(parts: Sequence[np.ndarray]) -> np.ndarray:
+        return np.mean([part.mean(axis=-1) >= 1.0 for part in parts], axis=0)
+
+    estimate = statistics.bootstrap(tasks(rows, "score"), share)
+    found = described("share of games with mzu >= online agent", estimate, [rows])
+    decided = "supported" if estimate.value == 1.0 else "not supported"
+    return [found._replace(verdict=decided)], decided
+
+
+# Columns of MuZero Unplugged's Table 2 that have a model: name -> which runs.
+LOSSES = {
+    "supervised 1": {"method": "supervised", "unroll_steps": 1},
+    "supervised 5": {"method": "supervised", "unroll_steps": 5},
+    "crr 5": {"method": "crr_model", "unroll_steps": 5},
+    "reanalyse 5": {"method": "mzu", "unroll_steps": 5},
+}
+_NO_MODEL = {"method": "supervised_q"}  # supervised 0, whose values are its critic's
+
+
+def _cells(
+    frames: Frames, pairs: Sequence[tuple[str, str, str, str]]
+) -> tuple[list[Comparison], str]:
+    """Differences between cells of Table 2, each named by its loss and selector."""
+    rows = frame(frames, "minatar_selectors")
+    found = [
+        compare(
+            f"{loss} by {selector} - {other_loss} by {other_selector}",
+            some(rows, selector=selector, **LOSSES.get(loss, _NO_MODEL)),
+            some(rows, selector=other_selector, **LOSSES.get(other_loss, _NO_MODEL)),
+            statistic=statistics.median,
+        )
+        for loss, selector, other_loss, other_selector in pairs
+    ]
+    return found, together([one.verdict for one in found])
+
+
+def _m6(frames: Frames) -> tuple[list[Comparison], str]:
+    return _cells(
+        frames,
+        [(loss, "search", loss, other) for loss in LOSSES for other in ("value", "policy")],
+    )
+
+
+def _m7(frames: Frames) -> tuple[list[Comparison], str]:
+    return _cells(
+        frames,
+        [
+            ("reanalyse 5", selector, loss, selector)
+            for selector in ("policy", "value", "search")
+            for loss in ("crr 5", "supervised 5")
+        ],
+    )
+
+
+def _m8(frames: Frames) -> tuple[list[Comparison], str]:
+    return _cells(
+        frames,
+        [
+            ("supervised 5", "value", "supervised 1", "value"),
+            ("supervised 1", "value", "supervised 0", "critic"),
+        ],
+    )
 
 
 RULES: dict[str, Callable[[Frames], tuple[list[Comparison], str]]] = {
@@ -319,7 +506,27 @@ RULES: dict[str, Callable[[Frames], tuple[list[Comparison], str]]] = {
     "R7": _r7,
     "R8": _r8,
     "R9": _r9,
+    "R10": _r10,
+    "R11": _r11,
+    "R12": _r12,
+    "R13": _r13,
+    "R14": _r14,
+    "R15": _r15,
+    "R16": _r16,
+    "M3": _m3,
+    "M4": _m4,
+    "M5": _m5,
+    "M6": _m6,
+    "M7": _m7,
+    "M8": _m8,
 }
+
+# What the rules read.
+EXPERIMENTS = (
+    "bsuite_curves", "bsuite_fractions", "bsuite_noise", "bsuite_capacity", "bsuite_search",
+    "minatar_curves", "minatar_fractions", "minatar_ablations", "minatar_onestep",
+    "minatar_selectors",
+)  # fmt: skip
 
 
 def decide(claims: pd.DataFrame, frames: Frames) -> pd.DataFrame:
@@ -327,8 +534,8 @@ def decide(claims: pd.DataFrame, frames: Frames) -> pd.DataFrame:
 
     Args:
       claims: `results/claims.csv`.
-      frames: experiment ("curves", "fractions", "noise", "capacity", "search") -> rows of
-        `reports.load`; those not there make their claims "not run".
+      frames: experiment of `EXPERIMENTS` -> rows of `reports.load`; those not there make
+        their claims "not run".
 
     Returns:
       The claims' columns, those of `Comparison` (empty where not run), and `claim_verdict`.

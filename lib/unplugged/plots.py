@@ -42,6 +42,9 @@ _LOOKS = {
     "mzu_reg": Look((0.2, 0.2, 0.2), "<", (0, (3, 1, 1, 1, 1, 1))),
     "gumbel": Look(_PALETTE[9], ">", (0, (6, 1, 2, 1))),
     "crr_binary": Look(_PALETTE[3], "p", (0, (1, 1))),
+    "supervised_q": Look(_PALETTE[8], "d", (0, (3, 3))),
+    "supervised": Look(_PALETTE[2], "H", (0, (8, 2, 1, 2))),
+    "crr_model": Look(_PALETTE[6], "8", (0, (9, 1))),
 }
 _SPARE_MARKERS = "dH8+x12"
 

@@ -11,8 +11,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from unplugged import plots, statistics
-from unplugged.settings import BSUITE
+from unplugged import claims, plots, statistics
+from unplugged.settings import PRESETS
+
+STATISTICS = {"bsuite": "dataset_statistics.csv", "minatar": "minatar_statistics.csv"}
+
+_OF_SETTINGS = {
+    "hidden": lambda one: one.dynamics[1] if len(one.dynamics) > 1 else np.nan,
+    "num_simulations": lambda one: one.num_simulations,
+    "search_depth": lambda one: one.search_depth or np.nan,
+    "unroll_steps": lambda one: one.unroll_steps,
+}
 
 
 def load(results: str | os.PathLike[str], experiment: str) -> pd.DataFrame:
@@ -24,34 +33,31 @@ def load(results: str | os.PathLike[str], experiment: str) -> pd.DataFrame:
 
     Returns:
       The CSV's rows and the columns `score` (0: random policy, 1: the online agent that made
-      the noise-free data), `hidden` (units of the dynamics' hidden layer), `num_simulations`
-      and `search_depth` (NaN: not limited).
+      the noise-free data), `hidden` (units of the dynamics' hidden layer), `num_simulations`,
+      `search_depth` (NaN: not limited) and `unroll_steps`.
     """
     rows = pd.read_csv(Path(results) / f"{experiment}.csv")
-    ends = pd.read_csv(Path(results) / "dataset_statistics.csv").query("noise == 0")
+    benchmark = rows["benchmark"].iloc[0]
+    ends = pd.read_csv(Path(results) / STATISTICS[benchmark]).query("noise == 0")
     ends = ends.set_index("environment")
     rows["score"] = statistics.normalise(
         rows["mean_return"],
         rows["environment"].map(ends["random_return"]),
         rows["environment"].map(ends["online_return"]),
     )
-    settings = {text: BSUITE.override(json.loads(text)) for text in rows["overrides"].unique()}
-    for column, of in (
-        ("hidden", lambda one: one.dynamics[1]),
-        ("num_simulations", lambda one: one.num_simulations),
-        ("search_depth", lambda one: one.search_depth or np.nan),
-    ):
+    preset = PRESETS[benchmark]
+    settings = {text: preset.override(json.loads(text)) for text in rows["overrides"].unique()}
+    for column, of in _OF_SETTINGS.items():
         rows[column] = [of(settings[text]) for text in rows["overrides"]]
     return rows
 
 
 def load_study(results: str | os.PathLike[str]) -> dict[str, pd.DataFrame]:
-    """The BSuite study's experiments that a profile has results of, by `claims`' names."""
-    names = ("curves", "fractions", "noise", "capacity", "search")
+    """The experiments that claims rest on and a profile has results of."""
     return {
-        name: load(results, f"bsuite_{name}")
-        for name in names
-        if (Path(results) / f"bsuite_{name}.csv").exists()
+        name: load(results, name)
+        for name in claims.EXPERIMENTS
+        if (Path(results) / f"{name}.csv").exists()
     }
 
 

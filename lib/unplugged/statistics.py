@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -9,7 +10,8 @@ import numpy as np
 import pandas as pd
 import scipy.stats
 
-Statistic = Callable[..., np.ndarray]
+# A function of the scores of each task's runs, each [..., runs].
+Statistic = Callable[[Sequence[np.ndarray]], np.ndarray]
 
 
 class Estimate(NamedTuple):
@@ -21,24 +23,25 @@ class Estimate(NamedTuple):
     samples: int
 
 
-def iqm(x: np.ndarray, axis: int = -1) -> np.ndarray:
-    """Interquartile mean: the mean of what is left without the lowest and highest quarter."""
-    return scipy.stats.trim_mean(x, 0.25, axis=axis)
+def iqm(tasks: Sequence[np.ndarray]) -> np.ndarray:
+    """Interquartile mean: the mean of all runs without the lowest and highest quarter."""
+    return scipy.stats.trim_mean(np.concatenate(tasks, axis=-1), 0.25, axis=-1)
 
 
-def mean(x: np.ndarray, axis: int = -1) -> np.ndarray:
-    """The arithmetic mean."""
-    return np.mean(x, axis=axis)
+def mean(tasks: Sequence[np.ndarray]) -> np.ndarray:
+    """The mean over tasks of the mean over runs."""
+    return np.mean([task.mean(axis=-1) for task in tasks], axis=0)
 
 
-def median(x: np.ndarray, axis: int = -1) -> np.ndarray:
-    """The median."""
-    return np.median(x, axis=axis)
+def median(tasks: Sequence[np.ndarray]) -> np.ndarray:
+    """The median over tasks of the mean over runs."""
+    return np.median([task.mean(axis=-1) for task in tasks], axis=0)
 
 
-def optimality_gap(x: np.ndarray, axis: int = -1, *, target: float = 1.0) -> np.ndarray:
-    """How far scores fall short of `target` on average; what lies above it does not count."""
-    return np.mean(np.maximum(target - x, 0.0), axis=axis)
+def optimality_gap(tasks: Sequence[np.ndarray], *, target: float = 1.0) -> np.ndarray:
+    """How far runs fall short of `target` on average; what lies above it does not count."""
+    short = np.maximum(target - np.concatenate(tasks, axis=-1), 0.0)
+    return short.mean(axis=-1)
 
 
 def interval(
@@ -84,16 +87,38 @@ def interval(
 
 
 def bootstrap(tasks: Sequence[np.ndarray], statistic: Statistic = iqm, **options: int) -> Estimate:
-    """A statistic over all runs of all tasks, with its stratified 95% bootstrap interval.
+    """A statistic over the runs of all tasks, with its stratified 95% bootstrap interval.
 
     Args:
       tasks: for each task, the scores of its runs, which are resampled within the task.
-      statistic: function of (scores, axis) on the scores of all tasks, pooled.
+      statistic: function of the list of tasks' scores, each [..., runs].
       **options: see `interval`.
     """
-    return interval(
-        lambda *parts: statistic(np.concatenate(parts, axis=-1), axis=-1), *tasks, **options
-    )
+    return interval(lambda *parts: statistic(parts), *tasks, **options)
+
+
+def contrast(
+    plus: Sequence[Sequence[np.ndarray]],
+    minus: Sequence[Sequence[np.ndarray]],
+    statistic: Statistic = iqm,
+    **options: int,
+) -> Estimate:
+    """The sum of a statistic over some sets of runs less that over others, with its interval.
+
+    Args:
+      plus: sets of runs, each as `bootstrap` takes it; all are resampled independently.
+      minus: the same.
+      statistic: see `bootstrap`.
+      **options: see `interval`.
+    """
+    sets = [*plus, *minus]
+    ends = np.cumsum([0, *map(len, sets)])
+
+    def of(*parts: np.ndarray) -> np.ndarray:
+        values = [statistic(parts[a:b]) for a, b in itertools.pairwise(ends)]
+        return sum(values[: len(plus)]) - sum(values[len(plus) :])
+
+    return interval(of, *(task for tasks in sets for task in tasks), **options)
 
 
 def difference(
@@ -102,17 +127,8 @@ def difference(
     statistic: Statistic = iqm,
     **options: int,
 ) -> Estimate:
-    """statistic(ours) - statistic(theirs), each over its tasks, with its interval.
-
-    Arguments as for `bootstrap`; the two sides are resampled independently.
-    """
-    cut = len(ours)
-
-    def of(*parts: np.ndarray) -> np.ndarray:
-        a, b = np.concatenate(parts[:cut], axis=-1), np.concatenate(parts[cut:], axis=-1)
-        return statistic(a, axis=-1) - statistic(b, axis=-1)
-
-    return interval(of, *ours, *theirs, **options)
+    """statistic(ours) - statistic(theirs), see `contrast`."""
+    return contrast([ours], [theirs], statistic, **options)
 
 
 def probability_of_improvement(
@@ -142,13 +158,17 @@ def probability_of_improvement(
     return interval(of, *ours, *theirs, **options)
 
 
+def _share_above(tasks: Sequence[np.ndarray], threshold: float) -> np.ndarray:
+    return np.mean(np.concatenate(tasks, axis=-1) > threshold, axis=-1)
+
+
 def performance_profile(
     tasks: Sequence[np.ndarray], thresholds: np.ndarray, **options: int
 ) -> pd.DataFrame:
     """Share of runs that score above each threshold: `threshold`, `value`, `low`, `high`."""
     rows = []
     for threshold in thresholds:
-        share = bootstrap(tasks, lambda x, axis, t=threshold: np.mean(x > t, axis=axis), **options)
+        share = bootstrap(tasks, lambda parts, t=threshold: _share_above(parts, t), **options)
         rows.append({"threshold": threshold, **share._asdict()})
     return pd.DataFrame(rows)
 

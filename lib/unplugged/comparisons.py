@@ -1,0 +1,136 @@
+"""Differences between sets of runs, with intervals and verdicts: what claims are decided by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from unplugged import statistics
+
+Frames = Mapping[str, pd.DataFrame]
+
+
+class NotRun(LookupError):
+    """A claim needs results that are not there."""
+
+
+class Comparison(NamedTuple):
+    """One difference that a claim is about.
+
+    Attributes:
+      comparison: what is compared.
+      value: the difference.
+      low: lower end of its 95% interval.
+      high: upper end.
+      improvement: probability that a run of the first side scores above one of the second,
+        over tasks; nan where the comparison is not of two sides.
+      runs: runs of both sides.
+      seeds: the fewest seeds of a task and side.
+      updates: updates at which the runs are compared.
+      verdict: by the interval.
+    """
+
+    comparison: str
+    value: float
+    low: float
+    high: float
+    improvement: float
+    runs: int
+    seeds: int
+    updates: int
+    verdict: str
+
+
+def verdict(estimate: statistics.Estimate) -> str:
+    """Where the interval lies."""
+    if estimate.low > 0.0:
+        return "supported"
+    return "not supported" if estimate.high < 0.0 else "undecided"
+
+
+def together(verdicts: Sequence[str]) -> str:
+    """All supported: supported; any not: not supported; else undecided."""
+    if all(one == "supported" for one in verdicts):
+        return "supported"
+    return "not supported" if "not supported" in verdicts else "undecided"
+
+
+def frame(frames: Frames, name: str) -> pd.DataFrame:
+    """An experiment's rows; `NotRun` if there are none."""
+    if name not in frames:
+        raise NotRun(f"no results of {name}")
+    return frames[name]
+
+
+def some(rows: pd.DataFrame, **wanted: Any) -> pd.DataFrame:
+    """Rows with these values (None: missing), at their last update; `NotRun` if none."""
+    for column, value in wanted.items():
+        rows = rows[rows[column].isna()] if value is None else rows[rows[column] == value]
+    if rows.empty:
+        raise NotRun("no results of " + ", ".join(f"{k} {v}" for k, v in wanted.items()))
+    return rows[rows["update"] == rows["update"].max()]
+
+
+def tasks(rows: pd.DataFrame, value: str) -> list[Any]:
+    """A column's values by environment."""
+    return [of[value].to_numpy() for _, of in rows.groupby("environment", sort=True)]
+
+
+def compare(
+    name: str,
+    ours: pd.DataFrame,
+    theirs: pd.DataFrame,
+    value: str = "score",
+    statistic: statistics.Statistic = statistics.iqm,
+) -> Comparison:
+    """The difference of a statistic between two sets of final rows, over environments.
+
+    Args:
+      name: what is compared.
+      ours: rows of one side, a row a run.
+      theirs: rows of the other side, of the same environments.
+      value: the column compared.
+      statistic: over the runs of all environments.
+
+    Raises:
+      NotRun: if the two sides are not of the same environments.
+    """
+    found = contrast(name, [ours], [theirs], value, statistic)
+    sides = tasks(ours, value), tasks(theirs, value)
+    return found._replace(improvement=statistics.probability_of_improvement(*sides).value)
+
+
+def contrast(
+    name: str,
+    plus: Sequence[pd.DataFrame],
+    minus: Sequence[pd.DataFrame],
+    value: str = "score",
+    statistic: statistics.Statistic = statistics.iqm,
+) -> Comparison:
+    """The sum of a statistic over some sets of final rows less that over others.
+
+    Arguments and errors as for `compare`, with any number of sets on each side.
+    """
+    cells = [*plus, *minus]
+    if len({frozenset(rows["environment"]) for rows in cells}) != 1:
+        raise NotRun(f"{name}: the sides are of different environments")
+    sides = ([tasks(rows, value) for rows in side] for side in (plus, minus))
+    return described(name, statistics.contrast(*sides, statistic), cells)
+
+
+def described(
+    name: str, estimate: statistics.Estimate, cells: Sequence[pd.DataFrame]
+) -> Comparison:
+    """A comparison of an estimate made from these rows, decided by where the interval lies."""
+    seeds = min(int(rows.groupby("environment")["seed"].nunique().min()) for rows in cells)
+    updates = min(int(rows["update"].max()) for rows in cells)
+    return Comparison(
+        name, *estimate[:3], float("nan"), estimate.samples, seeds, updates, verdict(estimate)
+    )
+
+
+def at_equal_updates(curves: pd.DataFrame, like: pd.DataFrame) -> pd.DataFrame:
+    """The rows of longer runs up to the last update of others, to be compared with them."""
+    return curves[curves["update"] <= like["update"].max()]
