@@ -5,7 +5,7 @@ import logging
 import os
 import sys
 
-from unplugged import experiments, fingerprint
+from unplugged import experiments, fingerprint, reports
 
 # A library that runs imports gives the root logger a handler: each line would come twice.
 logging.getLogger("snakemake.logging").propagate = False
@@ -37,6 +37,14 @@ def logs(name):
 
 # Every parameter of every run is checked here, before any work begins.
 COLLECTIONS, EXPERIMENTS, SPECS = experiments.plan(config)
+
+# Runs whose last checkpoints act in several ways, as (experiment, run).
+EVALUATED = [
+    (experiment, run)
+    for experiment in config.get("evaluation", {}).get("experiments", [])
+    for run in EXPERIMENTS[experiment]
+    if SPECS[experiment, run].method in config["evaluation"]["methods"]
+]
 
 # What a recording's numbers depend on.
 COLLECTED_WITH = {
@@ -88,9 +96,44 @@ NOTEBOOKS = {
     },
     "39_claims": {  # decides what can be decided from the experiments that there are
         "experiments": ["bsuite_curves"],
-        "also": ["bsuite_noise", "bsuite_fractions", "bsuite_capacity", "bsuite_search"],
+        "also": [
+            "bsuite_noise", "bsuite_fractions", "bsuite_capacity", "bsuite_search",
+            "minatar_curves", "minatar_fractions", "minatar_ablations", "minatar_onestep",
+            "minatar_selectors",
+        ],
         "tables": ["claims"],
         "writes": ["claims.csv"],
+    },
+    "40_minatar_datasets": {
+        "experiments": ["minatar_curves"],
+        "reads": ["minatar_returns.csv"],
+        "draws": ["minatar_datasets"],
+        "tables": ["minatar_datasets"],
+    },
+    "41_minatar_curves": {
+        "experiments": ["minatar_curves"],
+        "draws": ["minatar_curves", "minatar_games", "minatar_improvement"],
+        "tables": ["minatar_returns", "minatar_overall"],
+    },
+    "42_minatar_selectors": {
+        "experiments": ["minatar_selectors"],
+        "draws": ["minatar_selectors"],
+        "tables": ["minatar_selectors"],
+    },
+    "43_minatar_ablations": {
+        "experiments": [
+            "minatar_ablations", "minatar_curves", "minatar_fractions", "minatar_onestep",
+        ],
+        "draws": ["minatar_ablations"],
+    },
+    "44_minatar_onestep": {
+        "experiments": ["minatar_onestep", "minatar_curves", "minatar_fractions"],
+        "draws": ["minatar_onestep"],
+    },
+    "45_minatar_low_data": {
+        "experiments": ["minatar_fractions", "minatar_curves"],
+        "draws": ["minatar_low_data"],
+        "tables": ["minatar_low_data"],
     },
 }
 
@@ -99,7 +142,12 @@ def is_there(name):
     """Whether an experiment's results can be had: from runs or, when only drawing, committed."""
     if DRAW_ONLY:
         return os.path.exists(f"{RESULTS}/{name}.csv")
-    return name in EXPERIMENTS
+    return name in EXPERIMENTS or (name == "minatar_selectors" and bool(EVALUATED))
+
+
+def dataset_file(experiment):
+    """Where the two ends of an experiment's normalised score stand."""
+    return reports.STATISTICS[experiment.split("_")[0]]
 
 
 DRAWN = {}
@@ -212,6 +260,44 @@ if not DRAW_ONLY:
         run:
             concatenate(input, output[0])
 
+    rule evaluate:
+        input:
+            notebook=ancient("notebooks/23_evaluate.ipynb"),
+            rows=f"{RUNS}/{{experiment}}/{{run}}/results.csv",
+        output:
+            rows=f"{RUNS}/{{experiment}}/{{run}}/selectors.csv",
+            provenance=f"{RUNS}/{{experiment}}/{{run}}/selectors.provenance.json",
+        params:
+            yaml=lambda w: json.dumps(
+                {
+                    **EXPERIMENTS[w.experiment][w.run],
+                    "folder": f"{RUNS}/{w.experiment}/{w.run}",
+                    "episodes": config["evaluation"]["episodes"],
+                }
+            ),
+            code=lambda w: [
+                fingerprint.of_notebook("notebooks/23_evaluate.ipynb"),
+                fingerprint.of_library(["runs.by_selectors"]),
+            ],
+        log:
+            **logs("{experiment}/{run}/evaluated"),
+        shell:
+            PAPERMILL
+
+    rule selector_results:
+        input:
+            rows=[f"{RUNS}/{experiment}/{run}/selectors.csv" for experiment, run in EVALUATED],
+            provenance=[
+                f"{RUNS}/{experiment}/{run}/selectors.provenance.json"
+                for experiment, run in EVALUATED
+            ],
+        output:
+            rows=f"{RESULTS}/minatar_selectors.csv",
+            provenance=f"{RESULTS}/minatar_selectors.provenance.json",
+        run:
+            concatenate(input.rows, output.rows)
+            gather(["/".join(key) for key in EVALUATED], input.provenance, output.provenance)
+
     rule results:
         input:
             rows=lambda w: [
@@ -228,12 +314,7 @@ if not DRAW_ONLY:
             experiment="|".join(EXPERIMENTS),
         run:
             concatenate(input.rows, output.rows)
-            records = {
-                run: json.loads(open(path).read())
-                for run, path in zip(EXPERIMENTS[wildcards.experiment], input.provenance)
-            }
-            with open(output.provenance, "w") as file:
-                json.dump(records, file, indent=1, sort_keys=True)
+            gather(EXPERIMENTS[wildcards.experiment], input.provenance, output.provenance)
 
     rule dataset_results:
         input:
@@ -259,6 +340,13 @@ def concatenate(paths, target):
             out.writelines(lines if i == 0 else lines[1:])
 
 
+def gather(names, paths, target):
+    """Records of several runs in one file, by name."""
+    records = {name: json.loads(open(path).read()) for name, path in zip(names, paths)}
+    with open(target, "w") as file:
+        json.dump(records, file, indent=1, sort_keys=True)
+
+
 # --- Figures -----------------------------------------------------------------------------
 
 for notebook, parts in DRAWN.items():
@@ -268,7 +356,8 @@ for notebook, parts in DRAWN.items():
             f"draw_{notebook}"
         input:
             ancient(f"notebooks/{notebook}.ipynb"),
-            f"{RESULTS}/dataset_statistics.csv",
+            sorted({f"{RESULTS}/{dataset_file(name)}" for name in parts.get("experiments", [])})
+            or f"{RESULTS}/dataset_statistics.csv",
             [
                 f"{RESULTS}/{experiment}{suffix}"
                 for experiment in parts.get("experiments", [])

@@ -110,19 +110,42 @@ def points(ax: Axes, rows: pd.DataFrame) -> None:
 
 
 def heat_map(
-    ax: Axes, cells: pd.DataFrame, *, x: str, y: str, name: Callable[[Any], str] = str
+    ax: Axes,
+    cells: pd.DataFrame,
+    *,
+    x: str,
+    y: str,
+    name: Callable[[Any], str] = str,
+    label: str = "IQM normalised score",
 ) -> None:
-    """Draws `value` by two columns, each cell with its interval; `name` labels rows."""
-    table = {key: cells.pivot(index=y, columns=x, values=key) for key in ("value", "low", "high")}
+    """Draws `value` by two columns, each cell with its interval if it has one.
+
+    Args:
+      ax: where to.
+      cells: `value`, `low`, `high` (or NaN) and the two columns, a row a cell.
+      x: the column along the x axis.
+      y: the column along the y axis.
+      name: labels a row's value.
+      label: what the colours mean.
+    """
+    table = {
+        key: cells.pivot_table(index=y, columns=x, values=key, dropna=False, observed=False)
+        for key in ("value", "low", "high")
+    }
     value = table["value"]
-    text = value.copy().astype(object)
-    for row in value.index:
-        for column in value.columns:
-            shown = (table[key].loc[row, column] for key in ("value", "low", "high"))
-            text.loc[row, column] = "{:.2f}\n[{:.2f}, {:.2f}]".format(*shown)
+
+    def text(row: Any, column: Any) -> str:
+        shown = f"{value.loc[row, column]:.2f}"
+        low, high = (
+            table[key].loc[row, column] if column in table[key] else np.nan
+            for key in ("low", "high")
+        )
+        return shown if np.isnan(low) else f"{shown}\n[{low:.2f}, {high:.2f}]"
+
+    written = [[text(row, column) for column in value.columns] for row in value.index]
     sns.heatmap(
-        value, ax=ax, annot=text, fmt="", cmap="cividis", annot_kws={"fontsize": 6},
-        cbar_kws={"label": "IQM normalised score"},
+        value, ax=ax, annot=np.array(written), fmt="", cmap="cividis",
+        annot_kws={"fontsize": 6}, cbar_kws={"label": label},
     )  # fmt: skip
     ax.set_yticklabels([name(row) for row in value.index], rotation=0)
     ax.grid(False)

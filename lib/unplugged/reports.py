@@ -292,6 +292,162 @@ def not_run(decided: pd.DataFrame) -> str:
     return ", ".join(decided.loc[decided["claim_verdict"] == "not run", "id"]) or "none"
 
 
+def seconds_an_update(rows: pd.DataFrame) -> dict[str, float]:
+    """Median over a method's runs of the training time of an update, evaluation left out."""
+    last = rows[rows["update"] == rows["update"].max()]
+    return (last["seconds"] / last["update"]).groupby(last["method"]).median().to_dict()
+
+
+def returns_by_game(final: pd.DataFrame, datasets: pd.DataFrame) -> pd.DataFrame:
+    """ROSMO's Table 8: a row a game, a column a method, mean ± standard deviation of returns.
+
+    Args:
+      final: rows of the last evaluation of each run.
+      datasets: our dataset statistics, indexed by environment.
+    """
+    rows = []
+    for game, of in final.groupby("environment"):
+        cells = {m: _spread(of.loc[of["method"] == m, "mean_return"]) for m in _methods(of)}
+        ends = datasets.loc[game]
+        rows.append(
+            {
+                "game": game,
+                "random policy": f"{ends['random_return']:.2f}",
+                "online DQN": f"{ends['online_return']:.2f}",
+                **cells,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _methods(rows: pd.DataFrame) -> list[str]:
+    return plots.in_order(rows["method"])
+
+
+def overall(final: pd.DataFrame, mzu: pd.DataFrame, rosmo: pd.DataFrame) -> pd.DataFrame:
+    """MuZero Unplugged's Table 1: scores over all games, the papers' beside ours.
+
+    Args:
+      final: rows of the last evaluation of each run, with `score`.
+      mzu: MuZero Unplugged's Table 1a, `method`, `median_normalised`, `mean_normalised`; of
+        two rows of a method the later, on the MuZero network, counts.
+      rosmo: ROSMO's headline numbers, `method`, `final_iqm_normalised`.
+    """
+    kinds = {"median": statistics.median, "mean": statistics.mean, "IQM": statistics.iqm}
+    theirs = mzu.assign(method=mzu["method"].str.lower()).drop_duplicates("method", keep="last")
+    theirs = theirs.set_index("method")[["median_normalised", "mean_normalised"]]
+    iqm = rosmo.assign(method=rosmo["method"].str.lower()).set_index("method")
+    papers = {
+        "median": theirs["median_normalised"].to_dict(),
+        "mean": theirs["mean_normalised"].to_dict(),
+        "IQM": iqm["final_iqm_normalised"].to_dict(),
+    }
+    rows = []
+    for method in _methods(final):
+        of = [part["score"].to_numpy() for _, part in
+              final[final["method"] == method].groupby("environment")]  # fmt: skip
+        row: dict[str, Any] = {"method": method}
+        for name, statistic in kinds.items():
+            row[name] = _interval(statistics.bootstrap(of, statistic))
+            published = papers[name].get(method)
+            row[f"{name} (paper)"] = "n/a" if published is None else f"{published:.2f}"
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+ACTING = ("policy", "value", "search")
+
+
+def _as_cells(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """Cells of MuZero Unplugged's Table 2 in its order."""
+    cells = pd.DataFrame(rows)
+    columns = ["supervised 0", *claims.LOSSES]
+    cells["loss"] = pd.Categorical(cells["loss"], columns, ordered=True)
+    cells["acting"] = pd.Categorical(cells["acting"], ACTING, ordered=True)
+    return cells.sort_values(["acting", "loss"], ignore_index=True)
+
+
+def by_loss_and_selector(rows: pd.DataFrame) -> pd.DataFrame:
+    """Table 2 of ours: median score and interval by `loss` and `acting`, a row a cell.
+
+    Args:
+      rows: final scores by selector, with `method`, `unroll_steps` and `selector`.
+    """
+    found = []
+    for loss, run in {"supervised 0": {"method": "supervised_q"}, **claims.LOSSES}.items():
+        of = rows
+        for column, value in run.items():
+            of = of[of[column] == value]
+        for selector, part in of.groupby("selector"):
+            estimate = statistics.bootstrap(
+                [task["score"].to_numpy() for _, task in part.groupby("environment")],
+                statistics.median,
+            )
+            acting = "value" if selector == "critic" else selector
+            found.append({"loss": loss, "acting": acting, **estimate._asdict()})
+    return _as_cells(found)
+
+
+def table2_of_the_paper(paper: pd.DataFrame) -> pd.DataFrame:
+    """MuZero Unplugged's Table 2 as `by_loss_and_selector` gives ours, without intervals."""
+    return _as_cells(
+        [
+            {
+                "loss": f"{row.loss} {row.unroll_steps}",
+                "acting": "search" if row.action_selection == "mcts" else row.action_selection,
+                "value": row.median_normalised_percent / 100,
+                "low": np.nan,
+                "high": np.nan,
+            }
+            for row in paper.itertuples()
+        ]
+    )
+
+
+def beside_table2(ours: pd.DataFrame, theirs: pd.DataFrame) -> pd.DataFrame:
+    """Table 2, a row a way to act, ours and the paper's, a column a loss."""
+    rows = []
+    for acting in ACTING:
+        for name, cells in (("", ours), (" (paper)", theirs)):
+            row = {"acting": f"{acting}{name}"}
+            for loss in ours["loss"].cat.categories:
+                cell = cells[(cells["acting"] == acting) & (cells["loss"] == loss)]
+                if cell.empty or np.isnan(cell["value"].item()):
+                    row[loss] = "n/a"
+                else:
+                    one = cell.iloc[0]
+                    row[loss] = f"{one['value']:.2f}" if name else _interval(one)
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def low_data(final: pd.DataFrame, datasets: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
+    """MuZero Unplugged's Table 1, low data: returns by share of the data, game and method.
+
+    Args:
+      final: rows of the last evaluation of each run.
+      datasets: our dataset statistics, indexed by environment.
+      paper: the paper's numbers, `data_fraction`, `game`, `method`, `return`.
+    """
+    columns = _methods(final)
+    rows = []
+    for (fraction, game), of in final.groupby(["fraction", "environment"]):
+        where = {"data": f"{fraction:.0%}", "game": game}
+        cells = {m: _spread(of.loc[of["method"] == m, "mean_return"]) for m in _methods(of)}
+        online = f"{datasets.loc[game, 'online_return']:.2f}"
+        rows.append({**where, **dict.fromkeys(columns, "n/a"), **cells, "online DQN": online})
+        theirs = paper[(paper["data_fraction"] == fraction) & (paper["game"] == game)]
+        if not theirs.empty:
+            published = {row["method"].lower(): f"{row['return']:.0f}"
+                         for row in theirs.to_dict("records")
+                         if row["method"].lower() in columns}  # fmt: skip
+            rows.append(
+                {"data": where["data"], "game": f"{game} (paper)",
+                 **dict.fromkeys(columns, "n/a"), **published, "online DQN": "n/a"}
+            )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
 def beside_table5(ours: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
     """ROSMO's Table 5 with our recordings in the same rows; blank where we have none."""
     both = paper.merge(ours, on=["environment", "noise"], how="left", suffixes=(" (paper)", ""))

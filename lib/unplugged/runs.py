@@ -513,3 +513,59 @@ def restore(spec: Spec, folder: str | os.PathLike[str], seed: int) -> tuple[Lear
     if found is None:
         raise FileNotFoundError(f"{folder} has no checkpoint of seed {seed}")
     return learner, found
+
+
+def by_selectors(
+    spec: Spec,
+    folder: str | os.PathLike[str],
+    *,
+    selectors: Sequence[str] | None = None,
+    episodes: int = 100,
+) -> pd.DataFrame:
+    """Plays with the last checkpoint of each seed of a finished run, once with each selector.
+
+    Args:
+      spec: the run, as it was given to `train`.
+      folder: its directory.
+      selectors: ways to act, see `acting.SELECTORS`; None: all that MuZero Unplugged compares
+        (Table 2), `policy`, `value` and `search`, or `policy` and `critic` without a model.
+      episodes: episodes of each selector and seed.
+
+    Returns:
+      The last rows of its results, a row a seed and selector.
+
+    Raises:
+      ValueError: if a selector is unknown, or does not fit the method.
+      FileNotFoundError: if a seed has no checkpoint at the last update.
+    """
+    checks.within("episodes", episodes, 1, integer=True)
+    unrolls = methods.get(spec.method).unrolls
+    if selectors is None:
+        selectors = ("policy", "value", "search") if unrolls else ("policy", "critic")
+    specs = [dataclasses.replace(spec, selector=selector) for selector in selectors]
+    learner, _, _ = build(spec)
+    params = {
+        seed: state.params
+        for seed, update, state in saved_states(spec, learner, folder)
+        if update == spec.updates
+    }
+    if missing := sorted(set(spec.seeds) - set(params)):
+        raise FileNotFoundError(f"{folder} has no checkpoint of seeds {missing} at {spec.updates}")
+    rows = pd.read_csv(Path(folder) / "results.csv")
+    rows = rows[rows["update"] == spec.updates].set_index("seed", drop=False)
+    found = []
+    for one in tqdm(specs, unit="selector", file=sys.stdout):
+        play = evaluation.evaluator(
+            spec.benchmark, spec.environment, learner.model, one.acts_by, spec.settings, episodes
+        )
+        for seed in spec.seeds:
+            returns = play(params[seed], seed, spec.updates)
+            found.append(
+                {
+                    **rows.loc[seed].to_dict(),
+                    "selector": one.acts_by,
+                    "mean_return": float(returns.mean()),
+                    "episodes": episodes,
+                }
+            )
+    return pd.DataFrame(found)
