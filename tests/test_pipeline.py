@@ -18,9 +18,13 @@ from unplugged import files
 ROOT = Path(__file__).parents[1]
 TINY = {
     "profile": "tiny",
-    "datasets": [{"environment": "catch", "noise": [0.0], "episodes": 60}],
+    "datasets": [
+        {"environment": "catch", "noise": [0.0], "episodes": 60},
+        {"benchmark": "minatar", "environment": ["breakout"], "transitions": 1_000},
+    ],
     "collection": {"seed": 0, "random_episodes": 10},
     "selection": {"experiment": "bsuite_holdout", "fqe_updates": 5},
+    "evaluation": {"experiments": ["minatar_curves"], "methods": ["mzu"], "episodes": 2},
     "experiments": {
         "bsuite_curves": {
             "grid": {"environment": ["catch"], "noise": [0.0], "method": ["bc", "rosmo"]},
@@ -31,6 +35,11 @@ TINY = {
             "grid": {"environment": ["catch"], "method": ["rosmo"]},
             "common": {"noise": 0.0, "seeds": [0, 1], "updates": 40, "eval_every": 20,
                        "eval_episodes": 3, "holdout": 0.2, "keep_checkpoints": True},
+        },
+        "minatar_curves": {
+            "grid": {"environment": ["breakout"], "method": ["rosmo", "mzu"]},
+            "common": {"benchmark": "minatar", "seeds": [0], "updates": 2, "eval_every": 1,
+                       "eval_episodes": 2, "batch_size": 4, "num_simulations": 2},
         },
     },
 }  # fmt: skip
@@ -86,7 +95,8 @@ def test_end_to_end_over_a_kill(clone):
     rows = pd.read_csv(clone / "results" / "tiny" / "bsuite_curves.csv")
     assert len(rows) == 2 * 2 * 11 and set(rows["method"]) == {"bc", "rosmo"}
     gallery = (clone / "figures" / "README.md").read_text()
-    drawn = ("bsuite_curves", "bsuite_returns", "bsuite_iqm", "bsuite_datasets", "bsuite_selection")
+    drawn = ("bsuite_curves", "bsuite_returns", "bsuite_iqm", "bsuite_datasets", "bsuite_selection",
+             "minatar_datasets", "minatar_curves", "minatar_selectors")  # fmt: skip
     for name in drawn:
         assert f"tiny/{name}.png" in gallery
         assert (clone / "figures" / "tiny" / f"{name}.pdf").stat().st_size > 1_000
@@ -94,7 +104,10 @@ def test_end_to_end_over_a_kill(clone):
     scores = pd.read_csv(clone / "results" / "tiny" / "bsuite_selection.csv")
     assert len(scores) == 2 * 2 and scores["fqe_return"].notna().all()
     decided = pd.read_csv(clone / "results" / "tiny" / "claims.csv")
-    assert set(decided["claim_verdict"]) == {"not run"}  # No claim is about bc and rosmo alone.
+    run = decided[decided["claim_verdict"] != "not run"]
+    assert set(run["id"]) == {"R11", "M5"}  # No other is about these methods alone.
+    acted = pd.read_csv(clone / "results" / "tiny" / "minatar_selectors.csv")
+    assert list(acted["selector"]) == ["policy", "value", "search"] and set(acted["update"]) == {2}
     assert not list(checkpoints.glob("*/checkpoints.old*"))
 
     # Once more: nothing is done again.
@@ -114,12 +127,12 @@ def test_end_to_end_over_a_kill(clone):
         shutil.rmtree(clone / folder)
     (clone / "figures").mkdir()
     code, output = finish(clone, "--", "-n")
-    assert code == 0 and re.search(r"^train +3$", output, re.M), output
+    assert code == 0 and re.search(r"^train +5$", output, re.M), output
     code, output = finish(clone, "--figures")
     assert code == 0, output
     assert "32_bsuite_fractions is not drawn: no bsuite_fractions in profile tiny" in output
     code, output = finish(clone, "--progress")
-    assert code == 0 and "0 of 3 runs" in output
+    assert code == 0 and "0 of 5 runs" in output
     assert {p.name: p.read_bytes() for p in (clone / "figures" / "tiny").iterdir()} == drawn
     assert not (clone / "runs" / "tiny" / "bsuite_curves").exists()
     assert not (clone / "runs" / "tiny" / "datasets").exists()
