@@ -53,7 +53,7 @@ COLLECTED_WITH = {
         "collect.random_returns",
         f"environments.{COLLECTIONS[name].parameters['environment']}",
     ],
-    "minatar": lambda name: ["dqn.train", "minatar.play"],
+    "minatar": lambda name: ["dqn.train", "games.play"],
 }
 
 # Figure notebooks: the experiments of which each needs results, what else it reads from

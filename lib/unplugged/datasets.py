@@ -190,6 +190,18 @@ def _evenly(total: int, fraction: float, seed: int) -> list[int]:
     return [int(rng.integers(a, b)) for a, b in itertools.pairwise(edges)]
 
 
+def best(dataset: Dataset, share: float) -> Dataset:
+    """Keeps the share of the episodes that have the highest return, at least one, in order.
+
+    Raises:
+      ValueError: if `share` is not in (0, 1].
+    """
+    checks.within("share", share, 0.0, 1.0, open_low=True)
+    keep = max(1, round(share * dataset.num_episodes))
+    ranked = np.argsort(-dataset.episode_returns, kind="stable")[:keep]
+    return dataset.episodes(sorted(ranked.tolist()))
+
+
 def split(dataset: Dataset, holdout: float, seed: int) -> tuple[Dataset, Dataset]:
     """Splits off a share of the episodes, at least one, spread as in `subsample`.
 

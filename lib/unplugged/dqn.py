@@ -19,7 +19,7 @@ import optax
 import rlax
 from tqdm.auto import tqdm
 
-from unplugged import bits, checks, datasets, minatar
+from unplugged import bits, checks, datasets, games
 from unplugged.networks import Convolution
 
 
@@ -119,7 +119,7 @@ class Recorded(NamedTuple):
 class _Agent:
     """The compiled loop: `init(key)` and `run(state, key, steps)` -> (state, Recorded)."""
 
-    def __init__(self, game: minatar.Game, settings: Settings, total_steps: int):
+    def __init__(self, game: games.Game, settings: Settings, total_steps: int):
         self._game, self._settings, self._total = game, settings, total_steps
         self._network = network(game.num_actions, settings)
         self._optimizer = optax.adam(settings.learning_rate)
@@ -258,7 +258,7 @@ def train(
     """Trains a DQN on a MinAtar game with sticky actions and records every whole episode.
 
     Args:
-      name: one of `minatar.GAMES`.
+      name: one of `games.MINATAR`.
       transitions: how many it sees; rounded up to whole chunks of the loop.
       seed: seed of game and agent.
       settings: hyperparameters.
@@ -270,7 +270,7 @@ def train(
     checks.within("transitions", transitions, 1, integer=True)
     checks.within("seed", seed, 0, integer=True)
     settings = settings or Settings()
-    game = minatar.make(name)
+    game = games.make("minatar", name)
     total = -(-transitions // settings.environments)
     chunk = min(total, 2_000)
     agent = _Agent(game, settings, total)
@@ -286,7 +286,7 @@ def train(
         "environment": name,
         "num_actions": game.num_actions,
         "noise": 0.0,
-        "sticky": minatar.STICKY,
+        "sticky": games.STICKY,
         "packed_shape": list(game.observation_shape),
         "transitions_seen": len(parts) * chunk * settings.environments,
         "seed": seed,

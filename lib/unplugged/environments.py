@@ -19,7 +19,7 @@ BSUITE: dict[str, Callable[..., dm_env.Environment]] = {
     "mountain_car": mountain_car.MountainCar,
 }
 
-BENCHMARKS = ("bsuite", "gymnasium", "minatar")
+BENCHMARKS = ("bsuite", "gymnasium", "minatar", "gymnax")
 
 
 class ActionNoise(dm_env.Environment):

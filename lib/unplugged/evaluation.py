@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from unplugged import acting, checks, environments, minatar
+from unplugged import acting, checks, environments, games
 from unplugged.networks import Model, Params
 from unplugged.settings import Settings
 
@@ -76,13 +76,13 @@ def evaluator(
     compiled call, other environments in lock-step.
     """
     policy = make_policy(model, selector, settings)
-    if benchmark == "minatar":
-        game = minatar.make(environment)
+    if benchmark in games.BENCHMARKS:
+        game = games.make(benchmark, environment)
 
         @jax.jit
         def play(params: Params, key: jax.Array) -> jax.Array:
             act = functools.partial(policy, params)
-            return minatar.play(game, act, key, episodes)[0]
+            return games.play(game, act, key, episodes)[0]
 
         return lambda params, seed, update: np.asarray(
             play(params, jax.random.fold_in(jax.random.key(seed), update)), np.float64

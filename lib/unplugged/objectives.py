@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
+import mctx
 
 from unplugged import improvement, losses
 from unplugged.networks import Model, Params
@@ -80,7 +81,8 @@ def planning(
     the reward over K.
     """
     unroll_steps, td_steps = method.window(settings)
-    now = jax.tree.map(lambda x: x[: unroll_steps + 1], windows)
+    steps = windows._replace(improved=None, weight=None)
+    now = jax.tree.map(lambda x: x[: unroll_steps + 1], steps)
     state = model.represent(params, windows.observation[0])
 
     # Predictions along the imagined steps.
@@ -94,34 +96,31 @@ def planning(
     roots = improvement.root_of(
         model, target_params, model.represent(target_params, windows.observation)
     )
-    value, improved = roots.value, None
-    if method.operator is not None:
-        # An operator's value is wanted where it is bootstrapped from, n steps further.
-        steps = slice(None) if method.bootstrap == "operator" else slice(unroll_steps + 1)
-        used = jax.tree.map(lambda x: x[steps], roots)
-        flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), used)
-        flat = method.operator(model, target_params, flat, improve_key, settings)
-        improved = jax.tree.map(lambda x: x.reshape(*used.value.shape, *x.shape[1:]), flat)
-        if method.bootstrap == "operator":
-            value = improved.value
+    improved = windows.improved
+    if improved is None and method.operator is not None:
+        improved = improve(target_params, roots, improve_key, model, method, settings)
+    value = improved.value if method.bootstrap == "operator" else roots.value
     returns = losses.n_step_returns(
-        windows.reward, losses.step_discounts(windows, settings.discount), value, td_steps
+        windows.reward, losses.step_discounts(steps, settings.discount), value, td_steps
     )
     roots, improved = jax.tree.map(lambda x: x[: unroll_steps + 1], (roots, improved))
     value_target = model.support.two_hot(jnp.where(now.absorbing, 0.0, returns))
     reward_target = model.support.two_hot(windows.reward[:unroll_steps])
     value_target, reward_target = jax.lax.stop_gradient((value_target, reward_target))
 
+    known, real = now.known, now.real
     reward_known = (now.real | now.absorbing)[:unroll_steps]
+    if windows.weight is not None:
+        known, real, reward_known = (x * windows.weight for x in (known, real, reward_known))
     parts = {
-        "value": jnp.mean(now.known * losses.cross_entropy(value_target, value_logits)),
+        "value": jnp.mean(known * losses.cross_entropy(value_target, value_logits)),
         "reward": jnp.mean(reward_known * losses.cross_entropy(reward_target, reward_logits)),
     }
     total = settings.value_weight * parts["value"] + settings.reward_weight * parts["reward"]
     imitated = None
     if method.regularizer is not None:
         advantage = method.regularizer(model, target_params, roots, improved, now.action, settings)
-        weight = jax.lax.stop_gradient(now.real * method.weighting(advantage))
+        weight = jax.lax.stop_gradient(real * method.weighting(advantage))
         imitation = losses.negative_log_probability(policy_logits, now.action)
         imitated = jnp.mean(weight * imitation)
     if improved is None:
@@ -130,11 +129,40 @@ def planning(
         uniform = jnp.full_like(improved.policy, 1.0 / model.num_actions)
         target = jnp.where(now.absorbing[..., None], uniform, improved.policy)
         target = jax.lax.stop_gradient(target)
-        parts["policy"] = jnp.mean(now.known * losses.cross_entropy(target, policy_logits))
+        parts["policy"] = jnp.mean(known * losses.cross_entropy(target, policy_logits))
         if imitated is not None:
             parts["behavior"] = imitated
             total += settings.behavior_weight * imitated
     return total + settings.policy_weight * parts["policy"], parts
+
+
+def improve(
+    params: Params,
+    roots: mctx.RootFnOutput,
+    key: jax.Array,
+    model: Model,
+    method: Any,
+    settings: Settings,
+) -> improvement.Improvement:
+    """The method's operator at the T steps of B windows, or only where its targets need it.
+
+    Args:
+      params: parameters of the model.
+      roots: predictions at the steps, arrays [T, B, ...].
+      key: the operator's randomness.
+      model: the learned model.
+      method: a `methods.Method` with an operator.
+      settings: hyperparameters.
+
+    Returns:
+      Arrays [T, B, ...] where values bootstrap from the operator's, n steps further, else
+      [K + 1, B, ...].
+    """
+    if method.bootstrap != "operator":
+        roots = jax.tree.map(lambda x: x[: method.window(settings)[0] + 1], roots)
+    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), roots)
+    flat = method.operator(model, params, flat, key, settings)
+    return jax.tree.map(lambda x: x.reshape(*roots.value.shape, *x.shape[1:]), flat)
 
 
 def conservative(

@@ -26,13 +26,13 @@ from unplugged import (
     evaluation,
     files,
     fingerprint,
+    games,
     methods,
-    minatar,
     networks,
     provenance,
     windows,
 )
-from unplugged.learner import Learner, LearnerState, NonFiniteLossError
+from unplugged.learner import Learner, NonFiniteLossError
 from unplugged.settings import PRESETS, Settings
 
 
@@ -41,7 +41,7 @@ class Spec:
     """What a run is. Its fields are the parameters of the training notebook.
 
     Attributes:
-      benchmark: "bsuite", "gymnasium" or "minatar".
+      benchmark: "bsuite", "gymnasium", "minatar" or "gymnax".
       environment: name within the benchmark.
       dataset: path of the dataset file.
       fraction: share of the dataset's episodes to train on. In (0, 1].
@@ -80,8 +80,8 @@ class Spec:
         checks.one_of("benchmark", self.benchmark, environments.BENCHMARKS)
         if self.benchmark == "bsuite":
             checks.one_of("bsuite environment", self.environment, environments.BSUITE)
-        elif self.benchmark == "minatar":
-            checks.one_of("MinAtar game", self.environment, minatar.GAMES)
+        elif self.benchmark in games.BENCHMARKS:
+            games.check(self.benchmark, self.environment)
         checks.within("fraction", self.fraction, 0.0, 1.0, open_low=True)
         checks.within("data_seed", self.data_seed, 0, integer=True)
         checks.within("holdout", self.holdout, 0.0, 1.0)
@@ -119,14 +119,33 @@ class Spec:
 
         Of a method that a notebook added to the table, the source of its functions counts.
         """
-        roots, row = ["runs.train", f"acting.{self.acts_by}"], f"methods.{self.method}"
-        if self.benchmark == "bsuite":
-            roots.append(f"environments.{self.environment}")
+        roots, row = self.roots(), f"methods.{self.method}"
         if fingerprint.defines(row):
             return fingerprint.of_library([*roots, row])
         method = methods.METHODS[self.method]
         parts = (method.objective, method.operator, method.regularizer, method.weighting)
         return fingerprint.of_functions([part for part in parts if part is not None], roots)
+
+    def roots(self) -> list[str]:
+        """Names of the code that the run's numbers depend on."""
+        roots = ["runs.train", f"acting.{self.acts_by}"]
+        if self.benchmark == "bsuite":
+            roots.append(f"environments.{self.environment}")
+        return roots
+
+    @property
+    def updates_at_once(self) -> int:
+        """A compiled call does a multiple of this many updates."""
+        return 1
+
+    def columns(self, state: Any) -> dict[str, Any]:
+        """Columns of the results beside those that every run has."""
+        del state
+        return {}
+
+    def build(self) -> tuple[Any, Any, datasets.Dataset | None]:
+        """The learner, its data on the device, and the dataset; see `build`."""
+        return build(self)
 
 
 PARAMETERS = [field.name for field in dataclasses.fields(Spec)]
@@ -142,19 +161,12 @@ def divide(
     return datasets.split(dataset, spec.holdout, spec.data_seed)
 
 
-def build(spec: Spec) -> tuple[Learner, windows.Store, datasets.Dataset]:
-    """Loads and checks the dataset, and makes the learner for it.
+def dataset_of(spec: Spec, observation_shape: Sequence[int], num_actions: int) -> datasets.Dataset:
+    """What a run trains on of its dataset.
 
     Raises:
       DatasetError: if the dataset is damaged or does not fit the environment.
-      ValueError: if a batch is larger than the windows there are.
     """
-    if spec.benchmark == "minatar":
-        game = minatar.make(spec.environment)
-        observation_shape, num_actions = game.observation_shape, game.num_actions
-    else:
-        environment = environments.make(spec.benchmark, spec.environment, seed=0)
-        observation_shape, num_actions = environments.form(environment)
     dataset = datasets.load(spec.dataset)
     recorded_in = dataset.metadata.get("environment")
     if recorded_in != spec.environment:
@@ -162,15 +174,12 @@ def build(spec: Spec) -> tuple[Learner, windows.Store, datasets.Dataset]:
             f"{spec.dataset} was recorded in {recorded_in!r}, not in {spec.environment!r}"
         )
     datasets.check_fits(dataset, observation_shape, num_actions)
-    dataset, _ = divide(spec, dataset)
-    settings = spec.settings
-    if settings.batch_size > dataset.num_transitions:
-        raise ValueError(
-            f"batch_size {settings.batch_size} is larger than the {dataset.num_transitions} "
-            f"windows of the dataset (fraction {spec.fraction}, holdout {spec.holdout}); lower it "
-            "to at most that"
-        )
-    model = networks.NETWORKS[settings.network](
+    return divide(spec, dataset)[0]
+
+
+def model_of(settings: Settings, observation_shape: Sequence[int], num_actions: int) -> Any:
+    """The settings' networks for an environment of this form."""
+    return networks.NETWORKS[settings.network](
         observation_shape=observation_shape,
         num_actions=num_actions,
         num_bins=settings.num_bins,
@@ -178,6 +187,30 @@ def build(spec: Spec) -> tuple[Learner, windows.Store, datasets.Dataset]:
         dynamics=settings.dynamics,
         prediction=settings.prediction,
     )
+
+
+def build(spec: Spec) -> tuple[Learner, windows.Store, datasets.Dataset]:
+    """Loads and checks the dataset, and makes the learner for it.
+
+    Raises:
+      DatasetError: if the dataset is damaged or does not fit the environment.
+      ValueError: if a batch is larger than the windows there are.
+    """
+    if spec.benchmark in games.BENCHMARKS:
+        game = games.make(spec.benchmark, spec.environment)
+        observation_shape, num_actions = game.observation_shape, game.num_actions
+    else:
+        environment = environments.make(spec.benchmark, spec.environment, seed=0)
+        observation_shape, num_actions = environments.form(environment)
+    dataset = dataset_of(spec, observation_shape, num_actions)
+    settings = spec.settings
+    if settings.batch_size > dataset.num_transitions:
+        raise ValueError(
+            f"batch_size {settings.batch_size} is larger than the {dataset.num_transitions} "
+            f"windows of the dataset (fraction {spec.fraction}, holdout {spec.holdout}); lower it "
+            "to at most that"
+        )
+    model = model_of(settings, observation_shape, num_actions)
     learner = Learner(model, methods.get(spec.method), settings)
     return learner, windows.store(dataset), dataset
 
@@ -210,8 +243,8 @@ class _Checkpoints:
         return sorted(self._manager.all_steps())
 
     def restore(
-        self, like: LearnerState, step: int | None = None
-    ) -> tuple[LearnerState, list[dict[str, Any]]] | None:
+        self, like: Any, step: int | None = None
+    ) -> tuple[Any, list[dict[str, Any]]] | None:
         """The checkpoint at an update (None: the last), or None if there is none."""
         step = self._manager.latest_step() if step is None else step
         if step is None:
@@ -219,17 +252,20 @@ class _Checkpoints:
         saved = self._manager.restore(
             step,
             args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(_raw_key(like)), rows=ocp.args.JsonRestore()
+                state=ocp.args.StandardRestore(_raw_keys(like)), rows=ocp.args.JsonRestore()
             ),
         )
-        state = LearnerState(*saved["state"])
-        return state._replace(key=jax.random.wrap_key_data(state.key)), saved["rows"]
+        raw = jax.tree.unflatten(jax.tree.structure(like), jax.tree.leaves(saved["state"]))
+        state = jax.tree.map(
+            lambda x, of: jax.random.wrap_key_data(x) if _is_key(of) else x, raw, like
+        )
+        return state, saved["rows"]
 
-    def save(self, update: int, state: LearnerState, rows: list[dict[str, Any]]) -> None:
+    def save(self, update: int, state: Any, rows: list[dict[str, Any]]) -> None:
         self._manager.save(
             update,
             args=ocp.args.Composite(
-                state=ocp.args.StandardSave(_raw_key(state)), rows=ocp.args.JsonSave(rows)
+                state=ocp.args.StandardSave(_raw_keys(state)), rows=ocp.args.JsonSave(rows)
             ),
         )
 
@@ -237,8 +273,12 @@ class _Checkpoints:
         self._manager.close()
 
 
-def _raw_key(state: LearnerState) -> LearnerState:
-    return state._replace(key=jax.random.key_data(state.key))
+def _is_key(x: Any) -> bool:
+    return jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
+def _raw_keys(state: Any) -> Any:
+    return jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, state)
 
 
 def _seed_group_name(seeds: Sequence[int]) -> str:
@@ -250,8 +290,8 @@ class _Trainer:
     """What the groups of seeds of one run share: the compiled update and the policy."""
 
     spec: Spec
-    learner: Learner
-    data: windows.Store
+    learner: Any  # a `Learner`, or what has its interface
+    data: Any
     noise: float
     progress: tqdm
     note: Path  # where the progress is noted for others to read
@@ -264,8 +304,8 @@ class _Trainer:
             self.spec.benchmark, self.spec.environment, self.learner.model, self.spec.acts_by,
             settings, self.spec.eval_episodes,
         )  # fmt: skip
-        divisors = (n for n in range(1, 1_001) if self.spec.eval_every % n == 0)
-        self.chunk = max(divisors)
+        step, every = self.spec.updates_at_once, self.spec.eval_every
+        self.chunk = max(n for n in range(step, max(1_001, step + 1), step) if every % n == 0)
         self._compiled: Any = None
 
     def _note_progress(self) -> None:
@@ -278,16 +318,16 @@ class _Trainer:
         }
         files.write_whole(self.note, json.dumps(record))
 
-    def compiled(self, state: LearnerState) -> Any:
+    def compiled(self, state: Any) -> Any:
         """(state, data) -> (state, losses) over `chunk` updates; compiled at the first call."""
         if self._compiled is None:
             run = self.learner.run_seeds if state.updates.ndim else self.learner.run
             self._compiled = run.lower(state, self.data, self.chunk).compile()
         return self._compiled
 
-    def row(self, seed: int, update: int, seconds: float, params: Any, loss: float | None) -> dict:
+    def row(self, seed: int, update: int, seconds: float, state: Any, loss: float | None) -> dict:
         spec = self.spec
-        returns = self.evaluate(params, seed, update)
+        returns = self.evaluate(state.params, seed, update)
         return {
             "benchmark": spec.benchmark,
             "environment": spec.environment,
@@ -303,6 +343,7 @@ class _Trainer:
             "loss": loss,
             "mean_return": float(returns.mean()),
             "episodes": spec.eval_episodes,
+            **spec.columns(state),
         }
 
     def train(self, seeds: Sequence[int], folder: Path) -> list[dict[str, Any]]:
@@ -315,10 +356,8 @@ class _Trainer:
         def evaluate(update: int, seconds: float, losses: Sequence[float | None]) -> list[dict]:
             rows = []
             for i, seed in enumerate(seeds):
-                params = state.params
-                if together:
-                    params = jax.tree.map(lambda x, i=i: x[i], params)
-                rows.append(self.row(seed, update, seconds, params, losses[i]))
+                one = jax.tree.map(lambda x, i=i: x[i], state) if together else state
+                rows.append(self.row(seed, update, seconds, one, losses[i]))
             return rows
 
         checkpoints = _Checkpoints(folder / _seed_group_name(seeds), keep=spec.keep_checkpoints)
@@ -423,14 +462,14 @@ def train(spec: Spec, folder: str | os.PathLike[str]) -> pd.DataFrame:
     busy = f"another process is training in {folder}; waiting for it to end"
     with files.lock(folder / ".lock", patience=float("inf"), busy=busy):
         start = provenance.now()
-        learner, data, dataset = build(spec)
+        learner, data, dataset = spec.build()
         identity = {
             **{
                 key: value
                 for key, value in dataclasses.asdict(spec).items()
                 if key not in ("dataset", "seeds", "updates", "vmap_seeds")
             },
-            "data": datasets.checksum(dataset),
+            "data": None if dataset is None else datasets.checksum(dataset),
             "code": spec.code(),
         }
         identity = json.loads(json.dumps(identity))
@@ -442,7 +481,8 @@ def train(spec: Spec, folder: str | os.PathLike[str]) -> pd.DataFrame:
         total = len(spec.seeds) * spec.updates
         rows: list[dict[str, Any]] = []
         with tqdm(total=total, unit="update", mininterval=5.0, file=sys.stdout) as progress:
-            noise, note = dataset.metadata["noise"], folder / "progress.json"
+            noise = 0.0 if dataset is None else dataset.metadata["noise"]
+            note = folder / "progress.json"
             trainer = _Trainer(spec, learner, data, noise, progress, note)
             try:
                 for seeds in groups:
@@ -469,7 +509,7 @@ def train(spec: Spec, folder: str | os.PathLike[str]) -> pd.DataFrame:
 
 def saved_states(
     spec: Spec, learner: Learner, folder: str | os.PathLike[str]
-) -> Iterator[tuple[int, int, LearnerState]]:
+) -> Iterator[tuple[int, int, Any]]:
     """Every checkpoint of a run: (seed, update, state), of groups of seeds each seed alone.
 
     Args:
@@ -494,7 +534,7 @@ def saved_states(
             saved.close()
 
 
-def restore(spec: Spec, folder: str | os.PathLike[str], seed: int) -> tuple[Learner, LearnerState]:
+def restore(spec: Spec, folder: str | os.PathLike[str], seed: int) -> tuple[Any, Any]:
     """The learner of a run and the state of a seed at its last checkpoint.
 
     Args:
@@ -505,7 +545,7 @@ def restore(spec: Spec, folder: str | os.PathLike[str], seed: int) -> tuple[Lear
     Raises:
       FileNotFoundError: if the seed has no checkpoint there.
     """
-    learner, _, _ = build(spec)
+    learner, _, _ = spec.build()
     found = None
     for of_seed, _, state in saved_states(spec, learner, folder):
         if of_seed == seed:
@@ -543,7 +583,7 @@ def by_selectors(
     if selectors is None:
         selectors = ("policy", "value", "search") if unrolls else ("policy", "critic")
     specs = [dataclasses.replace(spec, selector=selector) for selector in selectors]
-    learner, _, _ = build(spec)
+    learner, _, _ = spec.build()
     params = {
         seed: state.params
         for seed, update, state in saved_states(spec, learner, folder)

@@ -123,4 +123,4 @@ MINATAR = Settings(
     num_simulations=20,
 )
 
-PRESETS = {"bsuite": BSUITE, "gymnasium": BSUITE, "minatar": MINATAR}
+PRESETS = {"bsuite": BSUITE, "gymnasium": BSUITE, "minatar": MINATAR, "gymnax": BSUITE}

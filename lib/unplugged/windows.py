@@ -9,7 +9,7 @@ truncation nothing is known).
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -67,6 +67,9 @@ class Windows(NamedTuple):
       real: [T, B] bool, whether an action was recorded at this step.
       known: [T, B] bool, whether the state is known: within the episode, its last
         observation included, or absorbed after a true end.
+      improved: an `improvement.Improvement` of the T steps that is known already, each array
+        with a first axis T before B; None: the learner makes its own.
+      weight: [B] float32, factor on each window's loss; None: 1.
     """
 
     observation: jax.Array
@@ -75,6 +78,8 @@ class Windows(NamedTuple):
     discount: jax.Array
     real: jax.Array
     known: jax.Array
+    improved: Any = None
+    weight: jax.Array | None = None
 
     @property
     def absorbing(self) -> jax.Array:

@@ -6,19 +6,19 @@ import numpy as np
 import pytest
 
 from conftest import random_params
-from unplugged import bits, datasets, dqn, minatar, networks
+from unplugged import bits, datasets, dqn, games, networks
 
 
 def test_a_game_that_is_not_there():
     with pytest.raises(ValueError, match="did you mean 'breakout'"):
-        minatar.make("brekout")
+        games.make("minatar", "brekout")
     with pytest.raises(ValueError, match="sticky must lie in"):
-        minatar.make("breakout", sticky=1.5)
+        games.make("minatar", "breakout", sticky=1.5)
 
 
-@pytest.mark.parametrize("name", minatar.GAMES)
+@pytest.mark.parametrize("name", games.MINATAR)
 def test_games_have_ten_by_ten_bits(name):
-    game = minatar.make(name)
+    game = games.make("minatar", name)
     state, observation = game.reset(jax.random.key(0))
     assert observation.shape == game.observation_shape and observation.shape[:2] == (10, 10)
     _, step = jax.jit(game.step)(state, jnp.int32(0), jax.random.key(1))
@@ -30,7 +30,7 @@ def test_games_have_ten_by_ten_bits(name):
 def test_sticky_actions_repeat_what_was_executed():
     """In freeway action 1 goes up; with sticky 1 the first action, nothing, stays for ever."""
     for sticky, moves in ((0.0, True), (1.0, False)):
-        game = minatar.make("freeway", sticky=sticky)
+        game = games.make("minatar", "freeway", sticky=sticky)
         step = jax.jit(game.step)
         state, before = game.reset(jax.random.key(0))
         for i in range(4):
@@ -40,7 +40,7 @@ def test_sticky_actions_repeat_what_was_executed():
 
 
 def test_the_time_limit_is_no_true_end():
-    game = minatar.make("freeway")
+    game = games.make("minatar", "freeway")
     state, _ = game.reset(jax.random.key(0))
     state = (state[0].replace(time=jnp.int32(game.max_steps - 2)), state[1])
     state, step = game.step(state, jnp.int32(0), jax.random.key(0))
@@ -50,13 +50,13 @@ def test_the_time_limit_is_no_true_end():
 
 
 def test_episodes_in_lock_step_equal_a_loop():
-    game = minatar.make("breakout")
+    game = games.make("minatar", "breakout")
 
     def act(observation, key):
         return jax.random.randint(key, [observation.shape[0]], 0, game.num_actions)
 
     key = jax.random.key(3)
-    returns, lengths = jax.jit(lambda key: minatar.play(game, act, key, 4))(key)
+    returns, lengths = jax.jit(lambda key: games.play(game, act, key, 4))(key)
     reset_key, key = jax.random.split(key)
     state, observation = jax.vmap(game.reset)(jax.random.split(reset_key, 4))
     total, steps, over = np.zeros(4), np.zeros(4, int), np.zeros(4, bool)

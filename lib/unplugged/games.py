@@ -1,4 +1,4 @@
-"""The five MinAtar games as pure functions (Young and Tian, 2019), with sticky actions.
+"""Games as pure functions: MinAtar's with sticky actions (Young and Tian, 2019), and bsuite's.
 
 The games are gymnax's, which are JAX through and through, so that a whole training or
 evaluation compiles into one program.
@@ -15,7 +15,8 @@ import jax.numpy as jnp
 
 from unplugged import checks
 
-GAMES = {
+BENCHMARKS = ("minatar", "gymnax")
+MINATAR = {
     "asterix": "Asterix-MinAtar",
     "breakout": "Breakout-MinAtar",
     "freeway": "Freeway-MinAtar",
@@ -23,6 +24,7 @@ GAMES = {
     "space_invaders": "SpaceInvaders-MinAtar",
 }
 STICKY = 0.25  # as on Atari (Machado et al., 2018)
+_GYMNAX = ("catch", "deep_sea_SIZE")  # bsuite's; a deep sea of 10 x 10 is "deep_sea_10"
 
 
 class Step(NamedTuple):
@@ -47,7 +49,7 @@ class Game(NamedTuple):
     Attributes:
       reset: key -> (state, observation).
       step: (state, action, key) -> (state, `Step`). After the last step, reset.
-      observation_shape: shape of one observation; MinAtar's are bits.
+      observation_shape: shape of one observation; all are bits, 0 or 1.
       num_actions: size of the action space.
       max_steps: time limit of an episode.
     """
@@ -59,20 +61,44 @@ class Game(NamedTuple):
     max_steps: int
 
 
-def make(name: str, *, sticky: float = STICKY) -> Game:
-    """A MinAtar game, minimal action set.
+def _gymnax(benchmark: str, name: str) -> Any:
+    """The environment of gymnax."""
+    checks.one_of("benchmark of compiled games", benchmark, BENCHMARKS)
+    if benchmark == "minatar":
+        checks.one_of("MinAtar game", name, MINATAR)
+        return gymnax.make(MINATAR[name])[0]
+    if name == "catch":
+        return gymnax.make("Catch-bsuite")[0]
+    kind, _, size = name.rpartition("_")
+    if kind != "deep_sea":
+        checks.one_of("gymnax game", name, _GYMNAX)
+    if not size.isdigit() or int(size) < 2:
+        raise ValueError(f"{name!r}: SIZE is a number, 2 or more, as in deep_sea_10")
+    return gymnax.make("DeepSea-bsuite", size=int(size))[0]
+
+
+def check(benchmark: str, name: str) -> None:
+    """Raises ValueError if there is no such game, naming the nearest."""
+    _gymnax(benchmark, name)
+
+
+def make(benchmark: str, name: str, *, sticky: float | None = None) -> Game:
+    """A game, minimal action set.
 
     Args:
-      name: one of `GAMES`.
+      benchmark: "minatar" or "gymnax".
+      name: one of `MINATAR`; or "catch", or "deep_sea_10" and other sizes.
       sticky: probability that the action executed before is executed again instead of the
-        agent's. In [0, 1].
+        agent's, in [0, 1]; None: `STICKY` for MinAtar, else 0.
 
     Raises:
       ValueError: if there is no such game, naming the nearest.
     """
-    checks.one_of("MinAtar game", name, GAMES)
+    if sticky is None:
+        sticky = STICKY if benchmark == "minatar" else 0.0
     checks.within("sticky", sticky, 0.0, 1.0)
-    environment, parameters = gymnax.make(GAMES[name])
+    environment = _gymnax(benchmark, name)
+    parameters = environment.default_params
 
     def reset(key: jax.Array) -> tuple[Any, jax.Array]:
         observation, state = environment.reset_env(key, parameters)

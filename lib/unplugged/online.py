@@ -1,0 +1,448 @@
+"""Online learning with Reanalyse: acting, stored data, search and learner in one compiled loop.
+
+One number goes from purely online to purely offline (MuZero Unplugged, Sections 3 and 4). Of a
+batch's B windows, the Reanalyse fraction has its targets made anew from stored data with the
+target network; the others carry the targets of the search that acted. What is not reanalysed
+is acted: for each first-hand window of T steps, T environment steps. Updates and searches (B T
+an update) are the same at every fraction, environment steps shrink as it grows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from unplugged import (
+    bits,
+    checks,
+    datasets,
+    games,
+    improvement,
+    methods,
+    objectives,
+    replay,
+    runs,
+    windows,
+)
+from unplugged.learner import Learner, LearnerState
+from unplugged.networks import Params
+
+
+class Actors(NamedTuple):
+    """E worlds and what their agents see.
+
+    Attributes:
+      world: states of the game, arrays [E, ...].
+      observation: [E, ...] float32.
+      ended: [E] bool, whether the observation is an episode's last.
+      discount: [E] float32, 0 where it truly ended.
+      frames: environment steps taken so far, all actors. Shape [] int32.
+    """
+
+    world: Any
+    observation: jax.Array
+    ended: jax.Array
+    discount: jax.Array
+    frames: jax.Array
+
+
+class OnlineState(NamedTuple):
+    """All that an online run needs to go on to the very same bits.
+
+    Attributes:
+      learner: the learner's state, its random key among it.
+      actors: worlds; None at a Reanalyse fraction of 1.
+      sources: state of each source of stored data, by name.
+    """
+
+    learner: LearnerState
+    actors: Actors | None
+    sources: dict[str, Any]
+
+    @property
+    def params(self) -> Params:
+        """Parameters being learned."""
+        return self.learner.params
+
+    @property
+    def target_params(self) -> Params:
+        """Parameters that targets are made with."""
+        return self.learner.target_params
+
+    @property
+    def updates(self) -> jax.Array:
+        """How many updates were done. Shape []."""
+        return self.learner.updates
+
+
+@dataclasses.dataclass(frozen=True)
+class OnlineLearner:
+    """`Learner` with actors and stored data; the same interface.
+
+    Attributes:
+      learner: does the updates.
+      game: what the actors play.
+      sources: where stored windows come from; "recent" is there if anything acts.
+      counts: reanalysed windows of a batch by source.
+      first_hand: windows of a batch with the acting search's own targets.
+      actors: E.
+      round_updates: updates between two rounds of acting.
+      prefill: ticks before the first update.
+      temperatures: of the acting policy, one after another; the last one stays.
+      temperature_updates: updates that each temperature lasts.
+    """
+
+    learner: Learner
+    game: games.Game
+    sources: Mapping[str, replay.Source]
+    counts: Mapping[str, int]
+    first_hand: int
+    actors: int
+    round_updates: int
+    prefill: int
+    temperatures: tuple[float, ...]
+    temperature_updates: int
+
+    @property
+    def model(self) -> Any:
+        """The learned model."""
+        return self.learner.model
+
+    def init(self, seed: int) -> OnlineState:
+        """The state before the first update, its first steps acted."""
+        return self._compiled_init(self.learner.init(seed))
+
+    @functools.cached_property
+    def _compiled_init(self) -> Any:
+        return jax.jit(self._init)
+
+    def _init(self, state: LearnerState) -> OnlineState:
+        if not self.first_hand:
+            return OnlineState(state, None, {})
+        world_key, key = jax.random.split(jax.random.fold_in(state.key, 2**31 - 1))
+        world, observation = jax.vmap(self.game.reset)(jax.random.split(world_key, self.actors))
+        actors = Actors(
+            world=world,
+            observation=observation,
+            ended=jnp.zeros([self.actors], bool),
+            discount=jnp.ones([self.actors]),
+            frames=jnp.zeros([], jnp.int32),
+        )
+        tick = jax.eval_shape(lambda: self._tick(state, actors, key)[1])
+        like = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), tick)
+        sources = {name: source.init(like) for name, source in self.sources.items()}
+        return self._act(OnlineState(state, actors, sources), key, self.prefill)
+
+    def _tick(
+        self, state: LearnerState, actors: Actors, key: jax.Array
+    ) -> tuple[Actors, replay.Tick]:
+        """One step of every actor: search, act, or begin anew where an episode is over."""
+        search_key, action_key, step_key, reset_key = jax.random.split(key, 4)
+        model, settings = self.model, self.learner.settings
+        root = improvement.root_of(
+            model, state.params, model.represent(state.params, actors.observation)
+        )
+        improved = self.learner.method.operator(model, state.params, root, search_key, settings)
+        stretch = state.updates // self.temperature_updates
+        temperature = jnp.asarray(self.temperatures)[
+            jnp.minimum(stretch, len(self.temperatures) - 1)
+        ]
+        logits = jnp.log(jnp.maximum(improved.policy, 1e-12)) / temperature
+        action = jnp.where(actors.ended, 0, jax.random.categorical(action_key, logits))
+        number = self.actors
+        world, step = jax.vmap(self.game.step)(
+            actors.world, action, jax.random.split(step_key, number)
+        )
+        fresh = jax.vmap(self.game.reset)(jax.random.split(reset_key, number))
+
+        def begin(new: jax.Array, old: jax.Array) -> jax.Array:
+            return jnp.where(actors.ended.reshape(-1, *[1] * (old.ndim - 1)), new, old)
+
+        world, observation = jax.tree.map(begin, fresh, (world, step.observation))
+        tick = replay.Tick(
+            observation=bits.pack(actors.observation, len(self.game.observation_shape)),
+            action=action.astype(jnp.int32),
+            reward=jnp.where(actors.ended, 0.0, step.reward),
+            discount=jnp.where(actors.ended, actors.discount, step.discount),
+            is_last=actors.ended,
+            improved=improved,
+        )
+        following = Actors(
+            world=world,
+            observation=observation,
+            ended=~actors.ended & step.last,
+            discount=step.discount,
+            frames=actors.frames + jnp.sum(~actors.ended),
+        )
+        return following, tick
+
+    def _act(self, state: OnlineState, key: jax.Array, ticks: int) -> OnlineState:
+        """Some steps of every actor, into every source."""
+
+        def body(state: OnlineState, tick_key: jax.Array) -> tuple[OnlineState, None]:
+            actors, tick = self._tick(state.learner, state.actors, tick_key)
+            sources = {
+                name: source.add(state.sources[name], tick) for name, source in self.sources.items()
+            }
+            return state._replace(actors=actors, sources=sources), None
+
+        return jax.lax.scan(body, state, jax.random.split(key, ticks))[0]
+
+    def _stored(self, state: OnlineState, data: Any, name: str, key: jax.Array) -> windows.Windows:
+        """The windows to be reanalysed that one source gives; all weights 1 if it has none."""
+        number, source = self.counts[name], self.sources[name]
+        found = source.sample(state.sources.get(name, ()), data, key, number)
+        if name == "best":  # Until an episode is over, there is none.
+            recent = self._stored_recent(state, data, key, number)
+            some = source.holds_any(state.sources[name])
+            found = jax.tree.map(lambda a, b: jnp.where(some, a, b), found, recent)
+        return found
+
+    def _stored_recent(
+        self, state: OnlineState, data: Any, key: jax.Array, number: int
+    ) -> windows.Windows:
+        found = self.sources["recent"].sample(state.sources["recent"], data, key, number)
+        return found._replace(weight=None)
+
+    def _windows(self, state: OnlineState, data: Any, key: jax.Array) -> windows.Windows:
+        """A batch: reanalysed windows by source, then first-hand ones."""
+        if not self.first_hand and list(self.counts) == ["dataset"]:
+            return self._stored(state, data, "dataset", key)  # An offline learner's very batch.
+        parts = []
+        keys = jax.random.split(key, len(self.counts) + 2)
+        for name, source_key in zip(self.counts, keys):
+            parts.append(self._stored(state, data, name, source_key))
+        found = _joined(parts) if parts else None
+        if not self.first_hand:
+            return found
+        learner = self.learner
+        if found is not None:
+            target = state.target_params
+            states = self.model.represent(target, found.observation)
+            roots = improvement.root_of(self.model, target, states)
+            improved = objectives.improve(
+                target, roots, keys[-1], self.model, learner.method, learner.settings
+            )
+            found = found._replace(improved=jax.lax.stop_gradient(improved))
+        acted = self.sources["recent"].sample(
+            state.sources["recent"], data, keys[-2], self.first_hand, improved=True
+        )
+        if found is not None:
+            steps = len(found.improved.value)
+            acted = acted._replace(improved=jax.tree.map(lambda x: x[:steps], acted.improved))
+        return acted if found is None else _joined([found, acted])
+
+    def _update(self, data: Any, state: OnlineState) -> tuple[OnlineState, dict[str, jax.Array]]:
+        now = state.learner
+        sample_key, key = jax.random.split(jax.random.fold_in(now.key, now.updates))
+        learner, parts = self.learner.update(now, self._windows(state, data, sample_key), key)
+        return state._replace(learner=learner), parts
+
+    def _round(self, data: Any, state: OnlineState) -> tuple[OnlineState, dict[str, jax.Array]]:
+        """Acts, then learns, so that E ticks = T first-hand windows for each update."""
+        if self.first_hand:
+            act_key = jax.random.fold_in(
+                jax.random.fold_in(state.learner.key, state.learner.updates), 1
+            )
+            state = self._act(state, act_key, self.first_hand)
+        return jax.lax.scan(
+            lambda state, _: self._update(data, state), state, None, length=self.round_updates
+        )
+
+    def _scan(
+        self, state: OnlineState, data: Any, num_updates: int
+    ) -> tuple[OnlineState, dict[str, jax.Array]]:
+        state, parts = jax.lax.scan(
+            lambda state, _: self._round(data, state),
+            state,
+            None,
+            length=num_updates // self.round_updates,
+        )
+        return state, jax.tree.map(lambda x: x.reshape(-1), parts)
+
+    @functools.cached_property
+    def run(self) -> Any:
+        """(state, data, num_updates) -> (state, losses), compiled; whole rounds."""
+        return jax.jit(self._scan, static_argnums=2, donate_argnums=0)
+
+    @functools.cached_property
+    def run_seeds(self) -> Any:
+        """As `run`, for states stacked along a first axis."""
+
+        def together(states: OnlineState, data: Any, num_updates: int) -> Any:
+            return jax.vmap(lambda state: self._scan(state, data, num_updates))(states)
+
+        return jax.jit(together, static_argnums=2, donate_argnums=0)
+
+
+def _joined(parts: list[windows.Windows]) -> windows.Windows:
+    """Windows of several batches in one; a batch without weights has weight 1."""
+    if any(part.weight is not None for part in parts):
+        parts = [
+            part._replace(weight=jnp.ones(part.action.shape[1]) if part.weight is None
+                          else part.weight)
+            for part in parts
+        ]  # fmt: skip
+    weights = [part.weight for part in parts if part.weight is not None]
+    joined = jax.tree.map(
+        lambda *x: jnp.concatenate(x, axis=1), *(part._replace(weight=None) for part in parts)
+    )
+    return joined._replace(weight=jnp.concatenate(weights) if weights else None)
+
+
+@dataclasses.dataclass(frozen=True)
+class OnlineSpec(runs.Spec):
+    """What an online run is; see `runs.Spec` for the rest. `dataset` may be empty.
+
+    Attributes:
+      reanalyse_fraction: share of each batch whose targets are made anew. In [0, 1]; 1 is the
+        offline learner, on `dataset`. Rounded to whole windows.
+      sources: weight of each source of the windows to be reanalysed: "recent", "best" (the
+        episodes of highest return so far), "dataset".
+      replay_capacity: rows of "recent".
+      best_episodes: episodes of "best".
+      prioritised: whether "recent" is sampled by priority (MuZero, Appendix G), or uniformly.
+      demonstrations: share of the dataset's episodes, those of highest return, that is used;
+        1: all. In (0, 1].
+      temperatures: of the acting policy, visits^(1 / T), one after another.
+      temperature_updates: updates that each lasts; the last one stays.
+      round_updates: updates between rounds of acting; divides eval_every.
+    """
+
+    dataset: str = ""
+    reanalyse_fraction: float = 0.9
+    sources: Mapping[str, float] = dataclasses.field(default_factory=lambda: {"recent": 1.0})
+    replay_capacity: int = 100_000
+    best_episodes: int = 50
+    prioritised: bool = False
+    demonstrations: float = 1.0
+    temperatures: tuple[float, ...] = (1.0, 0.5, 0.25)
+    temperature_updates: int = 2_000
+    round_updates: int = 10
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.one_of("benchmark of an online run", self.benchmark, games.BENCHMARKS)
+        checks.within("reanalyse_fraction", self.reanalyse_fraction, 0.0, 1.0)
+        weights = {}
+        for name, weight in self.sources.items():
+            checks.one_of("source", name, replay.SOURCES)
+            checks.within(f"weight of source {name}", weight, 0.0)
+            if weight > 0:
+                weights[name] = float(weight)
+        object.__setattr__(self, "sources", weights)
+        if not weights:
+            raise ValueError("sources are empty: give one of recent, best, dataset a weight")
+        if "dataset" in weights and not self.dataset:
+            raise ValueError("the source dataset has a weight, but no dataset is named")
+        if self.first_hand == 0 and set(weights) != {"dataset"}:
+            raise ValueError(
+                f"at a Reanalyse fraction of {self.reanalyse_fraction} nothing is acted, so that "
+                "only the source dataset has data; lower the fraction, or name a dataset and "
+                'give sources {"dataset": 1}'
+            )
+        if methods.METHODS[self.method].operator is None:
+            raise ValueError(f"{self.method} has no improvement operator to act by")
+        for name in ("replay_capacity", "best_episodes", "round_updates", "temperature_updates"):
+            checks.within(name, getattr(self, name), 1, integer=True)
+        checks.within("demonstrations", self.demonstrations, 0.0, 1.0, open_low=True)
+        temperatures = tuple(self.temperatures)
+        if not temperatures:
+            raise ValueError("temperatures must hold at least one")
+        for temperature in temperatures:
+            checks.within("temperature", temperature, 0.0, open_low=True)
+        object.__setattr__(self, "temperatures", temperatures)
+        if self.eval_every % self.round_updates:
+            raise ValueError(
+                f"eval_every ({self.eval_every}) must be a multiple of round_updates "
+                f"({self.round_updates})"
+            )
+
+    @property
+    def first_hand(self) -> int:
+        """Windows of a batch that are not reanalysed."""
+        batch = self.settings.batch_size
+        return batch - int(np.floor(self.reanalyse_fraction * batch + 0.5))
+
+    @property
+    def updates_at_once(self) -> int:
+        """A compiled call does a multiple of this many updates."""
+        return self.round_updates
+
+    def columns(self, state: Any) -> dict[str, Any]:
+        """Columns of the results that only an online run has."""
+        weights = "+".join(f"{name} {weight:g}" for name, weight in sorted(self.sources.items()))
+        return {
+            "reanalyse_fraction": self.reanalyse_fraction,
+            "sources": weights,
+            "frames": 0 if state.actors is None else int(state.actors.frames),
+        }
+
+    def roots(self) -> list[str]:
+        """Names of the code that the run's numbers depend on."""
+        return [*super().roots(), "online.build"]
+
+    def build(self) -> tuple[OnlineLearner, Any, datasets.Dataset | None]:
+        """See `build`."""
+        return build(self)
+
+
+PARAMETERS = [field.name for field in dataclasses.fields(OnlineSpec)]
+
+
+def build(spec: OnlineSpec) -> tuple[OnlineLearner, Any, datasets.Dataset | None]:
+    """Makes the learner, its sources, and the dataset if there is one.
+
+    Raises:
+      DatasetError: if the dataset is damaged or of another environment.
+      MemoryError: if replay and best episodes do not fit into memory; nothing is allocated.
+      ValueError: if the replay is too small.
+    """
+    game = games.make(spec.benchmark, spec.environment)
+    method, settings = methods.get(spec.method), spec.settings
+    model = runs.model_of(settings, game.observation_shape, game.num_actions)
+    unroll_steps, td_steps = method.window(settings)
+    length = unroll_steps + td_steps + 1
+    dataset, data = None, ()
+    if spec.dataset:
+        dataset = runs.dataset_of(spec, game.observation_shape, game.num_actions)
+        dataset = datasets.best(dataset, spec.demonstrations)
+        data = windows.store(dataset)
+    actors, shape = length * spec.round_updates, game.observation_shape
+    sources: dict[str, replay.Source] = {}
+    if spec.first_hand:
+        sources["recent"] = replay.Recent(
+            spec.replay_capacity, actors, length, td_steps, settings, shape,
+            prioritised=spec.prioritised,
+        )  # fmt: skip
+    if "best" in spec.sources:
+        sources["best"] = replay.Best(spec.best_episodes, game.max_steps, length, shape)
+    if "dataset" in spec.sources:
+        sources["dataset"] = replay.Recorded(length)
+    learner = OnlineLearner(
+        learner=Learner(model, method, settings),
+        game=game,
+        sources=sources,
+        counts={
+            name: count
+            for name, count in replay.shares(
+                spec.sources, settings.batch_size - spec.first_hand
+            ).items()
+            if count
+        },
+        first_hand=spec.first_hand,
+        actors=actors,
+        round_updates=spec.round_updates,
+        prefill=2 * length,
+        temperatures=spec.temperatures,
+        temperature_updates=spec.temperature_updates,
+    )
+    stored = jax.eval_shape(lambda: learner.init(0)).sources
+    replay.check_memory(2 * replay.size_in_bytes(stored), "the stored data of this run")
+    return learner, data, dataset

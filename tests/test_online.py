@@ -1,0 +1,264 @@
+"""Reanalyse at any fraction: sources of stored data, acting, and the learner between them."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from unplugged import bits, datasets, games, learner, methods, online, replay, runs, windows
+from unplugged.improvement import Improvement
+from unplugged.settings import Settings
+
+SMALL = {
+    "representation": [8, 8], "dynamics": [8, 8], "prediction": [8], "batch_size": 8,
+    "unroll_steps": 2, "td_steps": 2, "num_simulations": 2, "warmup_updates": 5,
+}  # fmt: skip
+LENGTH = 5
+CATCH = {"benchmark": "gymnax", "environment": "catch", "method": "mzu", "overrides": SMALL,
+         "updates": 8, "eval_every": 4, "eval_episodes": 2, "round_updates": 2,
+         "replay_capacity": 400}  # fmt: skip
+
+
+def episodes_of_ticks(lengths, ends, actors, seed=0):
+    """Random episodes, one stream an actor: ticks [N, E, ...] and the same as a dataset."""
+    rng = np.random.default_rng(seed)
+    shape, recorded, columns = (3, 4), [], []
+    for actor in range(actors):
+        rows = []
+        for length, ended in zip(lengths[actor], ends[actor]):
+            observation = (rng.random([length + 1, *shape]) < 0.5).astype(np.float32)
+            action, reward = rng.integers(3, size=length), rng.normal(size=length)
+            recorded.append({"observation": observation, "action": action,
+                             "reward": reward.astype(np.float32), "terminated": ended})  # fmt: skip
+            for t in range(length + 1):
+                last = t == length
+                rows.append((observation[t], 0 if last else action[t], 0.0 if last else reward[t],
+                             0.0 if ended and t >= length - 1 else 1.0, last))  # fmt: skip
+        columns.append(rows)
+    count = min(map(len, columns))
+    assert all(len(rows) == count for rows in columns)
+    parts = [np.array([[rows[t][i] for rows in columns] for t in range(count)]) for i in range(5)]
+    packed = bits.pack(jnp.asarray(parts[0]), 2)
+    improved = Improvement(
+        policy=jnp.asarray(rng.dirichlet(np.ones(3), [count, actors])),
+        value=jnp.asarray(rng.normal(size=[count, actors])),
+        action_values=jnp.zeros([count, actors, 3]),
+    )
+    ticks = replay.Tick(
+        packed, jnp.asarray(parts[1], jnp.int32), jnp.asarray(parts[2], jnp.float32),
+        jnp.asarray(parts[3], jnp.float32), jnp.asarray(parts[4], bool), improved,
+    )  # fmt: skip
+    dataset = datasets.from_episodes(recorded, {"environment": "made up", "num_actions": 3})
+    return ticks, dataset, shape
+
+
+def add_all(source, ticks):
+    state = source.init(jax.tree.map(lambda x: jnp.zeros_like(x[0]), ticks))
+    return jax.lax.scan(lambda s, tick: (source.add(s, tick), None), state, ticks)[0]
+
+
+def test_windows_of_ticks_equal_the_datasets():
+    ticks, dataset, shape = episodes_of_ticks([[7, 4, 2, 9]], [[True, False, True, True]], 1)
+    store = windows.store(dataset)
+    start = jnp.asarray(np.flatnonzero(~dataset.is_last))
+    start = start[start + LENGTH <= len(dataset.action)]
+    wanted = windows.at(store, start, LENGTH)
+    rows = start + jnp.arange(LENGTH)[:, None]
+    got = replay.window_of(jax.tree.map(lambda x: x[rows, 0], ticks), shape, improved=True)
+    for name in ("observation", "action", "reward", "discount", "real", "known"):
+        np.testing.assert_array_equal(getattr(got, name), getattr(wanted, name), name)
+    inside = np.asarray(wanted.known & wanted.real)
+    values = np.asarray(ticks.improved.value)[np.asarray(rows), 0]
+    np.testing.assert_array_equal(np.asarray(got.improved.value)[inside], values[inside])
+
+
+def test_the_ring_draws_whole_windows_of_the_last_ticks_only():
+    ticks, _, shape = episodes_of_ticks([[6, 5, 7, 5], [3, 8, 5, 7]], [[True] * 4] * 2, 2)
+    count = len(ticks.action)
+    source = replay.Recent(2 * 12, 2, LENGTH, 2, Settings(), shape)
+    state = add_all(source, ticks)
+    wanted = np.zeros([12, 2])
+    for age in range(LENGTH - 1, 12):
+        row = count - 1 - age
+        wanted[row % 12] = ~np.asarray(ticks.is_last[row])
+    np.testing.assert_array_equal(state.priority, wanted)
+    drawn = source.sample(state, (), jax.random.key(0), 4_000, improved=True)
+    # Each start's value tells which row it is; all are drawn about equally often.
+    values, counts = np.unique(np.asarray(drawn.improved.value[0]), return_counts=True)
+    starts = [(r, a) for r in range(count - 12, count - LENGTH + 1) for a in range(2)
+              if not ticks.is_last[r, a]]  # fmt: skip
+    expected = np.array([ticks.improved.value[r, a] for r, a in starts])
+    np.testing.assert_array_equal(values, np.sort(expected))
+    assert counts.min() > 0.7 * counts.mean() and counts.max() < 1.3 * counts.mean()
+
+
+def test_priorities_are_the_searchs_error_by_plain_numpy():
+    ticks, _, shape = episodes_of_ticks([[6, 5], [3, 8]], [[True, False], [False, True]], 2)
+    settings = Settings(discount=0.9)
+    source = replay.Recent(2 * 40, 2, LENGTH, 2, settings, shape, prioritised=True)
+    state = add_all(source, ticks)
+    count = len(ticks.action)
+    value, reward, discount, last = (
+        np.asarray(x, np.float64)
+        for x in (ticks.improved.value, ticks.reward, ticks.discount, ticks.is_last)
+    )
+    for row in range(count - LENGTH + 1):
+        for actor in range(2):
+            if last[row, actor]:
+                assert state.priority[row, actor] == 0.0
+                continue
+            target, scale, at = 0.0, 1.0, row
+            for _ in range(2):
+                if last[at, actor]:
+                    break  # A truncated end: its value stands as it is.
+                target += scale * reward[at, actor]
+                scale *= 0.9 * discount[at, actor]
+                at += 1
+            target += scale * value[at, actor] if scale else 0.0
+            np.testing.assert_allclose(
+                state.priority[row, actor], abs(value[row, actor] - target) + 1e-3, rtol=1e-4
+            )
+    drawn = source.sample(state, (), jax.random.key(0), 500, improved=True)
+    assert drawn.weight.shape == (500,) and drawn.weight.max() == 1.0
+
+
+def test_the_best_episodes_are_kept():
+    lengths = [[6, 5, 7, 4], [3, 8, 5, 6]]
+    ticks, dataset, shape = episodes_of_ticks(lengths, [[True] * 4] * 2, 2)
+    source = replay.Best(3, 8, LENGTH, shape)
+    state = add_all(source, ticks)
+    best = np.sort(dataset.episode_returns)[-3:]
+    np.testing.assert_allclose(np.sort(state.returns), best, rtol=1e-5)
+    drawn = source.sample(state, (), jax.random.key(0), 300)
+    assert drawn.real[0].all()
+    kept = datasets.best(dataset, 3 / 8)
+    np.testing.assert_allclose(np.sort(kept.episode_returns), best, rtol=1e-5)
+    there = {x.tobytes() for x in np.asarray(kept.observation[~kept.is_last], np.float32)}
+    assert {np.asarray(x).tobytes() for x in drawn.observation[0]} == there
+
+
+def test_shares_are_whole_windows():
+    assert replay.shares({"recent": 1.0, "best": 1.0, "dataset": 2.0}, 7) == {
+        "recent": 2, "best": 2, "dataset": 3,
+    }  # fmt: skip
+    assert replay.shares({"recent": 0.9, "best": 0.0}, 4) == {"recent": 4}
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory):
+    """Random play of the compiled catch."""
+    rng, found = np.random.default_rng(0), []
+    game = games.make("gymnax", "catch")
+    step = jax.jit(game.step)
+    for i in range(12):
+        state, observation = game.reset(jax.random.key(i))
+        steps, over = {"observation": [observation], "action": [], "reward": []}, False
+        while not over:
+            action = int(rng.integers(3))
+            state, seen = step(state, jnp.asarray(action), jax.random.key(0))
+            steps["observation"].append(seen.observation)
+            steps["action"].append(action)
+            steps["reward"].append(float(seen.reward))
+            over = bool(seen.last)
+        found.append({**{k: np.asarray(v) for k, v in steps.items()}, "terminated": True})
+    path = tmp_path_factory.mktemp("data") / "catch.npz"
+    metadata = {"environment": "catch", "num_actions": 3, "noise": 0.0}
+    datasets.save(datasets.from_episodes(found, metadata), path)
+    return str(path)
+
+
+def test_fraction_one_is_the_offline_learner_to_the_bit(recording):
+    spec = online.OnlineSpec(
+        dataset=recording, reanalyse_fraction=1.0, sources={"dataset": 1.0}, **CATCH
+    )
+    ours, data, dataset = spec.build()
+    state, _ = ours.run(ours.init(0), data, 6)
+    offline = learner.Learner(ours.model, methods.get("mzu"), spec.settings)
+    wanted, _ = offline.run(offline.init(0), windows.store(dataset), 6)
+    jax.tree.map(np.testing.assert_array_equal, state.params, wanted.params)
+    jax.tree.map(np.testing.assert_array_equal, state.target_params, wanted.target_params)
+    assert state.updates == 6
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.5, 0.75])
+def test_environment_steps_shrink_as_the_fraction_grows(fraction):
+    spec = online.OnlineSpec(reanalyse_fraction=fraction, **CATCH)
+    ours, data, _ = spec.build()
+    begin = ours.init(0)
+    before = int(begin.actors.frames)
+    ticks = int(begin.sources["recent"].count)
+    state, parts = ours.run(begin, data, 8)
+    acted = int(state.sources["recent"].count) - ticks
+    # T steps for each first-hand window; those of final rows take no step.
+    assert acted * ours.actors == 8 * LENGTH * round((1 - fraction) * 8)
+    assert 0 < int(state.actors.frames) - before <= acted * ours.actors
+    assert np.isfinite(parts["loss"]).all() and parts["loss"].shape == (8,)
+
+
+def test_first_hand_windows_carry_the_acting_search():
+    spec = online.OnlineSpec(reanalyse_fraction=0.5, prioritised=True, **CATCH)
+    ours, data, _ = spec.build()
+    state, _ = ours.run(ours.init(0), data, 4)
+    now = state.learner._replace(target_params=state.params)  # Before its time.
+    state = state._replace(learner=now)
+    batch = ours._windows(state, data, jax.random.key(3))
+    assert batch.action.shape == (LENGTH, 8) and batch.weight.shape == (8,)
+    stored = {float(x) for x in np.asarray(state.sources["recent"].ticks.improved.value).ravel()}
+    first = np.asarray(batch.improved.value[0])
+    assert all(float(x) in stored for x in first[4:])
+    assert not all(float(x) in stored for x in first[:4])  # Made anew, with other noise.
+
+
+def test_sources_mix(recording):
+    spec = online.OnlineSpec(
+        dataset=recording, reanalyse_fraction=0.75, demonstrations=0.25, best_episodes=4,
+        sources={"recent": 1.0, "best": 1.0, "dataset": 1.0}, **CATCH,
+    )  # fmt: skip
+    ours, data, dataset = spec.build()
+    assert dict(ours.counts) == {"recent": 2, "best": 2, "dataset": 2} and ours.first_hand == 2
+    assert dataset.num_episodes == 3
+    state, parts = ours.run(ours.init(0), data, 4)
+    assert np.isfinite(parts["loss"]).all()
+    assert spec.columns(state)["sources"] == "best 1+dataset 1+recent 1"
+
+
+def test_an_online_run_resumes_to_the_same_bits(tmp_path):
+    spec = online.OnlineSpec(
+        reanalyse_fraction=0.5, sources={"recent": 1.0, "best": 1.0}, best_episodes=3,
+        seeds=[0, 1], **CATCH,
+    )  # fmt: skip
+    whole = runs.train(spec, tmp_path / "whole")
+    runs.train(dataclasses.replace(spec, updates=4), tmp_path / "cut")
+    resumed = runs.train(spec, tmp_path / "cut")
+    assert (
+        len(whole) == 2 * 3 and (whole["frames"].groupby(whole["seed"]).diff().dropna() > 0).all()
+    )
+    columns = [c for c in whole.columns if c != "seconds"]
+    assert whole[columns].equals(resumed[columns])
+    (_, _, a), (_, _, b) = (
+        list(runs.saved_states(spec, spec.build()[0], tmp_path / name))[-1]
+        for name in ("whole", "cut")
+    )
+    jax.tree.map(lambda x, y: np.testing.assert_array_equal(*map(runs._raw_keys, (x, y))), a, b)
+
+
+def test_online_runs_that_make_no_sense_are_refused(recording, tmp_path):
+    def refused(match, **changes):
+        with pytest.raises(ValueError, match=match):
+            online.OnlineSpec(**{**CATCH, **changes}).build()
+
+    refused("reanalyse_fraction", reanalyse_fraction=1.5)
+    refused("unknown source 'recnt'.*recent", sources={"recnt": 1.0})
+    refused("sources are empty", sources={"recent": 0.0})
+    refused("no dataset is named", sources={"dataset": 1.0})
+    refused("nothing is acted", reanalyse_fraction=1.0)
+    refused("at least", replay_capacity=50)
+    refused("multiple of round_updates", round_updates=3)
+    refused("no improvement operator", method="bc")
+    refused("was recorded in 'catch'", environment="deep_sea_4", dataset=recording,
+            sources={"dataset": 1.0})  # fmt: skip
+    refused("SIZE is a number", environment="deep_sea_x")
+    with pytest.raises(MemoryError, match="replay_capacity"):
+        online.OnlineSpec(**{**CATCH, "replay_capacity": 10**13}).build()
