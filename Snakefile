@@ -36,7 +36,7 @@ def logs(name):
 # --- What there is to do -----------------------------------------------------------------
 
 # Every parameter of every run is checked here, before any work begins.
-COLLECTIONS, EXPERIMENTS, SPECS = experiments.plan(config)
+COLLECTIONS, EXPERIMENTS, TRAINERS, SPECS = experiments.plan(config)
 
 # Runs whose last checkpoints act in several ways, as (experiment, run).
 EVALUATED = [
@@ -208,8 +208,8 @@ if not DRAW_ONLY:
 
     rule train:
         input:
-            notebook=ancient("notebooks/20_train.ipynb"),
-            data=lambda w: EXPERIMENTS[w.experiment][w.run]["dataset"],
+            notebook=lambda w: ancient(f"notebooks/{TRAINERS[w.experiment]}.ipynb"),
+            data=lambda w: EXPERIMENTS[w.experiment][w.run].get("dataset", []),
         output:
             rows=f"{RUNS}/{{experiment}}/{{run}}/results.csv",
             provenance=f"{RUNS}/{{experiment}}/{{run}}/provenance.json",
@@ -221,7 +221,7 @@ if not DRAW_ONLY:
                 }
             ),
             code=lambda w: [
-                fingerprint.of_notebook("notebooks/20_train.ipynb"),
+                fingerprint.of_notebook(f"notebooks/{TRAINERS[w.experiment]}.ipynb"),
                 SPECS[w.experiment, w.run].code(),
             ],
         log:

@@ -261,4 +261,4 @@ def test_online_runs_that_make_no_sense_are_refused(recording, tmp_path):
             sources={"dataset": 1.0})  # fmt: skip
     refused("SIZE is a number", environment="deep_sea_x")
     with pytest.raises(MemoryError, match="replay_capacity"):
-        online.OnlineSpec(**{**CATCH, "replay_capacity": 10**13}).build()
+        online.OnlineSpec(**{**CATCH, "replay_capacity": 2**31 - 1}).build()

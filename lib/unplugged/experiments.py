@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from unplugged import checks, methods, runs
+from unplugged import checks, methods, online, runs
 from unplugged.settings import Settings
 
 _SETTINGS = [field.name for field in dataclasses.fields(Settings)]
@@ -34,11 +34,13 @@ class Plan(NamedTuple):
     Attributes:
       collections: dataset name -> how it is recorded.
       runs: experiment -> run name -> parameters of the training notebook.
+      notebooks: experiment -> the training notebook's name.
       specs: (experiment, run name) -> the run.
     """
 
     collections: dict[str, Collection]
     runs: dict[str, dict[str, dict[str, Any]]]
+    notebooks: dict[str, str]
     specs: dict[tuple[str, str], runs.Spec]
 
 
@@ -46,6 +48,8 @@ def label(key: str, value: Any) -> str:
     """A grid value's part of a run's name, such as "mzu", "noise0.1" or "dynamics-32x64x32"."""
     if key in ("environment", "method"):
         return str(value)
+    if isinstance(value, dict):
+        return f"{key}-{'-'.join(f'{name}{weight:g}' for name, weight in value.items())}"
     if isinstance(value, (list, tuple)):
         return f"{key}-{'x'.join(map(str, value))}"
     if isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -75,16 +79,28 @@ def _dataset(benchmark: str, environment: str, noise: float) -> str:
     return f"{benchmark}_{environment}" + (f"_noise{noise:g}" if benchmark == "bsuite" else "")
 
 
-def _one_run(values: Mapping[str, Any], profile: str, collections: Mapping) -> dict[str, Any]:
+# Kinds of experiments: the training notebook, and what its parameters make.
+KINDS: dict[str, tuple[str, type[runs.Spec]]] = {
+    "offline": ("20_train", runs.Spec),
+    "online": ("21_train_online", online.OnlineSpec),
+}
+
+
+def _one_run(
+    values: Mapping[str, Any], profile: str, collections: Mapping, kind: str
+) -> dict[str, Any]:
     """A run's parameters: settings among the values become overrides, the dataset is named."""
+    names = [field.name for field in dataclasses.fields(KINDS[kind][1])]
     overrides = dict(values.get("overrides", {}))
     parameters = {}
     for key, value in values.items():
-        checks.one_of("run parameter", key, [*runs.PARAMETERS, *_SETTINGS, "noise"])
+        checks.one_of("run parameter", key, [*names, *_SETTINGS, "noise"])
         if key in _SETTINGS:
             overrides[key] = value
         elif key not in ("noise", "overrides"):
             parameters[key] = value
+    if kind == "online" and not values.get("sources", {}).get("dataset"):
+        return {**parameters, "overrides": overrides}
     benchmark = values.get("benchmark", "bsuite")
     dataset = _dataset(benchmark, values["environment"], values.get("noise", 0.0))
     if dataset not in collections:
@@ -100,7 +116,8 @@ def plan(profile: Mapping[str, Any]) -> Plan:
     """Expands a profile, and checks every parameter of every run before any work begins.
 
     An experiment has `common` parameters and a `grid` (or a list of grids) of values that
-    are combined. Keys are fields of `runs.Spec`, of `settings.Settings`, or `noise`.
+    are combined. Keys are fields of `runs.Spec`, of `settings.Settings`, or `noise`. If its
+    `kind` is "online" they are fields of `online.OnlineSpec`.
 
     Raises:
       ValueError: if a name or value is wrong, a dataset is not collected, or two runs of an
@@ -109,18 +126,21 @@ def plan(profile: Mapping[str, Any]) -> Plan:
     name = profile["profile"]
     collections = _collections(profile["datasets"])
     found: dict[str, dict[str, dict[str, Any]]] = {}
+    kinds: dict[str, str] = {}
     for experiment, content in profile["experiments"].items():
         grids = content["grid"] if isinstance(content["grid"], list) else [content["grid"]]
         found[experiment] = {}
+        kinds[experiment] = content.get("kind", "offline")
+        checks.one_of("kind of experiment", kinds[experiment], KINDS)
         for grid in grids:
             for values in itertools.product(*grid.values()):
                 run = "_".join(label(key, value) for key, value in zip(grid, values))
                 if run in found[experiment]:
                     raise ValueError(f"profile {name}: {experiment} names the run {run} twice")
                 one = {**content["common"], **dict(zip(grid, values))}
-                found[experiment][run] = _one_run(one, name, collections)
-    specs = {(e, r): runs.Spec(**p) for e, of in found.items() for r, p in of.items()}
-    return Plan(collections, found, specs)
+                found[experiment][run] = _one_run(one, name, collections, kinds[experiment])
+    specs = {(e, r): KINDS[kinds[e]][1](**p) for e, of in found.items() for r, p in of.items()}
+    return Plan(collections, found, {e: KINDS[kind][0] for e, kind in kinds.items()}, specs)
 
 
 class Progress(NamedTuple):

@@ -350,7 +350,7 @@ class OnlineSpec(runs.Spec):
         if methods.METHODS[self.method].operator is None:
             raise ValueError(f"{self.method} has no improvement operator to act by")
         for name in ("replay_capacity", "best_episodes", "round_updates", "temperature_updates"):
-            checks.within(name, getattr(self, name), 1, integer=True)
+            checks.within(name, getattr(self, name), 1, 2**31 - 1, integer=True)
         checks.within("demonstrations", self.demonstrations, 0.0, 1.0, open_low=True)
         temperatures = tuple(self.temperatures)
         if not temperatures:
