@@ -84,6 +84,10 @@ NOTEBOOKS = {
         "draws": ["bsuite_capacity", "bsuite_capacity_curves"],
         "tables": ["bsuite_capacity"],
     },
+    "35_online": {
+        "experiments": ["online_fractions", "online_demonstrations", "online_exploitation"],
+        "draws": ["online_scaling", "online_demonstrations", "online_exploitation"],
+    },
     "36_bsuite_search": {
         "experiments": ["bsuite_search", "bsuite_curves"],
         "draws": ["bsuite_search"],
@@ -99,7 +103,7 @@ NOTEBOOKS = {
         "also": [
             "bsuite_noise", "bsuite_fractions", "bsuite_capacity", "bsuite_search",
             "minatar_curves", "minatar_fractions", "minatar_ablations", "minatar_onestep",
-            "minatar_selectors",
+            "minatar_selectors", "online_fractions", "online_exploitation",
         ],
         "tables": ["claims"],
         "writes": ["claims.csv"],
@@ -147,7 +151,7 @@ def is_there(name):
 
 def dataset_file(experiment):
     """Where the two ends of an experiment's normalised score stand."""
-    return reports.STATISTICS[experiment.split("_")[0]]
+    return reports.STATISTICS["bsuite" if experiment.startswith("bsuite") else "minatar"]
 
 
 DRAWN = {}

@@ -496,6 +496,84 @@ def _m8(frames: Frames) -> tuple[list[Comparison], str]:
     )
 
 
+def scaling(rows: pd.DataFrame) -> tuple[statistics.Estimate, float, float]:
+    """A line through final score against the logarithm of environment steps, on one game.
+
+    Args:
+      rows: final rows: `reanalyse_fraction`, `frames`, `mean_return`.
+
+    Returns:
+      The slope with its interval, the intercept, and the share of the variance of the
+      fractions' means that the line explains. Steps are in log10; seeds are resampled within
+      a fraction.
+    """
+    cells = [of for _, of in rows.groupby("reanalyse_fraction")]
+    x = np.array([np.log10(of["frames"]).mean() for of in cells])
+
+    def line(means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        slope = ((x - x.mean()) @ means) / ((x - x.mean()) @ (x - x.mean()))
+        return slope, means.mean(axis=0) - slope * x.mean()
+
+    def slope(*parts: np.ndarray) -> np.ndarray:
+        return line(np.stack([part.mean(axis=-1) for part in parts]))[0]
+
+    estimate = statistics.interval(slope, *(of["mean_return"].to_numpy() for of in cells))
+    means = np.array([of["mean_return"].mean() for of in cells])
+    fitted, intercept = line(means)
+    residual = means - (intercept + fitted * x)
+    spread = ((means - means.mean()) ** 2).sum()
+    return estimate, float(intercept), float(1 - (residual**2).sum() / spread) if spread else 0.0
+
+
+def one_game(rows: pd.DataFrame) -> pd.DataFrame:
+    """Final rows of the game on which most Reanalyse fractions were tried."""
+    count = rows.groupby("environment")["reanalyse_fraction"].nunique()
+    rows = rows[rows["environment"] == count.idxmax()]
+    return rows[rows["update"] == rows["update"].max()]
+
+
+def _m1(frames: Frames) -> tuple[list[Comparison], str]:
+    rows = one_game(frame(frames, "online_fractions"))
+    if rows["reanalyse_fraction"].nunique() < 3:
+        raise NotRun("a line needs three fractions")
+    estimate, _, explained = scaling(rows)
+    name = (
+        f"slope of return on log10(frames), {rows['environment'].iloc[0]}; a line explains "
+        f"{explained:.0%} of the means' variance"
+    )
+    found = described(name, estimate, [rows])
+    if found.verdict == "supported" and explained < 0.8:
+        return [found], "undecided"
+    return [found], found.verdict
+
+
+def _m2(frames: Frames) -> tuple[list[Comparison], str]:
+    rows = frame(frames, "online_fractions")
+    rows = rows[rows["update"] == rows["update"].max()]
+    found = []
+    for fraction, of in rows.groupby("reanalyse_fraction"):
+        estimate = statistics.bootstrap(tasks(of, "score"), statistics.mean)
+        games = of["environment"].nunique()
+        name = f"fraction {fraction:g} - random policy, {games} games"
+        found.append(described(name, estimate, [of]))
+    return found, together([one.verdict for one in found])
+
+
+def _m12(frames: Frames) -> tuple[list[Comparison], str]:
+    rows = frame(frames, "online_exploitation")
+    found = [
+        compare(
+            f"best episodes - most recent, {world}",
+            some(of, sources="best 1"),
+            some(of, sources="recent 1"),
+            "mean_return",
+            statistics.mean,
+        )
+        for world, of in rows.groupby("environment")
+    ]
+    return found, together([one.verdict for one in found])
+
+
 RULES: dict[str, Callable[[Frames], tuple[list[Comparison], str]]] = {
     "R1": _r1,
     "R2": _r2,
@@ -513,19 +591,22 @@ RULES: dict[str, Callable[[Frames], tuple[list[Comparison], str]]] = {
     "R14": _r14,
     "R15": _r15,
     "R16": _r16,
+    "M1": _m1,
+    "M2": _m2,
     "M3": _m3,
     "M4": _m4,
     "M5": _m5,
     "M6": _m6,
     "M7": _m7,
     "M8": _m8,
+    "M12": _m12,
 }
 
 # What the rules read.
 EXPERIMENTS = (
     "bsuite_curves", "bsuite_fractions", "bsuite_noise", "bsuite_capacity", "bsuite_search",
     "minatar_curves", "minatar_fractions", "minatar_ablations", "minatar_onestep",
-    "minatar_selectors",
+    "minatar_selectors", "online_fractions", "online_exploitation",
 )  # fmt: skip
 
 

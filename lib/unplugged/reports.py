@@ -33,18 +33,20 @@ def load(results: str | os.PathLike[str], experiment: str) -> pd.DataFrame:
 
     Returns:
       The CSV's rows and the columns `score` (0: random policy, 1: the online agent that made
-      the noise-free data), `hidden` (units of the dynamics' hidden layer), `num_simulations`,
+      the noise-free data; NaN where none did), `hidden` (units of the dynamics' hidden layer), `num_simulations`,
       `search_depth` (NaN: not limited) and `unroll_steps`.
     """
     rows = pd.read_csv(Path(results) / f"{experiment}.csv")
     benchmark = rows["benchmark"].iloc[0]
-    ends = pd.read_csv(Path(results) / STATISTICS[benchmark]).query("noise == 0")
-    ends = ends.set_index("environment")
-    rows["score"] = statistics.normalise(
-        rows["mean_return"],
-        rows["environment"].map(ends["random_return"]),
-        rows["environment"].map(ends["online_return"]),
-    )
+    rows["score"] = np.nan
+    if benchmark in STATISTICS:
+        ends = pd.read_csv(Path(results) / STATISTICS[benchmark]).query("noise == 0")
+        ends = ends.set_index("environment")
+        rows["score"] = statistics.normalise(
+            rows["mean_return"],
+            rows["environment"].map(ends["random_return"]),
+            rows["environment"].map(ends["online_return"]),
+        )
     preset = PRESETS[benchmark]
     settings = {text: preset.override(json.loads(text)) for text in rows["overrides"].unique()}
     for column, of in _OF_SETTINGS.items():
@@ -64,6 +66,7 @@ def load_study(results: str | os.PathLike[str]) -> dict[str, pd.DataFrame]:
 def final(rows: pd.DataFrame) -> pd.DataFrame:
     """The last evaluation of each run."""
     by = ["environment", "noise", "fraction", "method", "overrides", "seed"]
+    by += [name for name in ("reanalyse_fraction", "sources") if name in rows]
     return rows[rows["update"] == rows.groupby(by)["update"].transform("max")]
 
 
