@@ -241,7 +241,7 @@ def test_a_continuous_gymnasium_environment_is_refused_by_make():
     ("benchmark", "name", "message"),
     [
         ("bsuit", "catch", r"unknown benchmark 'bsuit': did you mean 'bsuite'\?"),
-        ("atari", "Pong", r"unknown benchmark 'atari': Valid: bsuite, gymnasium"),
+        ("zzz", "Pong", r"unknown benchmark 'zzz': Valid: bsuite, gymnasium"),
         ("bsuite", "cach", r"unknown bsuite environment 'cach': did you mean 'catch'\?"),
         ("bsuite", "mountaincar", r"did you mean 'mountain_car'\?"),
         (

@@ -5,7 +5,9 @@ import pytest
 
 from unplugged import fingerprint
 
-ROOTS = ["runs.train", "methods.rosmo", "acting.improved", "environments.catch"]
+ROOTS = [
+    "runs.train", "methods.rosmo", "acting.improved", "networks.mlp", "environments.catch",
+]  # fmt: skip
 
 
 @pytest.fixture

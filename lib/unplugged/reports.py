@@ -33,8 +33,8 @@ def load(results: str | os.PathLike[str], experiment: str) -> pd.DataFrame:
 
     Returns:
       The CSV's rows and the columns `score` (0: random policy, 1: the online agent that made
-      the noise-free data; NaN where none did), `hidden` (units of the dynamics' hidden layer), `num_simulations`,
-      `search_depth` (NaN: not limited) and `unroll_steps`.
+      the noise-free data; NaN where none did), `hidden` (units of the dynamics' hidden
+      layer), `num_simulations`, `search_depth` (NaN: not limited) and `unroll_steps`.
     """
     rows = pd.read_csv(Path(results) / f"{experiment}.csv")
     benchmark = rows["benchmark"].iloc[0]

@@ -128,7 +128,7 @@ class Spec:
 
     def roots(self) -> list[str]:
         """Names of the code that the run's numbers depend on."""
-        roots = ["runs.train", f"acting.{self.acts_by}"]
+        roots = ["runs.train", f"acting.{self.acts_by}", f"networks.{self.settings.network}"]
         if self.benchmark == "bsuite":
             roots.append(f"environments.{self.environment}")
         return roots
