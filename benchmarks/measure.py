@@ -35,7 +35,9 @@ SINGLE = {
     "OPENBLAS_NUM_THREADS": "1",
     "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
 }
-REQUIRED = {"rosmo": 6.0, "mzu": 5.0}
+REQUIRED = {"rosmo": 6.0, "mzu": 5.0}  # fused over reference at BSuite's sizes, two cores
+PIXELS = "breakout"  # every method at its size, one core
+REQUIRED_PIXELS = 2.0
 
 
 class MeasurementError(RuntimeError):
@@ -134,7 +136,7 @@ def single(report: Report, core: int, name: str, arguments: dict[str, Any]) -> N
 def ratio(
     report: Report, cores: list[int], *, method: str, data: str, pairs: int, seconds: float
 ) -> None:
-    """Reference on both cores, then a fused learner on each; in turn, several times."""
+    """Reference on all of the cores, then a fused learner on each; in turn, several times."""
     arguments = {"method": method, "data": data}
     sides = {
         "reference": [Worker("serve", {"side": "reference", **arguments}, cores, single=False)],
@@ -165,9 +167,10 @@ def ratio(
     ratios = [fused / ref for fused, ref in zip(rates["fused"], rates["reference"])]
     for i, pair in enumerate(zip(rates["reference"], rates["fused"], ratios), start=1):
         for side, rate in zip(sides, pair):
-            add(f"{side} loop", f"pair={i}", rate, "updates/s", 1, "two cores")
+            add(f"{side} loop", f"pair={i}", rate, "updates/s", 1, f"cores: {len(cores)}")
         add("fused / reference", f"pair={i}", pair[2], "ratio", 1, "")
-    note = f"required: {REQUIRED[method]:g}"
+    required = REQUIRED_PIXELS if data == PIXELS else REQUIRED[method]
+    note = f"required: {required:g}"
     for name, fn in (("median", statistics.median), ("min", min), ("max", max)):
         add("fused / reference", f"statistic={name}", fn(ratios), "ratio", pairs, note)
 
@@ -190,20 +193,38 @@ def single_jobs(quick: bool) -> list[tuple[str, dict[str, Any]]]:
     names = ["cartpole"] if quick else ["cartpole", "catch"]
     checked = ["rosmo"] if quick else list(REQUIRED)
     seconds = 0.1 if quick else 0.4
-    for data in names:
+    for data in [*names, PIXELS]:
         add("share", data=data, seconds=0.2 if quick else 1.0, repeats=3 if quick else 8)
     for method in checked:
         add("split", method=method, data="catch", length=50 if quick else 300, repeats=3)
+        add("split", method=method, data=PIXELS, length=5 if quick else 20, repeats=3)
     simulations = [1] if quick else [1, 2, 4, 8, 16, 32, 64]
     batches = [32, 64] if quick else [32, 64, 128, 256, 512, 1024]
     common = {"data": "catch", "seconds": seconds}
     add("growth", method="mzu", field="num_simulations", values=simulations, **common)
     for method in checked:
         add("growth", method=method, field="batch_size", values=batches, **common)
+    # rosmo does not search; its row is what the others are compared with.
+    for method in ["rosmo", "mzu"]:
+        few = [4] if method == "rosmo" else [1, 2] if quick else [1, 2, 4, 8, 20, 50]
+        pixels = {"data": PIXELS, "seconds": seconds}
+        add("growth", method=method, field="num_simulations", values=few, **pixels)
     add("seeds", method="rosmo", values=[2] if quick else [1, 2, 4, 8], **common)
-    for data in names:
+    for data in [*names, PIXELS]:
         add("sampling", data=data, seconds=seconds)
+    for data in names:
         add("evaluation", data=data, episodes=20, seconds=seconds)
+    for episodes in [32] if quick else [32, 256]:
+        add("evaluation", data=PIXELS, episodes=episodes, seconds=seconds)
+    online = {"game": PIXELS, "fraction": 0.9, "seconds": 2 * seconds, "split": False}
+    usual = {"simulations": 8, "round_updates": 10}
+    if not quick:
+        for simulations in (2, 4, 8, 20):
+            add("online", **online | usual | {"simulations": simulations})
+        for round_updates in (1, 2, 5, 20):
+            add("online", **online | usual | {"round_updates": round_updates})
+    for fraction in [0.9] if quick else [0.0, 0.5, 0.9, 0.985]:
+        add("online", **online | usual | {"fraction": fraction, "split": True})
     for method in checked if quick else method_names():
         add("costs", method=method, data="cartpole")
     return jobs
@@ -228,6 +249,9 @@ def run_all(report: Report, cores: list[int], quick: bool) -> list[str]:
     for data in ["cartpole"] if quick else ["cartpole", "catch"]:
         for method in methods:
             attempt(ratio, cores, method=method, data=data, **timing)
+    timing = {"pairs": 2, "seconds": 0.5} if quick else {"pairs": 3, "seconds": 3.0}
+    for method in methods if quick else method_names():
+        attempt(ratio, cores[:1], method=method, data=PIXELS, **timing)
     free: queue.Queue[int] = queue.Queue()
     for core in cores if quick else cores[:1]:
         free.put(core)

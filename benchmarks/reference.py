@@ -1,15 +1,17 @@
 """The reference loop: offline MuZero as published implementations train it.
 
-The loss is written for one slice of a trajectory and mapped over the batch by `jax.vmap`;
-each Python step samples a batch with NumPy, without replacement, and calls one jitted
-update. Mathematics, sizes and optimiser are the fused learner's (ROSMO, Algorithm 2 and
-Table 4); `check_equal` proves it.
+The loss is of one slice of a trajectory and mapped over the batch by `jax.vmap`; each Python
+step samples a batch with NumPy, without replacement, and calls one jitted update. For rosmo
+and mzu the loss and the networks are written anew here (ROSMO, Algorithm 2), as the
+mathematics of the fused learner; `check_equal` proves it. For other methods it is the fused
+learner's own loss.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -22,9 +24,12 @@ import optax
 
 import workload
 from unplugged import datasets, learner, losses, methods, transforms, windows
-from unplugged.settings import BSUITE, Settings
+from unplugged.settings import Settings
 
 Params = Any
+
+
+WRITTEN = ("rosmo", "mzu")  # methods whose loss is written anew here
 
 
 class Slice(NamedTuple):
@@ -49,7 +54,7 @@ class Slice(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Networks:
-    """h, g and f for one observation, state and action, as plain multi-layer perceptrons."""
+    """h, g and f for one observation, state and action, in plain layers."""
 
     represent: hk.Transformed
     dynamics: hk.Transformed
@@ -71,22 +76,23 @@ class Networks:
 def networks_of(name: str, settings: Settings) -> Networks:
     """Networks for a dataset of `workload.FORMS`."""
     num_actions = workload.NUM_ACTIONS
+    kind = {"mlp": _perceptrons, "conv": _convolutions}[settings.network]
 
     def head(trunk: jax.Array, size: int, name: str) -> jax.Array:
         return hk.Linear(size, w_init=jnp.zeros, name=name)(trunk)
 
-    def represent(observation: jax.Array) -> jax.Array:
-        return hk.nets.MLP(settings.representation, name="mlp")(observation.ravel())
+    represent, transition, flat = kind(settings)
+
+    def trunk(state: jax.Array) -> jax.Array:
+        return hk.nets.MLP(settings.prediction, activate_final=True, name="trunk")(flat(state))
 
     def dynamics(state: jax.Array, action: jax.Array) -> tuple[jax.Array, jax.Array]:
-        both = jnp.concatenate([state, jax.nn.one_hot(action, num_actions)])
-        next_state = hk.nets.MLP(settings.dynamics, name="mlp")(both)
-        trunk = hk.nets.MLP(settings.prediction, activate_final=True, name="trunk")(next_state)
-        return head(trunk, settings.num_bins, "reward"), next_state
+        next_state = transition(state, jax.nn.one_hot(action, num_actions))
+        return head(trunk(next_state), settings.num_bins, "reward"), next_state
 
     def predict(state: jax.Array) -> tuple[jax.Array, jax.Array]:
-        trunk = hk.nets.MLP(settings.prediction, activate_final=True, name="trunk")(state)
-        return head(trunk, num_actions, "policy"), head(trunk, settings.num_bins, "value")
+        shared = trunk(state)
+        return head(shared, num_actions, "policy"), head(shared, settings.num_bins, "value")
 
     return Networks(
         *(hk.without_apply_rng(hk.transform(fn)) for fn in (represent, dynamics, predict)),
@@ -94,6 +100,38 @@ def networks_of(name: str, settings: Settings) -> Networks:
         num_actions=num_actions,
         support=transforms.Support(settings.num_bins),
     )
+
+
+def _perceptrons(settings: Settings) -> tuple[Callable[..., jax.Array], ...]:
+    """h, the states' part of g, and how a head sees a state."""
+
+    def represent(observation: jax.Array) -> jax.Array:
+        return hk.nets.MLP(settings.representation, name="mlp")(observation.ravel())
+
+    def transition(state: jax.Array, one_hot: jax.Array) -> jax.Array:
+        return hk.nets.MLP(settings.dynamics, name="mlp")(jnp.concatenate([state, one_hot]))
+
+    return represent, transition, lambda state: state
+
+
+def _convolutions(settings: Settings) -> tuple[Callable[..., jax.Array], ...]:
+    """The same for images: states [5, 5, channels], the action as planes of its own."""
+
+    def chain(x: jax.Array, channels: Sequence[int], stride: int) -> jax.Array:
+        for i, size in enumerate(channels):
+            x = jax.nn.relu(x) if i else x
+            x = hk.Conv2D(size, 3, stride=1 if i else stride, name=f"conv_{i}")(x)
+        return x
+
+    def represent(observation: jax.Array) -> jax.Array:
+        return chain(observation, settings.representation, 2)
+
+    def transition(state: jax.Array, one_hot: jax.Array) -> jax.Array:
+        planes = jnp.broadcast_to(one_hot, (*state.shape[:-1], len(one_hot)))
+        both = jnp.concatenate([jax.nn.relu(state), planes], axis=-1)
+        return state + chain(both, settings.dynamics, 1)
+
+    return represent, transition, lambda state: jax.nn.relu(state).ravel()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -240,6 +278,45 @@ class Loss:
         )
 
 
+@dataclasses.dataclass(frozen=True)
+class Mapped:
+    """The fused learner's loss of any method, one slice at a time."""
+
+    networks: Any
+    learner: learner.Learner
+
+    @property
+    def settings(self) -> Settings:
+        """Hyperparameters."""
+        return self.learner.settings
+
+    def of_batch(
+        self,
+        params: Params,
+        target_params: Params,
+        batch: Slice,
+        random_actions: jax.Array,
+        key: jax.Array,
+    ) -> jax.Array:
+        """Mean loss of a batch [B, T, ...]; the loss draws its own random actions."""
+        del random_actions
+
+        def of_slice(slice_: Slice, key: jax.Array) -> jax.Array:
+            alone = windows.Windows(*(x[:, None] for x in slice_))
+            return self.learner.loss(params, target_params, alone, key)[0]
+
+        keys = jax.random.split(key, batch.action.shape[0])
+        return jnp.mean(jax.vmap(of_slice)(batch, keys))
+
+
+def loss_of(method: str, name: str, settings: Settings) -> Loss | Mapped:
+    """The loss of a method on a dataset of `workload.FORMS`."""
+    if method in WRITTEN:
+        return Loss(networks_of(name, settings), method, settings)
+    fused = workload.learner(method, name, settings)
+    return Mapped(fused.model, fused)
+
+
 class Sampler:
     """Batches by NumPy from arrays in memory."""
 
@@ -257,8 +334,13 @@ class Sampler:
         wanted = start[:, None] + self._steps
         index = np.minimum(wanted, end)
         discount = self._data.discount[index]
+        observation = self._data.observation[index]
+        shape = self._data.metadata.get("packed_shape")
+        if shape:
+            bits = np.unpackbits(observation, axis=-1, count=math.prod(shape))
+            observation = bits.reshape(*index.shape, *shape).astype(np.float32)
         return Slice(
-            observation=self._data.observation[index],
+            observation=observation,
             action=self._data.action[index],
             reward=self._data.reward[index],
             discount=discount,
@@ -277,7 +359,7 @@ class State(NamedTuple):
     updates: jax.Array
 
 
-def make_update(loss: Loss) -> Callable[[State, Slice], tuple[State, jax.Array]]:
+def make_update(loss: Loss | Mapped) -> Callable[[State, Slice], tuple[State, jax.Array]]:
     """One jitted gradient step: (state, batch) -> (state, loss)."""
     settings = loss.settings
     optimizer = learner.optimizer(settings)
@@ -303,14 +385,15 @@ def make_update(loss: Loss) -> Callable[[State, Slice], tuple[State, jax.Array]]
 class Loop:
     """The training loop of one method on one dataset of `workload.FORMS`."""
 
-    def __init__(self, method: str, name: str, settings: Settings = BSUITE):
-        nets = networks_of(name, settings)
+    def __init__(self, method: str, name: str):
+        settings = workload.FORMS[name].settings
+        loss = loss_of(method, name, settings)
         self._batch_size = settings.batch_size
         self._sampler = Sampler(
-            workload.dataset(name), settings.unroll_steps + settings.td_steps + 1
+            workload.dataset(name), sum(methods.get(method).window(settings)) + 1
         )
-        self._update = make_update(Loss(nets, method, settings))
-        params = jax.jit(nets.init)(jax.random.key(0))
+        self._update = make_update(loss)
+        params = jax.jit(loss.networks.init)(jax.random.key(0))
         self.state = State(
             params=params,
             target_params=jax.tree.map(jnp.copy, params),
@@ -327,7 +410,7 @@ class Loop:
 
 
 def convert(params: Params) -> Params:
-    """Parameters (or gradients) of `networks.mlp` in the layout of `networks_of`."""
+    """Parameters (or gradients) of the library's networks in the layout of `networks_of`."""
 
     def linear(layer: dict[str, jax.Array]) -> dict[str, jax.Array]:
         # The library stores a narrowing layer output first, and never a widening one.
@@ -341,16 +424,26 @@ def convert(params: Params) -> Params:
             for i in range(len(found))
         }
 
+    def images(layers: Params, source: str, first: int = 0) -> Params:
+        found = sorted(name for name in layers if name.startswith(source + "_"))
+        return {f"conv_{first + i}": layers[name] for i, name in enumerate(found)}
+
     h, g, f = params["representation"], params["dynamics"], params["prediction"]
-    state_w = linear(g["state"])["w"]
-    action_w = g["action"]["w"]
-    action_w = action_w if action_w.shape[1] == state_w.shape[1] else action_w.T
-    first = {"w": jnp.concatenate([state_w, action_w]), "b": g["state"]["b"]}
+    state_w, action_w = g["state"]["w"], g["action"]["w"]
+    if state_w.ndim == 4:
+        first = {"w": jnp.concatenate([state_w, action_w], axis=2), "b": g["state"]["b"]}
+        of_h = images(h, "representation")
+        of_g = {"conv_0": first, **images(g, "dynamics", first=1)}
+    else:
+        state_w = linear(g["state"])["w"]
+        action_w = action_w if action_w.shape[1] == state_w.shape[1] else action_w.T
+        first = {"w": jnp.concatenate([state_w, action_w]), "b": g["state"]["b"]}
+        of_h = chain(h, "representation", "mlp")
+        of_g = {"mlp/~/linear_0": first, **chain(g, "dynamics", "mlp", first=1)}
     return {
-        "h": chain(h, "representation", "mlp"),
+        "h": of_h,
         "g": {
-            "mlp/~/linear_0": first,
-            **chain(g, "dynamics", "mlp", first=1),
+            **of_g,
             **chain(g, "reward_trunk", "trunk"),
             "reward": linear(g["reward"]),
         },
@@ -370,7 +463,7 @@ def _randomised(params: Params, key: jax.Array) -> Params:
 
 
 def check_equal(
-    names: Sequence[str] = ("rosmo", "mzu"), *, data: str = "catch", tolerance: float = 1e-5
+    names: Sequence[str] = WRITTEN, *, data: str = "catch", tolerance: float = 1e-5
 ) -> dict[str, float]:
     """Compares the reference with the fused learner on the same windows, ends included.
 
@@ -388,7 +481,7 @@ def check_equal(
     Raises:
       AssertionError: if they are not equal.
     """
-    settings = dataclasses.replace(BSUITE, batch_size=64)
+    settings = workload.FORMS[data].settings.override({"batch_size": 64, "num_simulations": 4})
     model, store = workload.model(data, settings), windows.store(workload.dataset(data))
     keys = jax.random.split(jax.random.key(0), 4)
     randomised = jax.jit(_randomised)
@@ -397,7 +490,7 @@ def check_equal(
     length = settings.unroll_steps + settings.td_steps + 1
     draw = jax.jit(windows.sample, static_argnums=(2, 3))
     drawn = draw(store, keys[3], settings.batch_size, length)
-    batch = Slice(*(jnp.swapaxes(x, 0, 1) for x in drawn))
+    batch = Slice(*(jnp.swapaxes(x, 0, 1) for x in drawn if x is not None))
     nets = networks_of(data, settings)
     theirs = convert(params), convert(target_params)
     assert jax.tree.structure(theirs[0]) == jax.tree.structure(jax.eval_shape(nets.init, keys[0]))
@@ -438,4 +531,5 @@ def check_equal(
 
 
 if __name__ == "__main__":
-    print(check_equal())
+    for data in workload.FORMS:
+        print(data, check_equal(data=data))

@@ -20,6 +20,8 @@ from typing import Any
 import dm_env
 import numpy as np
 
+BSUITE = ("cartpole", "catch")
+
 
 def row(
     measure: str,
@@ -52,10 +54,12 @@ def check(methods: list[str]) -> None:
     import reference
     import workload
 
-    for what, difference in reference.check_equal(methods).items():
-        row("reference - fused", what.split()[0], what, difference, "difference")
+    for data in ("catch", "breakout"):
+        for what, difference in reference.check_equal(methods, data=data).items():
+            setting = f"data={data}, {what}"
+            row("reference - fused", what.split()[0], setting, difference, "difference")
     for name in workload.FORMS:
-        ratio = flops.check(name, workload.BSUITE)
+        ratio = flops.check(name)
         row("XLA's FLOPs / ours", "", f"data={name}", ratio, "ratio", "forward pass")
 
 
@@ -79,6 +83,7 @@ def serve(side: str, method: str, data: str) -> None:
 
     else:
         chunk, learner = 50 if method == "rosmo" else 20, workload.learner(method, data)
+        chunk = chunk if data in BSUITE else 10
         store, state = windows.store(workload.dataset(data)), jax.jit(learner.init)(0)
 
         def step() -> None:
@@ -110,7 +115,7 @@ def share(data: str, seconds: float, repeats: int) -> None:
     import workload
     from unplugged import windows
 
-    size, chunk = 1024, 100
+    size, chunk = 1024, 100 if data in BSUITE else 20
     a, b = jax.random.normal(jax.random.key(0), (2, size, size), jnp.float32)
     product = jax.jit(jnp.matmul)
 
@@ -191,11 +196,11 @@ def growth(method: str, data: str, field: str, values: list[int], seconds: float
 
     store = windows.store(workload.dataset(data))
     for value in values:
-        settings = workload.BSUITE.override({field: value})
+        settings = workload.FORMS[data].settings.override({field: value})
         learner = workload.learner(method, data, settings)
         state = jax.jit(learner.init)(0)
         work = settings.batch_size / 128 * (settings.num_simulations if method == "mzu" else 1)
-        chunk = max(2, min(50, round(100 / work)))
+        chunk = max(2, min(50, round((100 if data in BSUITE else 30) / work)))
 
         def step(learner: Any = learner, chunk: int = chunk) -> int:
             nonlocal state
@@ -250,7 +255,7 @@ def sampling(data: str, seconds: float) -> None:
     import workload
     from unplugged import windows
 
-    dataset, settings = workload.dataset(data), workload.BSUITE
+    dataset, settings = workload.dataset(data), workload.FORMS[data].settings
     store, key = windows.store(dataset), jax.random.key(0)
     length = settings.unroll_steps + settings.td_steps + 1
 
@@ -301,12 +306,16 @@ class Counted(dm_env.Environment):
 
 
 def evaluation(data: str, episodes: int, seconds: float) -> None:
-    """Agent steps per second in real environments, 20 in lock-step, untrained networks."""
+    """Agent steps per second in real environments in lock-step, untrained networks."""
     import jax
 
     import workload
     from unplugged import environments
     from unplugged.evaluation import evaluate, make_policy
+
+    if data not in BSUITE:
+        compiled_evaluation(data, episodes, seconds)
+        return
 
     worlds = [Counted(environments.make("bsuite", data, seed=i)) for i in range(episodes)]
     model = workload.model(data)
@@ -323,8 +332,100 @@ def evaluation(data: str, episodes: int, seconds: float) -> None:
             return Counted.steps - before
 
         found = workload.rates(step, seconds=seconds, repeats=3)
-        setting = f"environment={data}, selector={selector}"
-        row("evaluation", "", setting, found, "agent steps/s", f"{episodes} environments")
+        setting = f"environment={data}, selector={selector}, episodes={episodes}"
+        row("evaluation", "", setting, found, "agent steps/s")
+
+
+def compiled_evaluation(game: str, episodes: int, seconds: float) -> None:
+    """The same for a MinAtar game: all episodes to their ends in one compiled call."""
+    import jax
+
+    import workload
+    from unplugged import games
+    from unplugged.evaluation import make_policy
+
+    model, world = workload.model(game), games.make("minatar", game)
+    params = jax.jit(model.init)(jax.random.key(0))
+    keys = (jax.random.key(i) for i in itertools.count())
+    for selector in ("policy", "improved", "search"):
+        policy = make_policy(model, selector, workload.FORMS[game].settings)
+
+        @jax.jit
+        def play(key: Any, policy: Any = policy) -> Any:
+            return games.play(world, functools.partial(policy, params), key, episodes)[1]
+
+        def step(play: Any = play) -> int:
+            return int(play(next(keys)).sum())
+
+        found = workload.rates(step, seconds=seconds, repeats=3)
+        setting = f"environment={game}, selector={selector}, episodes={episodes}"
+        row("evaluation", "", setting, found, "agent steps/s", "one compiled call")
+
+
+def online(
+    game: str, fraction: float, simulations: int, round_updates: int, seconds: float, split: bool
+) -> None:
+    """Environment steps, searches and updates per second of mzu online.
+
+    With `split`, also where the time goes. Acting for an update and drawing its batch, the
+    reanalysis of it included, are timed alone; learning is the rest of the whole.
+    """
+    import jax
+
+    import workload
+    from unplugged import online
+
+    spec = online.OnlineSpec(
+        benchmark="minatar",
+        environment=game,
+        method="mzu",
+        reanalyse_fraction=fraction,
+        round_updates=round_updates,
+        eval_every=round_updates,
+        updates=round_updates,
+        overrides={"num_simulations": simulations},
+    )
+    learner, data, _ = online.build(spec)
+    state = learner.init(0)
+    chunk = round_updates * max(1, 20 // round_updates)
+
+    def step() -> int:
+        nonlocal state
+        state, _ = jax.block_until_ready(learner.run(state, data, chunk))
+        return chunk
+
+    before = int(state.actors.frames)
+    updates = workload.rates(step, seconds=seconds, repeats=3)
+    frames = (int(state.actors.frames) - before) / int(state.updates)
+    setting = f"data={game}, simulations={simulations}, actors={learner.actors}"
+    setting += f", reanalysed={fraction:g}"
+    row("online", "mzu", setting, updates, "updates/s")
+    row("online", "mzu", setting, [x * frames for x in updates], "environment steps/s")
+    searches = spec.settings.batch_size * (learner.actors // round_updates)
+    row("online", "mzu", setting, [x * searches for x in updates], "searches/s")
+    if not split:
+        return
+    act = jax.jit(lambda state, key: learner.act(state, key, learner.first_hand))
+    draw = jax.jit(learner.draw)
+    keys = (jax.random.key(i) for i in itertools.count())
+
+    def one_act() -> int:
+        jax.block_until_ready(act(state, next(keys)))
+        return round_updates
+
+    def one_draw() -> int:
+        jax.block_until_ready(draw(state, data, next(keys)))
+        return 1
+
+    acting, drawing = (
+        statistics.median(1e3 / x for x in workload.rates(fn, seconds=seconds, repeats=3))
+        for fn in (one_act, one_draw)
+    )
+    whole = 1e3 / statistics.median(updates)
+    for part, value in (
+        ("acting", acting), ("reanalysing", drawing), ("learning", whole - acting - drawing)
+    ):  # fmt: skip
+        row("time of part online", "mzu", f"{setting}, part={part}", value, "ms/update")
 
 
 def costs(method: str, data: str) -> None:
@@ -354,7 +455,7 @@ def costs(method: str, data: str) -> None:
 
 MEASUREMENTS = {
     fn.__name__: fn
-    for fn in (check, serve, share, split, growth, seeds, sampling, evaluation, costs)
+    for fn in (check, serve, share, split, growth, seeds, sampling, evaluation, online, costs)
 }
 
 if __name__ == "__main__":

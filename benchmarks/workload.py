@@ -1,8 +1,9 @@
-"""What is measured on: datasets of the papers' sizes, Table 4's learner, and how to time."""
+"""What is measured on: datasets of the papers' sizes, the presets' learners, and how to time."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable
 
@@ -10,58 +11,79 @@ import numpy as np
 
 from unplugged import datasets, methods, networks
 from unplugged.learner import Learner
-from unplugged.settings import BSUITE, Settings
+from unplugged.settings import BSUITE, MINATAR, Settings
 
 NUM_ACTIONS = 3
 
 
 @dataclasses.dataclass(frozen=True)
 class Form:
-    """Shape of a dataset.
+    """Shape of a dataset, and what learns from it.
 
     Attributes:
       observation_shape: of one observation.
       episodes: how many.
       mean_length: transitions an episode, on average.
       spread: lengths are uniform within mean_length +- spread.
+      settings: the preset.
+      packed: whether observations are bits, packed.
     """
 
     observation_shape: tuple[int, ...]
     episodes: int
     mean_length: int
     spread: int
+    settings: Settings = BSUITE
+    packed: bool = False
 
 
-# ROSMO, Table 5: cartpole 630,262 transitions, catch 18,000; 3 actions each.
+# ROSMO, Table 5: cartpole 630,262 transitions, catch 18,000; MinAtar's breakout as recorded
+# here, a million. 3 actions each.
 FORMS = {
     "cartpole": Form((1, 6), episodes=1000, mean_length=630, spread=370),
     "catch": Form((10, 5), episodes=2000, mean_length=9, spread=0),
+    "breakout": Form(
+        (10, 10, 4), episodes=27_000, mean_length=37, spread=36, settings=MINATAR, packed=True
+    ),
 }
 
 
 def dataset(name: str, *, seed: int = 0) -> datasets.Dataset:
-    """Episodes of random numbers in the form of a bsuite dataset; half of them truncated."""
+    """Episodes of random numbers in the form of a dataset; half of them truncated."""
     form = FORMS[name]
     rng = np.random.default_rng(seed)
     low, high = form.mean_length - form.spread, form.mean_length + form.spread
     episodes = []
     for i in range(form.episodes):
         length = int(rng.integers(low, high + 1))
-        shape = (length + 1, *form.observation_shape)
+        if form.packed:
+            size = -(-math.prod(form.observation_shape) // 8)
+            observation = rng.integers(256, size=(length + 1, size), dtype=np.uint8)
+        else:
+            shape = (length + 1, *form.observation_shape)
+            observation = rng.standard_normal(shape, dtype=np.float32)
         episodes.append(
             {
-                "observation": rng.standard_normal(shape, dtype=np.float32),
+                "observation": observation,
                 "action": rng.integers(NUM_ACTIONS, size=length),
                 "reward": rng.standard_normal(length, dtype=np.float32),
                 "terminated": i % 2 == 0,
             }
         )
-    return datasets.from_episodes(episodes, {"environment": name, "num_actions": NUM_ACTIONS})
+    found = datasets.from_episodes(episodes, {"environment": name, "num_actions": NUM_ACTIONS})
+    if not form.packed:
+        return found
+    return dataclasses.replace(
+        found,
+        observation=found.observation.astype(np.uint8),
+        metadata={**found.metadata, "packed_shape": list(form.observation_shape)},
+    )
 
 
-def model(name: str, settings: Settings = BSUITE) -> networks.Model:
+def model(name: str, settings: Settings | None = None) -> networks.Model:
     """The learned model for a dataset of `FORMS`."""
-    return networks.mlp(
+    settings = settings or FORMS[name].settings
+    return networks.NETWORKS[settings.network](
         observation_shape=FORMS[name].observation_shape,
         num_actions=NUM_ACTIONS,
         num_bins=settings.num_bins,
@@ -71,8 +93,9 @@ def model(name: str, settings: Settings = BSUITE) -> networks.Model:
     )
 
 
-def learner(method: str, name: str, settings: Settings = BSUITE) -> Learner:
-    """The fused learner of a method for a dataset of `FORMS`."""
+def learner(method: str, name: str, settings: Settings | None = None) -> Learner:
+    """The fused learner of a method for a dataset of `FORMS`; its preset if none is given."""
+    settings = settings or FORMS[name].settings
     return Learner(model(name, settings), methods.get(method), settings)
 
 

@@ -251,3 +251,54 @@ def test_the_best_update_is_chosen_on_other_seeds():
     rows.loc[at, "score"] = 3.0  # Seed 1 would choose update 10 for seed 1's loss of 0.5.
     gains = claims.best_over_final(rows).set_index("seed")["gain"]
     assert gains[0] == 0.0 and gains[1] == -0.5
+
+
+def online(slope, spread=0.01, **exploitation):
+    """Online results: return `slope` a tenfold of steps on one game; sources as given."""
+    fractions = {0.0: 1e6, 0.9: 1e5, 0.99: 1e4}
+    kinds = {"recent 1": 1.0, "best 1": 1.0, **exploitation}
+    return {
+        "online_fractions": pd.concat(
+            [runs("mzu", world, 1.0, spread=spread, reanalyse_fraction=f, frames=frames).assign(
+                 mean_return=lambda rows, frames=frames: slope * np.log10(frames)
+                 + spread * rows["seed"])
+             for world, of in (("asterix", fractions), ("breakout", {0.0: 1e6, 0.9: 1e5}))
+             for f, frames in of.items()]
+        ),
+        "online_exploitation": pd.concat(
+            [runs("mzu", world, level, sources=kind) for world in ("deep_sea_4", "deep_sea_9")
+             for kind, level in kinds.items()]
+        ),
+    }  # fmt: skip
+
+
+def test_the_slope_of_a_line_by_hand():
+    estimate, intercept, explained = claims.scaling(
+        claims.one_game(online(2.0, spread=0.0)["online_fractions"])
+    )
+    np.testing.assert_allclose(estimate[:3], 2.0)
+    np.testing.assert_allclose([intercept, explained], [0.0, 1.0], atol=1e-9)
+
+
+def test_online_claims():
+    found = verdicts(online(2.0, **{"best 1": 2.0}))
+    assert [found[k] for k in ("M1", "M2", "M12")] == ["supported"] * 3
+    found = verdicts(online(-2.0, **{"best 1": 0.2}))
+    assert [found[k] for k in ("M1", "M12")] == ["not supported"] * 2
+    found = verdicts(online(0.0, spread=0.5))
+    assert [found[k] for k in ("M1", "M12")] == ["undecided"] * 2
+
+
+def test_a_slope_whose_line_explains_little_is_undecided():
+    frames = online(2.0)
+    rows = frames["online_fractions"]
+    bump = (rows["reanalyse_fraction"] == 0.9) & (rows["environment"] == "asterix")
+    rows.loc[bump, "mean_return"] += 10.0
+    assert verdicts(frames)["M1"] == "undecided"
+
+
+def test_learning_at_every_fraction_but_one_is_not_enough():
+    frames = online(2.0)
+    rows = frames["online_fractions"]
+    rows.loc[rows["reanalyse_fraction"] == 0.9, "score"] = -0.5
+    assert verdicts(frames)["M2"] == "not supported"

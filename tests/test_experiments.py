@@ -58,6 +58,40 @@ def test_a_wrong_grid_is_refused(grid, message):
         experiments.plan({**PROFILE, "experiments": {"two": two}})
 
 
+ONLINE = {
+    "kind": "online",
+    "grid": {"sources": [{"recent": 1.0}, {"recent": 0.5, "dataset": 0.5}]},
+    "common": {"benchmark": "minatar", "environment": "breakout", "method": "mzu",
+               "reanalyse_fraction": 0.5, "num_simulations": 2},
+}  # fmt: skip
+
+
+def test_online_experiments_train_in_a_notebook_of_their_own():
+    games = [{"benchmark": "minatar", "environment": ["breakout"], "transitions": 1000}]
+    plan = experiments.plan({**PROFILE, "datasets": games, "experiments": {"three": ONLINE}})
+    assert plan.notebooks == {"three": "21_train_online"}
+    assert plan.collections["minatar_breakout"].notebook == "11_collect_minatar"
+    alone, mixed = (plan.specs["three", run] for run in plan.runs["three"])
+    assert list(plan.runs["three"]) == ["sources-recent1", "sources-recent0.5-dataset0.5"]
+    assert alone.dataset == "" and mixed.dataset == "runs/toy/datasets/minatar_breakout.npz"
+    assert mixed.sources == {"recent": 0.5, "dataset": 0.5}
+    assert alone.settings.num_simulations == 2
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"kind": "onlin"}, "unknown kind of experiment 'onlin': did you mean 'online'"),
+        ({"kind": "offline"}, "unknown run parameter 'reanalyse_fraction'"),
+        ({"grid": {"reanalyse_fraction": [1.5]}}, "reanalyse_fraction must lie in"),
+        ({"grid": {"sources": [{"dataset": 1.0}]}}, "minatar_breakout is needed but not collec"),
+    ],
+)
+def test_a_wrong_online_experiment_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        experiments.plan({**PROFILE, "experiments": {"three": {**ONLINE, **changes}}})
+
+
 def test_progress_and_what_is_left(tmp_path):
     plan = experiments.plan(PROFILE)
 

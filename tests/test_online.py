@@ -203,7 +203,7 @@ def test_first_hand_windows_carry_the_acting_search():
     state, _ = ours.run(ours.init(0), data, 4)
     now = state.learner._replace(target_params=state.params)  # Before its time.
     state = state._replace(learner=now)
-    batch = ours._windows(state, data, jax.random.key(3))
+    batch = ours.draw(state, data, jax.random.key(3))
     assert batch.action.shape == (LENGTH, 8) and batch.weight.shape == (8,)
     stored = {float(x) for x in np.asarray(state.sources["recent"].ticks.improved.value).ravel()}
     first = np.asarray(batch.improved.value[0])

@@ -312,3 +312,34 @@ def test_restore_gives_the_parameters_that_were_evaluated(catch, tmp_path, vmap_
     assert returns.mean() == last["mean_return"].item()
     with pytest.raises(FileNotFoundError, match="no checkpoint of seed 7"):
         runs.restore(one, tmp_path, 7)
+
+
+def test_one_checkpoint_acts_in_several_ways(catch, tmp_path):
+    trained = spec(catch, updates=20)
+    rows = runs.train(trained, tmp_path)
+    found = runs.by_selectors(trained, tmp_path, episodes=4)
+    assert found[["selector", "seed"]].to_numpy().tolist() == [
+        [selector, seed] for selector in ("policy", "value", "search") for seed in (0, 1)
+    ]
+    assert (found["episodes"] == 4).all() and (found["update"] == 20).all()
+    assert set(found["loss"]) == set(rows.query("update == 20")["loss"])
+    same = runs.by_selectors(trained, tmp_path, selectors=["improved"], episodes=3)
+    last = rows[rows["update"] == 20]  # The run's own evaluation, episode by episode.
+    assert same["mean_return"].tolist() == last["mean_return"].tolist()
+
+
+def test_acting_in_several_ways_is_refused_where_it_makes_no_sense(catch, tmp_path):
+    trained = spec(catch, updates=20)
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint of seeds \[0, 1\] at 20"):
+        runs.by_selectors(trained, tmp_path)
+    with pytest.raises(ValueError, match="unknown selector 'serch': did you mean 'search'"):
+        runs.by_selectors(trained, tmp_path, selectors=["serch"])
+    with pytest.raises(ValueError, match="unknown selector of rosmo 'critic'"):
+        runs.by_selectors(trained, tmp_path, selectors=["critic"])
+    with pytest.raises(ValueError, match=r"unknown selector of bc 'search'.*Valid: policy"):
+        spec(catch, method="bc", selector="search")
+
+
+@pytest.mark.parametrize("method", methods.METHODS)
+def test_every_method_acts_by_what_it_learns(catch, method):
+    assert spec(catch, method=method, selector=methods.METHODS[method].selector)

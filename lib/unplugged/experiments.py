@@ -165,14 +165,16 @@ def _work(spec: runs.Spec) -> float:
 def _like(spec: runs.Spec) -> list[Any]:
     """What a run's rate is looked up by, the most alike first."""
     overrides = json.dumps(spec.overrides, sort_keys=True)
-    return [(spec.method, overrides), spec.method, None]
+    where = (type(spec).__name__, spec.benchmark)
+    return [(*where, spec.method, overrides), (*where, spec.method), where, None]
 
 
 def progress(wanted: Plan, folder: Path) -> list[Progress]:
     """How far the runs in `folder` (runs/<profile>) are, one record an experiment.
 
-    What is left is estimated from the rates of runs with the same method and overrides; else,
-    scaled by a guess, of the same method, or of all; nan before any rate is known.
+    What is left is estimated from the rates of runs with the same benchmark, method and
+    overrides; else, scaled by a guess, of the same benchmark and method, of the same
+    benchmark, or of all; nan before any rate is known.
     """
     notes: dict[tuple[str, str], dict[str, float]] = {}
     known: dict[Any, list[tuple[float, float]]] = {}  # (seconds, updates times work) by key

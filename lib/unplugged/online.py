@@ -137,7 +137,7 @@ class OnlineLearner:
         tick = jax.eval_shape(lambda: self._tick(state, actors, key)[1])
         like = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), tick)
         sources = {name: source.init(like) for name, source in self.sources.items()}
-        return self._act(OnlineState(state, actors, sources), key, self.prefill)
+        return self.act(OnlineState(state, actors, sources), key, self.prefill)
 
     def _tick(
         self, state: LearnerState, actors: Actors, key: jax.Array
@@ -182,7 +182,7 @@ class OnlineLearner:
         )
         return following, tick
 
-    def _act(self, state: OnlineState, key: jax.Array, ticks: int) -> OnlineState:
+    def act(self, state: OnlineState, key: jax.Array, ticks: int) -> OnlineState:
         """Some steps of every actor, into every source."""
 
         def body(state: OnlineState, tick_key: jax.Array) -> tuple[OnlineState, None]:
@@ -210,8 +210,8 @@ class OnlineLearner:
         found = self.sources["recent"].sample(state.sources["recent"], data, key, number)
         return found._replace(weight=None)
 
-    def _windows(self, state: OnlineState, data: Any, key: jax.Array) -> windows.Windows:
-        """A batch: reanalysed windows by source, then first-hand ones."""
+    def draw(self, state: OnlineState, data: Any, key: jax.Array) -> windows.Windows:
+        """A batch: windows by source, their targets made anew, then first-hand ones."""
         if not self.first_hand and list(self.counts) == ["dataset"]:
             return self._stored(state, data, "dataset", key)  # An offline learner's very batch.
         parts = []
@@ -241,7 +241,7 @@ class OnlineLearner:
     def _update(self, data: Any, state: OnlineState) -> tuple[OnlineState, dict[str, jax.Array]]:
         now = state.learner
         sample_key, key = jax.random.split(jax.random.fold_in(now.key, now.updates))
-        learner, parts = self.learner.update(now, self._windows(state, data, sample_key), key)
+        learner, parts = self.learner.update(now, self.draw(state, data, sample_key), key)
         return state._replace(learner=learner), parts
 
     def _round(self, data: Any, state: OnlineState) -> tuple[OnlineState, dict[str, jax.Array]]:
@@ -250,7 +250,7 @@ class OnlineLearner:
             act_key = jax.random.fold_in(
                 jax.random.fold_in(state.learner.key, state.learner.updates), 1
             )
-            state = self._act(state, act_key, self.first_hand)
+            state = self.act(state, act_key, self.first_hand)
         return jax.lax.scan(
             lambda state, _: self._update(data, state), state, None, length=self.round_updates
         )

@@ -88,6 +88,7 @@ class Spec:
         checks.one_of("method", self.method, methods.METHODS)
         if self.selector is not None:
             checks.one_of("selector", self.selector, acting.SELECTORS)
+            checks.one_of(f"selector of {self.method}", self.selector, self._ways_to_act())
         seeds = tuple(self.seeds)
         if not seeds or len(set(seeds)) != len(seeds):
             raise ValueError(f"seeds must be distinct and at least one, got {list(seeds)}")
@@ -103,6 +104,13 @@ class Spec:
                 f"updates ({self.updates}) must be a multiple of eval_every ({self.eval_every})"
             )
         self.settings  # noqa: B018  # Raises if an override is wrong.
+
+    def _ways_to_act(self) -> list[str]:
+        """Selectors that use nothing but what the method learns."""
+        method = methods.METHODS[self.method]
+        if method.unrolls:
+            return [name for name in acting.SELECTORS if name != "critic"]
+        return ["policy", "critic"] if method.bootstraps else ["policy"]
 
     @property
     def settings(self) -> Settings:
@@ -568,7 +576,8 @@ def by_selectors(
       spec: the run, as it was given to `train`.
       folder: its directory.
       selectors: ways to act, see `acting.SELECTORS`; None: all that MuZero Unplugged compares
-        (Table 2), `policy`, `value` and `search`, or `policy` and `critic` without a model.
+        (Table 2) and the method has learned for: `policy`, `value` and `search`, or `policy`
+        and `critic`.
       episodes: episodes of each selector and seed.
 
     Returns:
@@ -579,9 +588,9 @@ def by_selectors(
       FileNotFoundError: if a seed has no checkpoint at the last update.
     """
     checks.within("episodes", episodes, 1, integer=True)
-    unrolls = methods.get(spec.method).unrolls
     if selectors is None:
-        selectors = ("policy", "value", "search") if unrolls else ("policy", "critic")
+        compared = ("policy", "value", "search", "critic")
+        selectors = [name for name in compared if name in spec._ways_to_act()]
     specs = [dataclasses.replace(spec, selector=selector) for selector in selectors]
     learner, _, _ = spec.build()
     params = {
