@@ -139,6 +139,10 @@ NOTEBOOKS = {
         "draws": ["minatar_low_data"],
         "tables": ["minatar_low_data"],
     },
+    "46_minatar_networks": {
+        "experiments": ["minatar_resnet", "minatar_curves"],
+        "draws": ["minatar_networks"],
+    },
 }
 
 
