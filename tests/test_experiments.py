@@ -42,6 +42,16 @@ def test_grids_expand_to_named_runs():
     assert plan.specs["two", "dynamics-8x16x32"].settings.dynamics == (8, 16, 32)
 
 
+def test_more_updates_are_the_same_run():
+    one = {**PROFILE["experiments"]["one"], "grid": {"environment": ["catch"], "updates": [100]}}
+    more = {**one, "grid": {"environment": ["catch"], "updates": [200]}}
+    for experiment, updates in ((one, 100), (more, 200)):
+        experiment["common"] = {**experiment["common"], "noise": 0.0}
+        plan = experiments.plan({**PROFILE, "experiments": {"one": experiment}})
+        assert list(plan.runs["one"]) == ["catch"]
+        assert plan.specs["one", "catch"].updates == updates
+
+
 @pytest.mark.parametrize(
     "grid, message",
     [

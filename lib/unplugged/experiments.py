@@ -116,8 +116,9 @@ def plan(profile: Mapping[str, Any]) -> Plan:
     """Expands a profile, and checks every parameter of every run before any work begins.
 
     An experiment has `common` parameters and a `grid` (or a list of grids) of values that
-    are combined. Keys are fields of `runs.Spec`, of `settings.Settings`, or `noise`. If its
-    `kind` is "online" they are fields of `online.OnlineSpec`.
+    are combined; `updates` is no part of a run's name, as more of them continue the run. Keys
+    are fields of `runs.Spec`, of `settings.Settings`, or `noise`. If its `kind` is "online"
+    they are fields of `online.OnlineSpec`.
 
     Raises:
       ValueError: if a name or value is wrong, a dataset is not collected, or two runs of an
@@ -134,7 +135,8 @@ def plan(profile: Mapping[str, Any]) -> Plan:
         checks.one_of("kind of experiment", kinds[experiment], KINDS)
         for grid in grids:
             for values in itertools.product(*grid.values()):
-                run = "_".join(label(key, value) for key, value in zip(grid, values))
+                named = [(k, v) for k, v in zip(grid, values) if k != "updates"]
+                run = "_".join(label(key, value) for key, value in named)
                 if run in found[experiment]:
                     raise ValueError(f"profile {name}: {experiment} names the run {run} twice")
                 one = {**content["common"], **dict(zip(grid, values))}

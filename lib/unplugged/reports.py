@@ -135,7 +135,7 @@ def _interval(estimate: Any) -> str:
 
 
 def table2(final: pd.DataFrame, datasets: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
-    """ROSMO's Table 2: a row a method, mean ± standard deviation per environment, IQM.
+    """ROSMO's Table 2: a row a method, mean ± standard deviation per environment, IQM, updates.
 
     Below, the two ends of the normalised score, ours and the paper's.
 
@@ -150,9 +150,10 @@ def table2(final: pd.DataFrame, datasets: pd.DataFrame, paper: pd.DataFrame) -> 
     ).set_index("method")
     rows = []
     for method in plots.in_order(final["method"]):
-        of = final[final["method"] == method].groupby("environment")["mean_return"]
-        row = {name: _spread(values) for name, values in of}
-        rows.append({"method": method, **row, "IQM score": _interval(scores.loc[method])})
+        runs = final[final["method"] == method]
+        row = {name: _spread(of["mean_return"]) for name, of in runs.groupby("environment")}
+        row |= {"IQM score": _interval(scores.loc[method]), "updates": _span(runs["update"])}
+        rows.append({"method": method, **row})
     for name, frame, column in (
         ("online DQN", datasets, "online_return"),
         ("online DQN (paper)", paper, "online_dqn"),
@@ -162,7 +163,7 @@ def table2(final: pd.DataFrame, datasets: pd.DataFrame, paper: pd.DataFrame) -> 
     ):
         row = {environment: f"{frame.loc[environment, column]:.2f}" for environment in environments}
         score = {"online DQN": "1", "random policy": "0"}.get(name, "")
-        rows.append({"method": name, **row, "IQM score": score})
+        rows.append({"method": name, **row, "IQM score": score, "updates": ""})
     return pd.DataFrame(rows)
 
 
