@@ -122,7 +122,7 @@ def test_checkpoints_of_other_code_are_adopted_only_if_asked(catch, tmp_path, mo
     record = json.loads((tmp_path / "adopted" / "provenance.json").read_text())
     assert record["code_fingerprint"] == "changed"
     assert record["earlier_code_fingerprints"] == [fingerprint.of_library(
-        ["runs.train", "acting.improved", "environments.catch", "methods.rosmo"]
+        ["runs.train", "acting.improved", "networks.mlp", "environments.catch", "methods.rosmo"]
     )]  # fmt: skip
     runs.train(one, tmp_path / "adopted")
     assert not (tmp_path / "adopted" / "checkpoints.old-1").exists()
