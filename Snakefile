@@ -5,7 +5,7 @@ import logging
 import os
 import sys
 
-from unplugged import experiments, fingerprint, reports
+from unplugged import experiments, files, fingerprint, reports
 
 # A library that runs imports gives the root logger a handler: each line would come twice.
 logging.getLogger("snakemake.logging").propagate = False
@@ -121,6 +121,7 @@ NOTEBOOKS = {
     },
     "42_minatar_selectors": {
         "experiments": ["minatar_selectors"],
+        "also": ["minatar_losses"],  # the same runs while training; kept beside the others
         "draws": ["minatar_selectors"],
         "tables": ["minatar_selectors"],
     },
@@ -342,17 +343,15 @@ if not DRAW_ONLY:
 
 def concatenate(paths, target):
     """Tidy CSVs with the same columns, one after the other."""
-    with open(target, "w", newline="") as out:
-        for i, path in enumerate(paths):
-            lines = open(path).read().splitlines(keepends=True)
-            out.writelines(lines if i == 0 else lines[1:])
+    parts = [open(path).read().splitlines(keepends=True) for path in paths]
+    lines = [line for i, part in enumerate(parts) for line in part[i > 0 :]]
+    files.write_whole(target, "".join(lines))
 
 
 def gather(names, paths, target):
     """Records of several runs in one file, by name."""
     records = {name: json.loads(open(path).read()) for name, path in zip(names, paths)}
-    with open(target, "w") as file:
-        json.dump(records, file, indent=1, sort_keys=True)
+    files.write_whole(target, json.dumps(records, indent=1, sort_keys=True))
 
 
 # --- Figures -----------------------------------------------------------------------------

@@ -24,7 +24,7 @@ def runs(method, environment, level, seeds=4, updates=20, spread=0.01, **setting
             {"method": method, "environment": environment, "seed": seed, "update": update,
              "score": level * min(1, update / 20) + spread * seed,
              "mean_return": 10 * (level * min(1, update / 20) + spread * seed), **setting}
-            for seed in range(seeds) for update in range(0, updates + 1, 10)
+            for seed in range(seeds) for update in (0, 2, *range(10, updates + 1, 10))
         ]
     )  # fmt: skip
 
@@ -180,6 +180,50 @@ def test_comparisons_are_at_equal_updates_and_say_what_they_rest_on():
     assert (row["low"].item(), row["high"].item()) == expected[1:3]
 
 
+def test_methods_trained_for_longer_are_compared_where_all_were():
+    frames = study(rosmo=1.5, mzu=1.0, crr=0.9, cql=0.8, bc=0.5)
+    curves = frames["bsuite_curves"]
+    late = curves["method"].isin(("mzu", "cql")) & (curves["update"] > 20)
+    frames["bsuite_curves"] = curves[~late]
+    decided = claims.decide(CLAIMS, frames, ["R8", "R9"])
+    assert set(decided["id"]) == {"R8", "R9"} and set(decided["updates"]) == {20}
+    assert set(decided[decided["id"] == "R8"]["comparison"]) == {
+        "rosmo - mzu, catch", "rosmo - mzu, mountain_car",
+    }  # fmt: skip
+
+
+def test_a_game_trained_for_longer_drops_no_other():
+    frames = pixels(rosmo=2.0, mzu=1.0)
+    rows = frames["minatar_curves"]
+    longer = rows[(rows["environment"] == "asterix") & (rows["update"] == 20)]
+    frames["minatar_curves"] = pd.concat([rows, longer.assign(update=30)])
+    for claim in ("R10", "R11", "M3", "M5"):
+        row = claims.decide(CLAIMS, frames, [claim]).iloc[0]
+        assert row["updates"] == 20 and row["runs"] == (8 if claim == "M5" else 16)
+
+
+def test_one_seed_decides_nothing():
+    frames = {name: rows[rows["seed"] == 0] for name, rows in study(rosmo=9.0, mzu=1.0).items()}
+    decided = claims.decide(CLAIMS, frames, ["R1", "R3", "R8"])
+    assert set(decided["verdict"]) == set(decided["claim_verdict"]) == {"undecided"}
+
+
+def test_claims_at_another_fraction_or_noise_than_stated_are_not_run():
+    frames = study()
+    frames["bsuite_fractions"] = frames["bsuite_fractions"].query("fraction != 0.01")
+    frames["bsuite_noise"] = frames["bsuite_noise"].assign(noise=0.3)
+    decided = claims.decide(CLAIMS, frames, ["R2", "R3"])
+    assert set(decided["claim_verdict"]) == {"not run"}
+
+
+def test_a_study_reads_only_what_is_asked(tmp_path):
+    (tmp_path / "bsuite_noise.csv").write_text("unreadable")
+    found = reports.Study(tmp_path)
+    assert list(found) == ["bsuite_noise"] and "bsuite_curves" not in found
+    with pytest.raises(KeyError):
+        found["bsuite_curves"]
+
+
 def test_a_claim_without_results_is_not_run_and_keeps_its_text():
     frames = study()
     del frames["bsuite_noise"]
@@ -190,7 +234,8 @@ def test_a_claim_without_results_is_not_run_and_keeps_its_text():
     assert list(decided["id"].unique()) == list(CLAIMS["id"])
     assert claims.sentence(decided, "R3") == "R3: not run in this profile."
     assert claims.sentence(decided, "R2").startswith("R2 undecided (IQM normalised score; mzu,")
-    assert "R3" in reports.not_run(decided)
+    assert "R3" in reports.not_run(decided).partition("not implemented: ")[0]
+    assert "M9, M10, M11" in reports.not_run(decided).partition("not implemented: ")[2]
     table = reports.claims_table(decided)
     assert table["verdict"].iloc[0] == "undecided" and "R3" not in set(table["id"])
 
@@ -221,7 +266,7 @@ def test_pixels_where_the_papers_are_right():
     )  # fmt: skip
     # Behaviour learns faster early, and at 1% the middle checkpoint is the best.
     rows = frames["minatar_ablations"]
-    rows.loc[(rows["method"] == "behavior") & (rows["update"] == 0), "mean_return"] += 5.0
+    rows.loc[(rows["method"] == "behavior") & (rows["update"] == 2), "mean_return"] += 5.0
     for name in ("minatar_fractions", "minatar_onestep"):
         rows = frames[name]
         rows.loc[(rows["fraction"] == 0.01) & (rows["update"] == 10), "score"] += 3.0
@@ -243,6 +288,12 @@ def test_the_ratio_of_times_by_hand():
     estimate = claims.time_ratio(fast, slow)
     np.testing.assert_allclose(estimate[:3], 15 / 20 / 10)
     assert np.isinf(claims.time_ratio(runs("rosmo", "catch", 1.0, spread=0.0), slow).value)
+    # Where the slower method is at its last score by update 2 already, that is its time.
+    slow.loc[slow["update"] > 0, "score"] = 0.75
+    np.testing.assert_allclose(claims.time_ratio(fast, slow)[:3], (7.5 / 20) / (2 * 10 / 20))
+    slow["score"] = 0.0
+    with pytest.raises(claims.NotRun, match="no higher"):
+        claims.time_ratio(fast, slow)
 
 
 def test_the_best_update_is_chosen_on_other_seeds():

@@ -120,9 +120,16 @@ def rows():
 
 
 def test_reports_say_what_the_rows_say(rows, tmp_path):
-    (tmp_path / "p.json").write_text('{"a": {"device": "cpu: cpu"}}')
-    facts = reports.run_facts(rows, tmp_path / "p.json")
+    (tmp_path / "p.provenance.json").write_text('{"a": {"device": "cpu: cpu"}}')
+    facts = reports.run_facts(rows, tmp_path, "p")
     assert facts == "2 seeds, 20 updates, 5 episodes an evaluation; device cpu: cpu."
+    one = reports.run_facts(rows[rows["seed"] == 0], tmp_path, "p")
+    assert one.startswith("1 seed, 20 updates")
+    assert reports.uneven(rows) == ""
+    longer = pd.concat([rows, rows[rows["method"] == "rosmo"].assign(update=40)])
+    assert reports.uneven(longer) == (
+        "Each method at its own last update (20 updates: bc; 40 updates: rosmo)."
+    )
     assert reports.flatness(rows) == "Not flat at the end, 1 of 2 curves: bc on catch."
     assert "has flattened" in reports.flatness(rows[rows["method"] == "rosmo"])
     last = pd.DataFrame(

@@ -20,10 +20,11 @@ from unplugged.comparisons import (
     Comparison,
     Frames,
     NotRun,
-    at_equal_updates,
+    beside,
     compare,
     contrast,
     described,
+    even,
     frame,
     some,
     tasks,
@@ -35,27 +36,21 @@ PAPER_METHODS = ("rosmo", "mzu", "crr", "cql", "bc")
 
 def _fractions(frames: Frames) -> pd.DataFrame:
     """The fraction sweep with the full data's runs, at equal updates."""
-    part = frame(frames, "bsuite_fractions")
-    whole = at_equal_updates(frame(frames, "bsuite_curves"), part)
-    return pd.concat([part, whole[whole["environment"].isin(part["environment"])]])
+    part, whole = frame(frames, "bsuite_fractions"), frame(frames, "bsuite_curves")
+    return beside(part, whole, "environment", "method")
 
 
 def _capacities(frames: Frames) -> pd.DataFrame:
     """The capacity sweep with the runs of the preset's size on the same data."""
-    part = frame(frames, "bsuite_capacity")
-    same = frame(frames, "bsuite_fractions")
-    same = same[same["fraction"] == part["fraction"].iloc[0]]
-    same = same[same["environment"].isin(part["environment"])]
-    return pd.concat([part, at_equal_updates(same, part)])
+    part, same = frame(frames, "bsuite_capacity"), frame(frames, "bsuite_fractions")
+    return beside(part, same, "environment", "method", "fraction")
 
 
 def _searches(frames: Frames) -> pd.DataFrame:
     """MuZero Unplugged's search sweep with the preset's runs on its environments and seeds."""
     part = frame(frames, "bsuite_search")
-    same = at_equal_updates(frame(frames, "bsuite_curves"), part)
-    same = same[same["environment"].isin(part["environment"]) & same["seed"].isin(part["seed"])]
-    rows = pd.concat([part, same])
-    return rows[rows["method"] == "mzu"]
+    part, same = part[part["method"] == "mzu"], frame(frames, "bsuite_curves")
+    return beside(part, same, "environment", "method", "seed")
 
 
 def _rosmo_over_mzu(
@@ -83,20 +78,21 @@ def _r1(frames: Frames) -> tuple[list[Comparison], str]:
 
 def _r2(frames: Frames) -> tuple[list[Comparison], str]:
     rows = _fractions(frames)
-    low, high = rows["fraction"].min(), rows["fraction"].max()
     found = compare(
-        f"mzu, {high:.0%} - {low:.0%} of the data",
-        some(rows, method="mzu", fraction=high),
-        some(rows, method="mzu", fraction=low),
+        "mzu, 100% - 1% of the data",
+        some(rows, method="mzu", fraction=1.0),
+        some(rows, method="mzu", fraction=0.01),
     )
     return [found], found.verdict
 
 
 def _r3(frames: Frames) -> tuple[list[Comparison], str]:
-    noisy = frame(frames, "bsuite_noise")
-    rows = pd.concat([noisy, at_equal_updates(frame(frames, "bsuite_curves"), noisy)])
-    rows = rows[rows["environment"] == "catch"]
-    most = rows["noise"].max()
+    both = frame(frames, "bsuite_noise"), frame(frames, "bsuite_curves")
+    rows = even(
+        *(rows[(rows["environment"] == "catch") & rows["method"].isin(("rosmo", "mzu"))]
+          for rows in both)
+    )  # fmt: skip
+    most = 0.5
     cells = {
         (method, noise): some(rows, method=method, noise=noise)
         for noise in (most, 0.0)
@@ -176,6 +172,12 @@ def _r7(frames: Frames) -> tuple[list[Comparison], str]:
     return [found], found.verdict
 
 
+def _papers(frames: Frames, experiment: str) -> pd.DataFrame:
+    """The papers' methods at equal updates."""
+    rows = frame(frames, experiment)
+    return even(rows[rows["method"].isin(PAPER_METHODS)])
+
+
 def _returns(rows: pd.DataFrame, environment: str, first: str, second: str) -> Comparison:
     return compare(
         f"{first} - {second}, {environment}",
@@ -196,7 +198,7 @@ def _best(rows: pd.DataFrame, environment: str, methods: Sequence[str]) -> str:
 
 
 def _r8(frames: Frames) -> tuple[list[Comparison], str]:
-    rows = frame(frames, "bsuite_curves")
+    rows = _papers(frames, "bsuite_curves")
     others = [method for method in PAPER_METHODS if method != "rosmo"]
     found = [
         _returns(rows, environment, "rosmo", _best(rows, environment, others))
@@ -206,7 +208,7 @@ def _r8(frames: Frames) -> tuple[list[Comparison], str]:
 
 
 def _r9(frames: Frames) -> tuple[list[Comparison], str]:
-    rows = frame(frames, "bsuite_curves")
+    rows = _papers(frames, "bsuite_curves")
     rest = [method for method in PAPER_METHODS if method not in ("rosmo", "crr")]
     found = [
         _returns(rows, "cartpole", "crr", "rosmo"),
@@ -222,7 +224,7 @@ def _final_scores(
     statistic: statistics.Statistic,
 ) -> tuple[list[Comparison], str]:
     """Pairs of methods by their normalised score over all environments of an experiment."""
-    rows = frame(frames, experiment)
+    rows = _papers(frames, experiment)
     found = [
         compare(f"{a} - {b}", some(rows, method=a), some(rows, method=b), statistic=statistic)
         for a, b in pairs
@@ -237,6 +239,7 @@ def _r10(frames: Frames) -> tuple[list[Comparison], str]:
 
 def _r11(frames: Frames) -> tuple[list[Comparison], str]:
     rows = frame(frames, "minatar_curves")
+    rows = even(rows[rows["method"].isin(("rosmo", "mzu"))])
     sides = {method: rows[rows["method"] == method] for method in ("rosmo", "mzu")}
     if any(of.empty for of in sides.values()):
         raise NotRun("no results of rosmo and mzu")
@@ -245,9 +248,9 @@ def _r11(frames: Frames) -> tuple[list[Comparison], str]:
         "time of rosmo / time of mzu to mzu's final IQM score", estimate, list(sides.values())
     )
     decided = "undecided"
-    if estimate.high < 0.25:
+    if found.seeds > 1 and estimate.high < 0.25:
         decided = "supported"
-    elif estimate.low > 0.25:
+    elif found.seeds > 1 and estimate.low > 0.25:
         decided = "not supported"
     return [found._replace(verdict=decided)], decided
 
@@ -256,8 +259,8 @@ def _one_game(frames: Frames) -> pd.DataFrame:
     """All runs on the game of the ablations, at equal updates."""
     part = frame(frames, "minatar_ablations")
     others = ("minatar_curves", "minatar_fractions", "minatar_onestep")
-    rows = pd.concat([part, *(frames[name] for name in others if name in frames)])
-    return at_equal_updates(rows[rows["environment"].isin(part["environment"])], part)
+    parts = [part, *(frames[name] for name in others if name in frames)]
+    return even(*(rows[rows["environment"].isin(part["environment"])] for rows in parts))
 
 
 # The preset of MinAtar, from which an ablation departs in one setting.
@@ -267,9 +270,11 @@ _PRESET = {"fraction": 1.0, "num_simulations": 20, "unroll_steps": 5}
 def _on_game(rows: pd.DataFrame, first: Mapping[str, Any], second: Mapping[str, Any]) -> Comparison:
     """The difference in mean return of two kinds of runs on one game."""
     sides = [some(rows, **{**_PRESET, **wanted}) for wanted in (first, second)]
-    setting = "".join(f", {k} {v}" for k, v in first.items() if k != "method")
-    name = f"{first['method']} - {second['method']}{setting}"
-    return compare(name, *sides, "mean_return", statistics.mean)
+    names = [
+        " ".join([wanted["method"], *(f"({k} {v})" for k, v in wanted.items() if k != "method")])
+        for wanted in (first, second)
+    ]
+    return compare(" - ".join(names), *sides, "mean_return", statistics.mean)
 
 
 def _r12(frames: Frames) -> tuple[list[Comparison], str]:
@@ -310,10 +315,12 @@ def _r14(frames: Frames) -> tuple[list[Comparison], str]:
 
 def _r15(frames: Frames) -> tuple[list[Comparison], str]:
     rows = _one_game(frames)
-    early = rows[rows["update"] <= 0.1 * rows["update"].max()]
+    early = rows[(rows["update"] > 0) & (rows["update"] <= 0.1 * rows["update"].max())]
+    if early.empty:
+        raise NotRun("no evaluation in the first tenth of training")
     first = _on_game(early, {"method": "behavior"}, {"method": "onestep"})
     found = [
-        first._replace(comparison=f"{first.comparison}, at 10% of training"),
+        first._replace(comparison=f"{first.comparison}, after 10% of training"),
         *(
             _on_game(rows, {"method": a}, {"method": b})
             for a, b in (("onestep", "behavior"), ("rosmo", "onestep"), ("rosmo", "behavior"))
@@ -323,11 +330,14 @@ def _r15(frames: Frames) -> tuple[list[Comparison], str]:
 
 
 def _r16(frames: Frames) -> tuple[list[Comparison], str]:
-    rows = pd.concat([frame(frames, "minatar_fractions"), frame(frames, "minatar_onestep")])
-    rows = rows[rows["fraction"] == rows["fraction"].min()]
+    both = frame(frames, "minatar_fractions"), frame(frames, "minatar_onestep")
+    rows = even(
+        *(rows[(rows["fraction"] == 0.01) & rows["method"].isin(("rosmo", "onestep"))]
+          for rows in both)
+    )  # fmt: skip
     found = [
         compare(
-            f"rosmo - onestep, {rows['fraction'].iloc[0]:.0%} of the data",
+            "rosmo - onestep, 1% of the data, normalised score",
             some(rows, method="rosmo"),
             some(rows, method="onestep"),
         )
@@ -335,7 +345,7 @@ def _r16(frames: Frames) -> tuple[list[Comparison], str]:
     for method in ("rosmo", "onestep"):
         gains = best_over_final(rows[rows["method"] == method])
         estimate = statistics.bootstrap(tasks(gains, "gain"), statistics.iqm)
-        name = f"{method}, best (update chosen on other seeds) - final checkpoint"
+        name = f"{method}, best (update chosen on other seeds) - final, normalised score"
         found.append(described(name, estimate, [gains]))
     return found, together([one.verdict for one in found])
 
@@ -368,13 +378,17 @@ def best_over_final(rows: pd.DataFrame) -> pd.DataFrame:
 def time_ratio(fast: pd.DataFrame, slow: pd.DataFrame) -> statistics.Estimate:
     """Training time of one method to the other's final IQM score, over that of the other.
 
-    A run's time is its updates times the median seconds an update of its method's runs. The
+    Of both, the time at which the IQM first reaches that score, between two evaluations by a
+    straight line. Time is updates times the median seconds an update of the method's runs. The
     interval resamples seeds within environments; a resample in which the score is not reached
     counts as infinitely long.
 
     Args:
       fast: evaluations of one method: `environment`, `seed`, `update`, `seconds`, `score`.
-      slow: evaluations of the other.
+      slow: evaluations of the other, at the same updates.
+
+    Raises:
+      NotRun: if the score is no higher than where either began: nothing was learned to time.
     """
 
     def curves(rows: pd.DataFrame) -> list[np.ndarray]:
@@ -387,23 +401,36 @@ def time_ratio(fast: pd.DataFrame, slow: pd.DataFrame) -> statistics.Estimate:
         last = rows[rows["update"] == rows["update"].max()]
         return float((last["seconds"] / last["update"]).median())
 
-    ours, theirs = curves(fast), [of[-1:] for of in curves(slow)]
+    ours, theirs = curves(fast), curves(slow)
     updates = np.sort(fast["update"].unique())
-    total = slow["update"].max() * pace(slow)
+    pace_ratio = pace(fast) / pace(slow)
     never = 1e9  # Percentiles of infinities are no numbers.
 
-    def ratio(*chosen: np.ndarray) -> np.ndarray:
-        picks = [x.astype(int) for x in chosen]
-        curve = statistics.iqm([of[:, pick] for of, pick in zip(ours, picks)])
-        goal = statistics.iqm([of[:, pick] for of, pick in zip(theirs, picks[len(ours) :])])[0]
-        above = curve >= goal
-        at = np.argmax(above, axis=0)
-        before = np.maximum(at - 1, 0)
-        low, high = (np.take_along_axis(curve, x[None], axis=0)[0] for x in (before, at))
-        share = np.where(at > 0, (goal - low) / np.where(high > low, high - low, 1.0), 0.0)
-        reached = updates[before] + share * (updates[at] - updates[before])
-        return np.where(above.any(axis=0), reached * pace(fast) / total, never)
+    def reached(curve: np.ndarray, goal: np.ndarray) -> np.ndarray:
+        """The update at which a curve [updates, ...] first comes to the goal [...]."""
+        above = curve[1:] >= goal
+        before = np.argmax(above, axis=0)
+        low, high = (np.take_along_axis(curve, x[None], axis=0)[0] for x in (before, before + 1))
+        share = np.clip((goal - low) / np.where(high > low, high - low, 1.0), 0.0, 1.0)
+        at = updates[before] + share * (updates[before + 1] - updates[before])
+        return np.where(above.any(axis=0), np.maximum(at, 1.0), never)
 
+    def iqms(chosen: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        picks = [x.astype(int) for x in chosen]
+        return tuple(
+            statistics.iqm([of[:, pick] for of, pick in zip(side, part)])
+            for side, part in ((ours, picks[: len(ours)]), (theirs, picks[len(ours) :]))
+        )
+
+    def ratio(*chosen: np.ndarray) -> np.ndarray:
+        fast_curve, slow_curve = iqms(chosen)
+        goal = slow_curve[-1]
+        quickly = reached(fast_curve, goal)
+        return np.where(quickly < never, quickly * pace_ratio / reached(slow_curve, goal), never)
+
+    begun = iqms([np.arange(of.shape[1]) for of in (*ours, *theirs)])
+    if begun[1][-1] <= max(curve[0] for curve in begun):
+        raise NotRun("the final score is no higher than the first")
     estimate = statistics.interval(ratio, *(np.arange(of.shape[1]) for of in (*ours, *theirs)))
     found = [np.inf if x > 1e6 else x for x in estimate[:3]]
     return statistics.Estimate(*found, estimate.samples)
@@ -415,8 +442,8 @@ def _m3(frames: Frames) -> tuple[list[Comparison], str]:
 
 
 def _m4(frames: Frames) -> tuple[list[Comparison], str]:
-    part = frame(frames, "minatar_fractions")
-    rows = pd.concat([part, at_equal_updates(frame(frames, "minatar_curves"), part)])
+    both = frame(frames, "minatar_fractions"), frame(frames, "minatar_curves")
+    rows = even(*(rows[rows["method"] == "mzu"] for rows in both))
     found = [
         compare(
             f"mzu, {more:.0%} - {less:.0%} of the data",
@@ -430,7 +457,8 @@ def _m4(frames: Frames) -> tuple[list[Comparison], str]:
 
 
 def _m5(frames: Frames) -> tuple[list[Comparison], str]:
-    rows = some(frame(frames, "minatar_curves"), method="mzu")
+    rows = frame(frames, "minatar_curves")
+    rows = some(even(rows[rows["method"] == "mzu"]), method="mzu")
 
     def share(parts: Sequence[np.ndarray]) -> np.ndarray:
         return np.mean([part.mean(axis=-1) >= 1.0 for part in parts], axis=0)
@@ -528,7 +556,7 @@ def scaling(rows: pd.DataFrame) -> tuple[statistics.Estimate, float, float]:
 def one_game(rows: pd.DataFrame) -> pd.DataFrame:
     """Final rows of the game on which most Reanalyse fractions were tried."""
     count = rows.groupby("environment")["reanalyse_fraction"].nunique()
-    rows = rows[rows["environment"] == count.idxmax()]
+    rows = even(rows[rows["environment"] == count.idxmax()])
     return rows[rows["update"] == rows["update"].max()]
 
 
@@ -548,19 +576,19 @@ def _m1(frames: Frames) -> tuple[list[Comparison], str]:
 
 
 def _m2(frames: Frames) -> tuple[list[Comparison], str]:
-    rows = frame(frames, "online_fractions")
+    rows = even(frame(frames, "online_fractions"))
     rows = rows[rows["update"] == rows["update"].max()]
     found = []
     for fraction, of in rows.groupby("reanalyse_fraction"):
         estimate = statistics.bootstrap(tasks(of, "score"), statistics.mean)
         games = of["environment"].nunique()
-        name = f"fraction {fraction:g} - random policy, {games} games"
+        name = f"fraction {fraction:g} - random policy, games: {games}"
         found.append(described(name, estimate, [of]))
     return found, together([one.verdict for one in found])
 
 
 def _m12(frames: Frames) -> tuple[list[Comparison], str]:
-    rows = frame(frames, "online_exploitation")
+    rows = even(frame(frames, "online_exploitation"))
     found = [
         compare(
             f"best episodes - most recent, {world}",
@@ -610,19 +638,22 @@ EXPERIMENTS = (
 )  # fmt: skip
 
 
-def decide(claims: pd.DataFrame, frames: Frames) -> pd.DataFrame:
-    """Every claim with its comparisons and verdicts, one row a comparison.
+def decide(claims: pd.DataFrame, frames: Frames, only: Sequence[str] | None = None) -> pd.DataFrame:
+    """Claims with their comparisons and verdicts, one row a comparison.
 
     Args:
       claims: `results/claims.csv`.
       frames: experiment of `EXPERIMENTS` -> rows of `reports.load`; those not there make
         their claims "not run".
+      only: ids of the claims to decide; None: all.
 
     Returns:
       The claims' columns, those of `Comparison` (empty where not run), and `claim_verdict`.
     """
     rows = []
     for claim in claims.to_dict("records"):
+        if only is not None and claim["id"] not in only:
+            continue
         try:
             if claim["id"] not in RULES:
                 raise NotRun("no rule yet")

@@ -64,6 +64,26 @@ def frame(frames: Frames, name: str) -> pd.DataFrame:
     return frames[name]
 
 
+_RUN = (
+    "environment", "noise", "fraction", "method", "selector", "overrides", "seed",
+    "reanalyse_fraction", "sources",
+)  # fmt: skip
+
+
+def even(*parts: pd.DataFrame) -> pd.DataFrame:
+    """Evaluations of several experiments, up to the last update that every run has reached."""
+    rows = pd.concat(parts)
+    columns = [name for name in _RUN if name in rows]
+    return rows[rows["update"] <= rows.groupby(columns, dropna=False)["update"].max().min()]
+
+
+def beside(rows: pd.DataFrame, others: pd.DataFrame, *columns: str) -> pd.DataFrame:
+    """Rows and those of another experiment with the same values in `columns`, made `even`."""
+    for column in columns:
+        others = others[others[column].isin(rows[column])]
+    return even(rows, others)
+
+
 def some(rows: pd.DataFrame, **wanted: Any) -> pd.DataFrame:
     """Rows with these values (None: missing), at their last update; `NotRun` if none."""
     for column, value in wanted.items():
@@ -95,7 +115,7 @@ def compare(
       statistic: over the runs of all environments.
 
     Raises:
-      NotRun: if the two sides are not of the same environments.
+      NotRun: if the two sides are not of the same environments, at the same update.
     """
     found = contrast(name, [ours], [theirs], value, statistic)
     sides = tasks(ours, value), tasks(theirs, value)
@@ -116,6 +136,8 @@ def contrast(
     cells = [*plus, *minus]
     if len({frozenset(rows["environment"]) for rows in cells}) != 1:
         raise NotRun(f"{name}: the sides are of different environments")
+    if len({frozenset(rows["update"]) for rows in cells}) != 1:
+        raise NotRun(f"{name}: the sides are at different updates")
     sides = ([tasks(rows, value) for rows in side] for side in (plus, minus))
     return described(name, statistics.contrast(*sides, statistic), cells)
 
@@ -123,14 +145,11 @@ def contrast(
 def described(
     name: str, estimate: statistics.Estimate, cells: Sequence[pd.DataFrame]
 ) -> Comparison:
-    """A comparison of an estimate made from these rows, decided by where the interval lies."""
+    """A comparison of an estimate made from these rows, decided by where the interval lies.
+
+    Of a single seed nothing is decided.
+    """
     seeds = min(int(rows.groupby("environment")["seed"].nunique().min()) for rows in cells)
     updates = min(int(rows["update"].max()) for rows in cells)
-    return Comparison(
-        name, *estimate[:3], float("nan"), estimate.samples, seeds, updates, verdict(estimate)
-    )
-
-
-def at_equal_updates(curves: pd.DataFrame, like: pd.DataFrame) -> pd.DataFrame:
-    """The rows of longer runs up to the last update of others, to be compared with them."""
-    return curves[curves["update"] <= like["update"].max()]
+    decided = verdict(estimate) if seeds > 1 else "undecided"
+    return Comparison(name, *estimate[:3], float("nan"), estimate.samples, seeds, updates, decided)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,13 +54,44 @@ def load(results: str | os.PathLike[str], experiment: str) -> pd.DataFrame:
     return rows
 
 
-def load_study(results: str | os.PathLike[str]) -> dict[str, pd.DataFrame]:
-    """The experiments that claims rest on and a profile has results of."""
-    return {
-        name: load(results, name)
-        for name in claims.EXPERIMENTS
-        if (Path(results) / f"{name}.csv").exists()
-    }
+class Study(Mapping[str, pd.DataFrame]):
+    """The experiments that claims rest on and a profile has results of, each read when used.
+
+    Args:
+      results: folder of the profile's CSVs.
+    """
+
+    def __init__(self, results: str | os.PathLike[str]):
+        self._folder = Path(results)
+        self._read: dict[str, pd.DataFrame] = {}
+
+    def __getitem__(self, name: str) -> pd.DataFrame:
+        if name not in self:
+            raise KeyError(name)
+        if name not in self._read:
+            self._read[name] = load(self._folder, name)
+        return self._read[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in claims.EXPERIMENTS and (self._folder / f"{name}.csv").exists()
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name in claims.EXPERIMENTS if name in self)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+def decide(results: str | os.PathLike[str], only: Sequence[str] | None = None) -> pd.DataFrame:
+    """`claims.decide` on a profile's results, of some claims or of all (None)."""
+    stated = pd.read_csv(Path(results).parent / "claims.csv")
+    return claims.decide(stated, Study(results), only)
+
+
+def verdicts(results: str | os.PathLike[str], *ids: str) -> str:
+    """What a profile's results say on some claims, a sentence each, for a caption."""
+    decided = decide(results, ids)
+    return " ".join(claims.sentence(decided, claim) for claim in ids)
 
 
 def final(rows: pd.DataFrame) -> pd.DataFrame:
@@ -70,21 +101,38 @@ def final(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[rows["update"] == rows.groupby(by)["update"].transform("max")]
 
 
-def _span(values: pd.Series) -> str:
+def _span(values: pd.Series, noun: str = "") -> str:
+    """The values' range with what they count, in the singular if it is 1."""
     low, high = int(values.min()), int(values.max())
-    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+    text = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+    return f"{text} {noun}{'' if high == 1 else 's'}" if noun else text
 
 
-def run_facts(rows: pd.DataFrame, provenance: str | os.PathLike[str]) -> str:
-    """Seeds, updates, episodes and device of a set of runs, in one sentence."""
+def run_facts(rows: pd.DataFrame, results: str | os.PathLike[str], *experiments: str) -> str:
+    """Seeds, updates, episodes and device of runs from some experiments, in one sentence."""
     runs = rows.groupby(["environment", "noise", "fraction", "method", "overrides"])
     seeds, updates = runs["seed"].nunique(), runs["update"].max()
-    records = json.loads(Path(provenance).read_text())
-    devices = sorted({record["device"] for record in records.values()})
+    devices = {
+        record["device"]
+        for name in experiments
+        for record in json.loads(Path(results, f"{name}.provenance.json").read_text()).values()
+    }
     return (
-        f"{_span(seeds)} seeds, {_span(updates)} updates, {_span(rows['episodes'])} episodes an "
-        f"evaluation; device {', '.join(devices)}."
+        f"{_span(seeds, 'seed')}, {_span(updates, 'update')}, {_span(rows['episodes'], 'episode')} "
+        f"an evaluation; device {', '.join(sorted(devices))}."
     )
+
+
+def uneven(rows: pd.DataFrame) -> str:
+    """Which methods were trained for how long, if not all for the same; else nothing."""
+    ends = rows.groupby("method")["update"].max()
+    if ends.nunique() == 1:
+        return ""
+    parts = [
+        f"{updates:,} updates: {', '.join(plots.in_order(of.index))}"
+        for updates, of in ends.groupby(ends)
+    ]
+    return f"Each method at its own last update ({'; '.join(parts)})."
 
 
 def flatness(rows: pd.DataFrame, by: Sequence[str] = ("environment",)) -> str:
@@ -292,13 +340,16 @@ def claims_table(decided: pd.DataFrame) -> pd.DataFrame:
 
 
 def not_run(decided: pd.DataFrame) -> str:
-    """Ids of the claims that this profile says nothing on."""
-    return ", ".join(decided.loc[decided["claim_verdict"] == "not run", "id"]) or "none"
+    """Ids of the claims that this profile says nothing on, and of those that no code decides."""
+    missing = decided.loc[decided["claim_verdict"] == "not run", "id"]
+    coded = missing.isin(claims.RULES)
+    text = ", ".join(missing[coded]) or "none"
+    return f"{text}; not implemented: {', '.join(missing[~coded]) or 'none'}"
 
 
 def seconds_an_update(rows: pd.DataFrame) -> dict[str, float]:
     """Median over a method's runs of the training time of an update, evaluation left out."""
-    last = rows[rows["update"] == rows["update"].max()]
+    last = final(rows)
     return (last["seconds"] / last["update"]).groupby(last["method"]).median().to_dict()
 
 
