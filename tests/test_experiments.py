@@ -70,7 +70,7 @@ def test_a_wrong_grid_is_refused(grid, message):
 
 ONLINE = {
     "kind": "online",
-    "grid": {"sources": [{"recent": 1.0}, {"recent": 0.5, "dataset": 0.5}]},
+    "grid": {"sources": [{"recent": 1.0}, {"recent": 0.5, "demonstrations": 0.5}]},
     "common": {"benchmark": "minatar", "environment": "breakout", "method": "mzu",
                "reanalyse_fraction": 0.5, "num_simulations": 2},
 }  # fmt: skip
@@ -82,9 +82,9 @@ def test_online_experiments_train_in_a_notebook_of_their_own():
     assert plan.notebooks == {"three": "21_train_online"}
     assert plan.collections["minatar_breakout"].notebook == "11_collect_minatar"
     alone, mixed = (plan.specs["three", run] for run in plan.runs["three"])
-    assert list(plan.runs["three"]) == ["sources-recent1", "sources-recent0.5-dataset0.5"]
+    assert list(plan.runs["three"]) == ["sources-recent1", "sources-recent0.5-demonstrations0.5"]
     assert alone.dataset == "" and mixed.dataset == "runs/toy/datasets/minatar_breakout.npz"
-    assert mixed.sources == {"recent": 0.5, "dataset": 0.5}
+    assert mixed.sources == {"recent": 0.5, "demonstrations": 0.5}
     assert alone.settings.num_simulations == 2
 
 

@@ -1,13 +1,25 @@
 """Reanalyse at any fraction: sources of stored data, acting, and the learner between them."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from unplugged import bits, datasets, games, learner, methods, online, replay, runs, windows
+from unplugged import (
+    bits,
+    datasets,
+    games,
+    learner,
+    losses,
+    methods,
+    online,
+    replay,
+    runs,
+    windows,
+)
 from unplugged.improvement import Improvement
 from unplugged.settings import Settings
 
@@ -121,7 +133,12 @@ def test_priorities_are_the_searchs_error_by_plain_numpy():
                 state.priority[row, actor], abs(value[row, actor] - target) + 1e-3, rtol=1e-4
             )
     drawn = source.sample(state, (), jax.random.key(0), 500, improved=True)
-    assert drawn.weight.shape == (500,) and drawn.weight.max() == 1.0
+    # 1 / (N p) by the rows drawn, which their values tell; 1 on average.
+    chosen = np.array([np.argwhere(value == x)[0] for x in np.asarray(drawn.improved.value[0])])
+    priority = np.asarray(state.priority, np.float64)
+    p = priority[tuple(chosen.T)] / priority.sum()
+    np.testing.assert_allclose(drawn.weight, 1 / ((priority > 0).sum() * p), rtol=1e-4)
+    assert 0.7 < np.mean(drawn.weight) < 1.3
 
 
 def test_the_best_episodes_are_kept():
@@ -212,16 +229,30 @@ def test_first_hand_windows_carry_the_acting_search():
 
 
 def test_sources_mix(recording):
+    weights = {"dataset": 2.0, "recent": 2.0, "demonstrations": 1.0, "best": 1.0}
     spec = online.OnlineSpec(
         dataset=recording, reanalyse_fraction=0.75, demonstrations=0.25, best_episodes=4,
-        sources={"recent": 1.0, "best": 1.0, "dataset": 1.0}, **CATCH,
+        sources=weights, **CATCH,
     )  # fmt: skip
     ours, data, dataset = spec.build()
-    assert dict(ours.counts) == {"recent": 2, "best": 2, "dataset": 2} and ours.first_hand == 2
-    assert dataset.num_episodes == 3
+    assert dict(ours.counts) == {"recent": 2, "best": 1, "demonstrations": 1, "dataset": 2}
+    assert list(ours.counts) == list(replay.SOURCES) and ours.first_hand == 2
+    kept = datasets.best(dataset, 0.25)
+    assert kept.num_episodes == 3 and data["demonstrations"].start.shape == (27,)
+    assert data["dataset"].start.shape == (12 * 9,)
     state, parts = ours.run(ours.init(0), data, 4)
     assert np.isfinite(parts["loss"]).all()
-    assert spec.columns(state)["sources"] == "best 1+dataset 1+recent 1"
+    assert spec.columns(state)["sources"] == "best 1+dataset 2+demonstrations 1+recent 2"
+
+
+def test_rosmo_online_compares_stored_action_values_with_the_value_of_their_time():
+    stored = Improvement(
+        policy=jnp.full([1, 2], 0.5), value=jnp.zeros([1]), action_values=jnp.array([[0.3, -0.3]])
+    )
+    root = SimpleNamespace(value=jnp.full([1], 5.0))  # What the network says since.
+    for action, advantage in ((0, 0.3), (1, -0.3)):
+        found = losses.lookahead_advantage(None, None, root, stored, jnp.array([action]), None)
+        np.testing.assert_allclose(found, [advantage], rtol=1e-6)
 
 
 def test_an_online_run_resumes_to_the_same_bits(tmp_path):
@@ -253,6 +284,8 @@ def test_online_runs_that_make_no_sense_are_refused(recording, tmp_path):
     refused("unknown source 'recnt'.*recent", sources={"recnt": 1.0})
     refused("sources are empty", sources={"recent": 0.0})
     refused("no dataset is named", sources={"dataset": 1.0})
+    refused("demonstrations has a weight, but no", sources={"recent": 1, "demonstrations": 1})
+    refused("best has so little weight", sources={"recent": 1.0, "best": 0.01})
     refused("nothing is acted", reanalyse_fraction=1.0)
     refused("at least", replay_capacity=50)
     refused("multiple of round_updates", round_updates=3)

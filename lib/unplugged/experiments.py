@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from unplugged import checks, methods, online, runs
+from unplugged import checks, methods, online, replay, runs
 from unplugged.settings import Settings
 
 _SETTINGS = [field.name for field in dataclasses.fields(Settings)]
@@ -99,7 +99,7 @@ def _one_run(
             overrides[key] = value
         elif key not in ("noise", "overrides"):
             parameters[key] = value
-    if kind == "online" and not values.get("sources", {}).get("dataset"):
+    if kind == "online" and not set(values.get("sources", {})) & set(replay.RECORDED):
         return {**parameters, "overrides": overrides}
     benchmark = values.get("benchmark", "bsuite")
     dataset = _dataset(benchmark, values["environment"], values.get("noise", 0.0))

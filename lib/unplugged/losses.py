@@ -133,10 +133,14 @@ def lookahead_advantage(
     action: jax.Array,
     settings: Any,
 ) -> jax.Array:
-    """adv_g(s, a) of the dataset's action, read off a one-step operator's action values."""
-    del model, params, settings
+    """adv_g(s, a) of the dataset's action, read off a one-step operator's result.
+
+    Both its action values and its value, which is the network's own, so that they belong
+    together where the operator was applied some time ago.
+    """
+    del model, params, root, settings
     chosen = jax.nn.one_hot(action, improved.action_values.shape[-1])
-    return jnp.sum(chosen * improved.action_values, axis=-1) - root.value
+    return jnp.sum(chosen * improved.action_values, axis=-1) - improved.value
 
 
 def dynamics_advantage(

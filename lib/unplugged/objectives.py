@@ -6,8 +6,8 @@ An objective is any function
 
 with `method` a `methods.Method`, `windows` of T = K + n + 1 steps (`Method.window`), time
 first, and `parts` the loss's parts before weighting, scalars by name. Targets come from the
-target parameters. Averages are over windows and steps; steps of which nothing is known count
-as 0.
+target parameters, but for what `windows.improved` brings. Averages are over windows and
+steps; steps of which nothing is known count as 0.
 """
 
 from __future__ import annotations

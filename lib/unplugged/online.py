@@ -5,6 +5,10 @@ batch's B windows, the Reanalyse fraction has its targets made anew from stored 
 target network; the others carry the targets of the search that acted. What is not reanalysed
 is acted: for each first-hand window of T steps, T environment steps. Updates and searches (B T
 an update) are the same at every fraction, environment steps shrink as it grows.
+
+That holds where values bootstrap from the operator's (`mzu` and its kin). Where they bootstrap
+from the network's (`rosmo`), the target network's values count in all windows, first-hand ones
+have the acting policy's targets only, and an update reanalyses K + 1 of a window's T steps.
 """
 
 from __future__ import annotations
@@ -212,8 +216,8 @@ class OnlineLearner:
 
     def draw(self, state: OnlineState, data: Any, key: jax.Array) -> windows.Windows:
         """A batch: windows by source, their targets made anew, then first-hand ones."""
-        if not self.first_hand and list(self.counts) == ["dataset"]:
-            return self._stored(state, data, "dataset", key)  # An offline learner's very batch.
+        if not self.first_hand and len(self.counts) == 1:  # An offline learner's very batch.
+            return self._stored(state, data, *self.counts, key)
         parts = []
         keys = jax.random.split(key, len(self.counts) + 2)
         for name, source_key in zip(self.counts, keys):
@@ -245,10 +249,10 @@ class OnlineLearner:
         return state._replace(learner=learner), parts
 
     def _round(self, data: Any, state: OnlineState) -> tuple[OnlineState, dict[str, jax.Array]]:
-        """Acts, then learns, so that E ticks = T first-hand windows for each update."""
+        """Acts, then learns: for each first-hand window of an update, T steps."""
         if self.first_hand:
-            act_key = jax.random.fold_in(
-                jax.random.fold_in(state.learner.key, state.learner.updates), 1
+            act_key = jax.random.fold_in(  # 0 and 1 are what `_update` splits off.
+                jax.random.fold_in(state.learner.key, state.learner.updates), 2
             )
             state = self.act(state, act_key, self.first_hand)
         return jax.lax.scan(
@@ -304,12 +308,12 @@ class OnlineSpec(runs.Spec):
       reanalyse_fraction: share of each batch whose targets are made anew. In [0, 1]; 1 is the
         offline learner, on `dataset`. Rounded to whole windows.
       sources: weight of each source of the windows to be reanalysed: "recent", "best" (the
-        episodes of highest return so far), "dataset".
+        episodes of highest return so far), "demonstrations" (those of the dataset), "dataset".
       replay_capacity: rows of "recent".
       best_episodes: episodes of "best".
       prioritised: whether "recent" is sampled by priority (MuZero, Appendix G), or uniformly.
-      demonstrations: share of the dataset's episodes, those of highest return, that is used;
-        1: all. In (0, 1].
+      demonstrations: share of the dataset's episodes, those of highest return, that are the
+        demonstrations. In (0, 1].
       temperatures: of the acting policy, visits^(1 / T), one after another.
       temperature_updates: updates that each lasts; the last one stays.
       round_updates: updates between rounds of acting; divides eval_every.
@@ -321,7 +325,7 @@ class OnlineSpec(runs.Spec):
     replay_capacity: int = 100_000
     best_episodes: int = 50
     prioritised: bool = False
-    demonstrations: float = 1.0
+    demonstrations: float = 0.01
     temperatures: tuple[float, ...] = (1.0, 0.5, 0.25)
     temperature_updates: int = 2_000
     round_updates: int = 10
@@ -330,23 +334,30 @@ class OnlineSpec(runs.Spec):
         super().__post_init__()
         checks.one_of("benchmark of an online run", self.benchmark, games.BENCHMARKS)
         checks.within("reanalyse_fraction", self.reanalyse_fraction, 0.0, 1.0)
-        weights = {}
         for name, weight in self.sources.items():
             checks.one_of("source", name, replay.SOURCES)
             checks.within(f"weight of source {name}", weight, 0.0)
-            if weight > 0:
-                weights[name] = float(weight)
+        given = {name: float(self.sources.get(name, 0.0)) for name in replay.SOURCES}
+        weights = {name: weight for name, weight in given.items() if weight > 0}
         object.__setattr__(self, "sources", weights)
         if not weights:
-            raise ValueError("sources are empty: give one of recent, best, dataset a weight")
-        if "dataset" in weights and not self.dataset:
-            raise ValueError("the source dataset has a weight, but no dataset is named")
-        if self.first_hand == 0 and set(weights) != {"dataset"}:
+            raise ValueError(f"sources are empty: give one of {', '.join(given)} a weight")
+        recorded = [name for name in replay.RECORDED if name in weights]
+        if recorded and not self.dataset:
+            raise ValueError(f"the source {recorded[0]} has a weight, but no dataset is named")
+        if self.first_hand == 0 and len(recorded) < len(weights):
             raise ValueError(
                 f"at a Reanalyse fraction of {self.reanalyse_fraction} nothing is acted, so that "
-                "only the source dataset has data; lower the fraction, or name a dataset and "
-                'give sources {"dataset": 1}'
+                "only what was recorded can be learned from; lower the fraction, or name a "
+                'dataset and give sources {"dataset": 1}'
             )
+        stored = self.settings.batch_size - self.first_hand
+        for name, count in replay.shares(weights, stored).items():
+            if stored and not count:
+                raise ValueError(
+                    f"the source {name} has so little weight that none of the {stored} reanalysed "
+                    "windows of a batch are its; raise its weight or the batch size"
+                )
         if methods.METHODS[self.method].operator is None:
             raise ValueError(f"{self.method} has no improvement operator to act by")
         for name in ("replay_capacity", "best_episodes", "round_updates", "temperature_updates"):
@@ -409,11 +420,13 @@ def build(spec: OnlineSpec) -> tuple[OnlineLearner, Any, datasets.Dataset | None
     model = runs.model_of(settings, game.observation_shape, game.num_actions)
     unroll_steps, td_steps = method.window(settings)
     length = unroll_steps + td_steps + 1
-    dataset, data = None, ()
+    dataset, data = None, {}
     if spec.dataset:
         dataset = runs.dataset_of(spec, game.observation_shape, game.num_actions)
-        dataset = datasets.best(dataset, spec.demonstrations)
-        data = windows.store(dataset)
+    if "dataset" in spec.sources:
+        data["dataset"] = windows.store(dataset)
+    if "demonstrations" in spec.sources:
+        data["demonstrations"] = windows.store(datasets.best(dataset, spec.demonstrations))
     actors, shape = length * spec.round_updates, game.observation_shape
     sources: dict[str, replay.Source] = {}
     if spec.first_hand:
@@ -423,8 +436,7 @@ def build(spec: OnlineSpec) -> tuple[OnlineLearner, Any, datasets.Dataset | None
         )  # fmt: skip
     if "best" in spec.sources:
         sources["best"] = replay.Best(spec.best_episodes, game.max_steps, length, shape)
-    if "dataset" in spec.sources:
-        sources["dataset"] = replay.Recorded(length)
+    sources |= {name: replay.Recorded(name, length) for name in data}
     learner = OnlineLearner(
         learner=Learner(model, method, settings),
         game=game,
@@ -444,5 +456,7 @@ def build(spec: OnlineSpec) -> tuple[OnlineLearner, Any, datasets.Dataset | None
         temperature_updates=spec.temperature_updates,
     )
     stored = jax.eval_shape(lambda: learner.init(0)).sources
-    replay.check_memory(2 * replay.size_in_bytes(stored), "the stored data of this run")
+    together = jax.default_backend() != "cpu" if spec.vmap_seeds is None else spec.vmap_seeds
+    copies = 2 * (len(spec.seeds) if together else 1)  # Before and after a compiled call.
+    replay.check_memory(copies * replay.size_in_bytes(stored), "the stored data of this run")
     return learner, data, dataset

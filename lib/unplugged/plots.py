@@ -158,7 +158,7 @@ def grouped(
     width = 0.8 / len(methods)
     for i, method in enumerate(methods):
         style = look(method)
-        of = cells[cells["method"] == method].set_index(group).loc[list(order)]
+        of = cells[cells["method"] == method].set_index(group).reindex(list(order))
         at = np.arange(len(order)) + (i - (len(methods) - 1) / 2) * width
         ax.vlines(at, of["low"], of["high"], color=style.color, linewidth=3, alpha=0.4)
         ax.plot(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -53,7 +54,7 @@ class Source(Protocol):
         ...
 
     def sample(self, state: Any, data: Any, key: jax.Array, batch_size: int) -> windows.Windows:
-        """Draws windows [T, B, ...]; `data` is the offline dataset, on the device."""
+        """Draws windows [T, B, ...]; `data` is what was recorded, by name, on the device."""
         ...
 
 
@@ -86,11 +87,18 @@ def _like(index: jax.Array, x: jax.Array) -> jax.Array:
     return index.reshape(*index.shape, *[1] * (x.ndim - index.ndim))
 
 
-def _draw(probability: jax.Array, key: jax.Array, number: int) -> jax.Array:
-    """Indices into a flat array of weights that need not sum to 1."""
-    cumulative = jnp.cumsum(probability)
-    at = jax.random.uniform(key, [number]) * cumulative[-1]
-    return jnp.minimum(jnp.searchsorted(cumulative, at, side="right"), len(cumulative) - 1)
+def _draw(weights: jax.Array, key: jax.Array, number: int) -> tuple[jax.Array, jax.Array]:
+    """Rows and columns of a table [R, C] of weights that need not sum to 1: a row, then in it."""
+    row_key, column_key = jax.random.split(key)
+    cumulative = jnp.cumsum(weights.sum(axis=1))
+    at = jax.random.uniform(row_key, [number]) * cumulative[-1]
+    row = jnp.minimum(jnp.searchsorted(cumulative, at, side="right"), len(cumulative) - 1)
+    within = jnp.cumsum(weights[row], axis=1)
+    at = jax.random.uniform(column_key, [number, 1]) * within[:, -1:]
+    return row, jnp.minimum(jnp.sum(within <= at, axis=1), weights.shape[1] - 1)
+
+
+LEAST_PRIORITY = 1e-3  # so that every window can be drawn
 
 
 class Ring(NamedTuple):
@@ -111,9 +119,10 @@ class Ring(NamedTuple):
 class Recent:
     """The most recent interactions.
 
-    With `prioritised`, a window is drawn in proportion to |nu - z| at its first step, the
-    search's value against the n-step return, and its loss is weighted by 1 / (N p) over the
-    batch's largest (MuZero, Appendix G); both as they were when the window became whole.
+    With `prioritised`, a window is drawn with probability p in proportion to |nu - z| at its
+    first step, the search's value against the n-step return, as they were when the window
+    became whole; its loss is weighted by 1 / (N p), N the windows there are (MuZero,
+    Appendix G). The weights' expectation is 1, the weight of windows from other sources.
 
     Args:
       capacity: rows, over all actors.
@@ -168,7 +177,7 @@ class Recent:
                 value[:keep],
                 self._td_steps,
             )
-            priority = jnp.abs(value[0] - returns[0]) + 1e-3
+            priority = jnp.abs(value[0] - returns[0]) + LEAST_PRIORITY
         else:
             priority = jnp.ones_like(of.reward[0])
         priority = jnp.where(of.is_last[0] | (start < 0), 0.0, priority)
@@ -180,17 +189,17 @@ class Recent:
     ) -> windows.Windows:
         """Draws windows; with `improved`, the acting search's results go along."""
         del data
-        actors = state.priority.shape[1]
-        chosen = _draw(state.priority.ravel(), key, batch_size)
-        start, actor = chosen // actors, chosen % actors
+        start, actor = _draw(state.priority, key, batch_size)
         rows = (start + jnp.arange(self._length)[:, None]) % self._rows
         found = window_of(
             jax.tree.map(lambda x: x[rows, actor], state.ticks), self._shape, improved=improved
         )
         if not self._prioritised:
             return found
-        weight = 1.0 / jnp.maximum(state.priority.ravel()[chosen], 1e-6)
-        return found._replace(weight=weight / jnp.max(weight))
+        all_, chosen = state.priority, state.priority[start, actor]
+        mean = jnp.sum(all_) / jnp.maximum(jnp.sum(all_ > 0.0), 1)
+        weight = jnp.where(chosen > 0.0, mean / jnp.maximum(chosen, LEAST_PRIORITY), 0.0)
+        return found._replace(weight=weight)
 
 
 class Episodes(NamedTuple):
@@ -214,7 +223,7 @@ class Episodes(NamedTuple):
 
 
 class Best:
-    """The N episodes of highest return, of equal ones the first seen.
+    """The N episodes of highest return; one that is no better than the worst is not taken in.
 
     Args:
       episodes: N.
@@ -293,8 +302,7 @@ class Best:
         del data
         step = jnp.arange(self._rows)
         usable = step < state.lengths[:, None] - 1
-        chosen = _draw(usable.astype(jnp.float32).ravel(), key, batch_size)
-        episode, start = chosen // self._rows, chosen % self._rows
+        episode, start = _draw(usable.astype(jnp.float32), key, batch_size)
         rows = jnp.minimum(start + jnp.arange(self._length)[:, None], self._rows - 1)
         ticks = jax.tree.map(lambda x: x[episode, rows], state.ticks)
         # What an earlier, longer episode left behind the final row does not matter.
@@ -302,10 +310,15 @@ class Best:
 
 
 class Recorded:
-    """An offline dataset, or demonstrations: `windows.sample`, the very same."""
+    """An offline dataset, or demonstrations: `windows.sample`, the very same.
 
-    def __init__(self, length: int):
-        self._length = length
+    Args:
+      name: which of the data.
+      length: T, steps of a window.
+    """
+
+    def __init__(self, name: str, length: int):
+        self._name, self._length = name, length
 
     def init(self, like: Tick) -> tuple[()]:
         """Nothing."""
@@ -316,13 +329,14 @@ class Recorded:
         return state
 
     def sample(
-        self, state: tuple[()], data: windows.Store, key: jax.Array, batch_size: int
+        self, state: tuple[()], data: Mapping[str, windows.Store], key: jax.Array, batch_size: int
     ) -> windows.Windows:
-        """Draws windows uniformly over the dataset's transitions."""
-        return windows.sample(data, key, batch_size, self._length)
+        """Draws windows uniformly over the data's transitions."""
+        return windows.sample(data[self._name], key, batch_size, self._length)
 
 
-SOURCES = ("recent", "best", "dataset")
+RECORDED = ("demonstrations", "dataset")
+SOURCES = ("recent", "best", *RECORDED)
 
 
 def shares(weights: Mapping[str, float], total: int) -> dict[str, int]:
@@ -341,13 +355,18 @@ def size_in_bytes(*states: Any) -> int:
     return sum(int(np.prod(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(states))
 
 
+def _free_memory() -> int:
+    """Bytes that the system can give; where it does not say so, all that it has."""
+    if (info := Path("/proc/meminfo")).exists():
+        fields = dict(line.split(":") for line in info.read_text().splitlines())
+        return int(fields["MemAvailable"].split()[0]) * 1024
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 def check_memory(needed: int, what: str) -> None:
     """Raises MemoryError, before anything is allocated, if `needed` bytes are not there."""
     stats = jax.local_devices()[0].memory_stats() if jax.default_backend() != "cpu" else None
-    if stats:
-        free = stats["bytes_limit"] - stats["bytes_in_use"]
-    else:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    free = stats["bytes_limit"] - stats["bytes_in_use"] if stats else _free_memory()
     if needed > free:
         raise MemoryError(
             f"{what} needs {needed / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free; lower "

@@ -173,7 +173,9 @@ def iqm_statement(last: pd.DataFrame) -> str:
 
 
 def _spread(values: pd.Series) -> str:
-    """Mean ± standard deviation."""
+    """Mean ± standard deviation; of one run its value alone."""
+    if len(values) == 1:
+        return f"{values.iloc[0]:.2f}"
     return f"{values.mean():.2f} ± {values.std(ddof=1):.2f}"
 
 

@@ -409,7 +409,9 @@ class _Trainer:
 ADOPT = "UNPLUGGED_ADOPT"  # "1" in the environment: go on with checkpoints of earlier code
 
 
-def _keep_or_set_aside(folder: Path, identity: Mapping[str, Any]) -> tuple[Path, list[str]]:
+def _keep_or_set_aside(
+    folder: Path, identity: Mapping[str, Any], kind: type[Spec]
+) -> tuple[Path, list[str]]:
     """The folder for checkpoints of this very run; another run's are renamed, not lost.
 
     Checkpoints that differ in the code alone are kept if the environment says so (`ADOPT`),
@@ -428,7 +430,7 @@ def _keep_or_set_aside(folder: Path, identity: Mapping[str, Any]) -> tuple[Path,
             return checkpoints, earlier
         defaults = {
             field.name: field.default
-            for field in dataclasses.fields(Spec)
+            for field in dataclasses.fields(kind)
             if field.name in identity and field.default is not dataclasses.MISSING
         }
         only_code = "code" in found and {**defaults, **found, "code": identity["code"]} == identity
@@ -481,7 +483,7 @@ def train(spec: Spec, folder: str | os.PathLike[str]) -> pd.DataFrame:
             "code": spec.code(),
         }
         identity = json.loads(json.dumps(identity))
-        checkpoints, earlier_code = _keep_or_set_aside(folder, identity)
+        checkpoints, earlier_code = _keep_or_set_aside(folder, identity, type(spec))
         together = spec.vmap_seeds
         if together is None:
             together = jax.default_backend() != "cpu"

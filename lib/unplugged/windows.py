@@ -67,8 +67,8 @@ class Windows(NamedTuple):
       real: [T, B] bool, whether an action was recorded at this step.
       known: [T, B] bool, whether the state is known: within the episode, its last
         observation included, or absorbed after a true end.
-      improved: an `improvement.Improvement` of the T steps that is known already, each array
-        with a first axis T before B; None: the learner makes its own.
+      improved: an `improvement.Improvement` that is known already, arrays [T, B, ...], or
+        [K + 1, B, ...] where values do not bootstrap from it; None: the learner makes its own.
       weight: [B] float32, factor on each window's loss; None: 1.
     """
 
