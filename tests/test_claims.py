@@ -281,6 +281,14 @@ def test_pixels_where_all_are_equal():
     assert found["M5"] == "supported"  # At least the online agent's score, which is 1.
 
 
+def test_low_data_on_some_of_the_games_is_compared_on_these():
+    frames = table2(**{"fractions_mzu_0.1": 0.5, "fractions_mzu_0.01": 0.2})
+    for name in ("minatar_fractions", "minatar_onestep"):
+        frames[name] = frames[name].query("environment == 'asterix'")
+    decided = claims.decide(CLAIMS, frames, ["M4", "R16"])
+    assert (decided["runs"] <= 8).all() and decided["claim_verdict"].iloc[-1] == "supported"
+
+
 def test_the_ratio_of_times_by_hand():
     fast = runs("rosmo", "catch", 2.0, spread=0.0, seconds=1.0)
     slow = runs("mzu", "catch", 1.5, spread=0.0, seconds=10.0)

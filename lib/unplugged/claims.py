@@ -442,8 +442,8 @@ def _m3(frames: Frames) -> tuple[list[Comparison], str]:
 
 
 def _m4(frames: Frames) -> tuple[list[Comparison], str]:
-    both = frame(frames, "minatar_fractions"), frame(frames, "minatar_curves")
-    rows = even(*(rows[rows["method"] == "mzu"] for rows in both))
+    part, whole = frame(frames, "minatar_fractions"), frame(frames, "minatar_curves")
+    rows = beside(part[part["method"] == "mzu"], whole, "environment", "method")
     found = [
         compare(
             f"mzu, {more:.0%} - {less:.0%} of the data",

@@ -159,7 +159,9 @@ class Progress(NamedTuple):
 def _work(spec: runs.Spec) -> float:
     """A guess of an update's cost, to scale a rate from one setting to another."""
     settings = spec.settings
-    size = sum(a * b for a, b in itertools.pairwise(settings.dynamics))
+    size = sum(a * b for a, b in itertools.pairwise(settings.dynamics)) * settings.batch_size
+    if settings.network != "mlp":  # 3 x 3 taps at each of some pixels.
+        size *= 9 * 25
     searches = methods.METHODS[spec.method].bootstrap == "operator"
     return size * (settings.num_simulations + 2 if searches else 1)
 
