@@ -46,6 +46,14 @@ EVALUATED = [
     if SPECS[experiment, run].method in config["evaluation"]["methods"]
 ]
 
+# Whose runs' training is timed: the environments of an experiment.
+TIMING = config.get("timing", {})
+TIMED = sorted(
+    {SPECS[TIMING["experiment"], run].environment for run in EXPERIMENTS[TIMING["experiment"]]}
+    if TIMING
+    else []
+)
+
 # What a recording's numbers depend on.
 COLLECTED_WITH = {
     "bsuite": lambda name: [
@@ -103,7 +111,7 @@ NOTEBOOKS = {
         "also": [
             "bsuite_noise", "bsuite_fractions", "bsuite_capacity", "bsuite_search",
             "minatar_curves", "minatar_fractions", "minatar_ablations", "minatar_onestep",
-            "minatar_selectors", "online_fractions", "online_exploitation",
+            "minatar_selectors", "minatar_times", "online_fractions", "online_exploitation",
         ],
         "tables": ["claims"],
         "writes": ["claims.csv"],
@@ -115,7 +123,7 @@ NOTEBOOKS = {
         "tables": ["minatar_datasets"],
     },
     "41_minatar_curves": {
-        "experiments": ["minatar_curves"],
+        "experiments": ["minatar_curves", "minatar_times"],
         "draws": ["minatar_curves", "minatar_games", "minatar_improvement"],
         "tables": ["minatar_returns", "minatar_overall"],
     },
@@ -151,7 +159,8 @@ def is_there(name):
     """Whether an experiment's results can be had: from runs or, when only drawing, committed."""
     if DRAW_ONLY:
         return os.path.exists(f"{RESULTS}/{name}.csv")
-    return name in EXPERIMENTS or (name == "minatar_selectors" and bool(EVALUATED))
+    derived = {"minatar_selectors": EVALUATED, "minatar_times": TIMED}
+    return name in EXPERIMENTS or bool(derived.get(name))
 
 
 def dataset_file(experiment):
@@ -306,6 +315,52 @@ if not DRAW_ONLY:
         run:
             concatenate(input.rows, output.rows)
             gather(["/".join(key) for key in EVALUATED], input.provenance, output.provenance)
+
+    rule time:
+        input:
+            notebook=ancient("notebooks/24_time.ipynb"),
+            data=lambda w: [
+                run["dataset"]
+                for run in EXPERIMENTS[w.experiment].values()
+                if run["environment"] == w.environment
+            ],
+        output:
+            rows=f"{RUNS}/times/{{experiment}}/{{environment}}.csv",
+            provenance=f"{RUNS}/times/{{experiment}}/{{environment}}.provenance.json",
+        threads: workflow.cores  # so that nothing of ours runs beside it
+        params:
+            yaml=lambda w: json.dumps(
+                {
+                    "runs": [
+                        run
+                        for run in EXPERIMENTS[w.experiment].values()
+                        if run["environment"] == w.environment
+                    ],
+                    **{name: value for name, value in TIMING.items() if name != "experiment"},
+                    "target": f"{RUNS}/times/{w.experiment}/{w.environment}",
+                }
+            ),
+            code=lambda w: [
+                fingerprint.of_notebook("notebooks/24_time.ipynb"),
+                fingerprint.of_library(["timing.measure"]),
+            ],
+        log:
+            **logs("times/{experiment}/{environment}"),
+        shell:
+            PAPERMILL
+
+    rule time_results:
+        input:
+            rows=[f"{RUNS}/times/{TIMING['experiment']}/{world}.csv" for world in TIMED],
+            provenance=[
+                f"{RUNS}/times/{TIMING['experiment']}/{world}.provenance.json" for world in TIMED
+            ],
+        output:
+            rows=f"{RESULTS}/minatar_times.csv",
+            provenance=f"{RESULTS}/minatar_times.provenance.json",
+        run:
+            concatenate(input.rows, output.rows)
+            gather(TIMED, input.provenance, output.provenance)
 
     rule results:
         input:

@@ -113,7 +113,7 @@ def share(data: str, seconds: float, repeats: int) -> None:
 
     import flops
     import workload
-    from unplugged import windows
+    from unplugged import timing, windows
 
     size, chunk = 1024, 100 if data in BSUITE else 20
     a, b = jax.random.normal(jax.random.key(0), (2, size, size), jnp.float32)
@@ -144,7 +144,7 @@ def share(data: str, seconds: float, repeats: int) -> None:
     multiply()
     updates, products = [], []
     for _ in range(repeats):
-        updates += workload.rates(step, seconds=seconds, repeats=1, clock=time.process_time)
+        updates += timing.rates(step, seconds=seconds, repeats=1, clock=time.process_time)
         products.append(multiply())
     shares = [count["total"] * u / max(products) for u in updates]
     row("updates", "rosmo", f"{setting}, cores=1", updates, "updates/s", "CPU time")
@@ -160,12 +160,12 @@ def split(method: str, data: str, length: int, repeats: int) -> None:
 
     import parts
     import workload
-    from unplugged import windows
+    from unplugged import timing, windows
 
     learner = workload.learner(method, data)
     store = windows.store(workload.dataset(data))
     setting = f"data={data}, part="
-    timed = functools.partial(workload.rates, seconds=0.0, repeats=repeats, clock=time.process_time)
+    timed = functools.partial(timing.rates, seconds=0.0, repeats=repeats, clock=time.process_time)
     times = {}
     for name, part in parts.of_update(learner, store).items():
         run = parts.loop(part, length)
@@ -192,7 +192,7 @@ def growth(method: str, data: str, field: str, values: list[int], seconds: float
     import jax
 
     import workload
-    from unplugged import windows
+    from unplugged import timing, windows
 
     store = windows.store(workload.dataset(data))
     for value in values:
@@ -207,7 +207,7 @@ def growth(method: str, data: str, field: str, values: list[int], seconds: float
             state, _ = jax.block_until_ready(learner.run(state, store, chunk))
             return chunk
 
-        found = workload.rates(step, seconds=seconds, repeats=3)
+        found = timing.rates(step, seconds=seconds, repeats=3)
         setting = f"data={data}, {field}={value}"
         row("growth", method, setting, found, "updates/s")
         trained = [x * settings.batch_size for x in found]
@@ -220,7 +220,7 @@ def seeds(method: str, data: str, values: list[int], seconds: float) -> None:
     import jax.numpy as jnp
 
     import workload
-    from unplugged import windows
+    from unplugged import timing, windows
 
     learner, chunk = workload.learner(method, data), 20
     init = jax.jit(learner.init)
@@ -241,7 +241,7 @@ def seeds(method: str, data: str, values: list[int], seconds: float) -> None:
             return chunk * number
 
         for way, step in (("looped", looped), ("vmapped", vmapped)):
-            found = workload.rates(step, seconds=seconds, repeats=3)
+            found = timing.rates(step, seconds=seconds, repeats=3)
             setting = f"data={data}, seeds={number}, way={way}"
             row("growth", method, setting, found, "updates x seeds/s")
 
@@ -253,7 +253,7 @@ def sampling(data: str, seconds: float) -> None:
     import parts
     import reference
     import workload
-    from unplugged import windows
+    from unplugged import timing, windows
 
     dataset, settings = workload.dataset(data), workload.FORMS[data].settings
     store, key = windows.store(dataset), jax.random.key(0)
@@ -274,7 +274,7 @@ def sampling(data: str, seconds: float) -> None:
         return settings.batch_size
 
     for way, step in (("fused", fused), ("numpy", numpy)):
-        found = workload.rates(step, seconds=seconds, repeats=3)
+        found = timing.rates(step, seconds=seconds, repeats=3)
         note = "with replacement" if way == "fused" else "without replacement"
         row("windows sampled", "", f"data={data}, way={way}", found, "windows/s", note)
 
@@ -310,7 +310,7 @@ def evaluation(data: str, episodes: int, seconds: float) -> None:
     import jax
 
     import workload
-    from unplugged import environments
+    from unplugged import environments, timing
     from unplugged.evaluation import evaluate, make_policy
 
     if data not in BSUITE:
@@ -331,7 +331,7 @@ def evaluation(data: str, episodes: int, seconds: float) -> None:
             evaluate(policy, params, worlds, next(keys))
             return Counted.steps - before
 
-        found = workload.rates(step, seconds=seconds, repeats=3)
+        found = timing.rates(step, seconds=seconds, repeats=3)
         setting = f"environment={data}, selector={selector}, episodes={episodes}"
         row("evaluation", "", setting, found, "agent steps/s")
 
@@ -341,7 +341,7 @@ def compiled_evaluation(game: str, episodes: int, seconds: float) -> None:
     import jax
 
     import workload
-    from unplugged import games
+    from unplugged import games, timing
     from unplugged.evaluation import make_policy
 
     model, world = workload.model(game), games.make("minatar", game)
@@ -357,7 +357,7 @@ def compiled_evaluation(game: str, episodes: int, seconds: float) -> None:
         def step(play: Any = play) -> int:
             return int(play(next(keys)).sum())
 
-        found = workload.rates(step, seconds=seconds, repeats=3)
+        found = timing.rates(step, seconds=seconds, repeats=3)
         setting = f"environment={game}, selector={selector}, episodes={episodes}"
         row("evaluation", "", setting, found, "agent steps/s", "one compiled call")
 
@@ -372,8 +372,7 @@ def online(
     """
     import jax
 
-    import workload
-    from unplugged import online
+    from unplugged import online, timing
 
     spec = online.OnlineSpec(
         benchmark="minatar",
@@ -395,7 +394,7 @@ def online(
         return chunk
 
     before = int(state.actors.frames)
-    updates = workload.rates(step, seconds=seconds, repeats=3)
+    updates = timing.rates(step, seconds=seconds, repeats=3)
     frames = (int(state.actors.frames) - before) / int(state.updates)
     setting = f"data={game}, simulations={simulations}, actors={learner.actors}"
     setting += f", reanalysed={fraction:g}"
@@ -418,7 +417,7 @@ def online(
         return 1
 
     acting, drawing = (
-        statistics.median(1e3 / x for x in workload.rates(fn, seconds=seconds, repeats=3))
+        statistics.median(1e3 / x for x in timing.rates(fn, seconds=seconds, repeats=3))
         for fn in (one_act, one_draw)
     )
     whole = 1e3 / statistics.median(updates)

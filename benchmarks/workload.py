@@ -1,11 +1,9 @@
-"""What is measured on: datasets of the papers' sizes, the presets' learners, and how to time."""
+"""What is measured on: datasets of the papers' sizes and the presets' learners."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-import time
-from collections.abc import Callable
 
 import numpy as np
 
@@ -97,32 +95,3 @@ def learner(method: str, name: str, settings: Settings | None = None) -> Learner
     """The fused learner of a method for a dataset of `FORMS`; its preset if none is given."""
     settings = settings or FORMS[name].settings
     return Learner(model(name, settings), methods.get(method), settings)
-
-
-def rates(
-    step: Callable[[], int],
-    *,
-    seconds: float,
-    repeats: int,
-    clock: Callable[[], float] = time.perf_counter,
-) -> list[float]:
-    """Calls `step`, which does and returns some units of work, for a while, several times.
-
-    Args:
-      step: one call; returns when its work is done.
-      seconds: least time of a repeat, which has at least one call.
-      repeats: how often to time; one call before the first is not timed.
-      clock: `time.process_time` where another process may take the core for a while.
-
-    Returns:
-      Units per second of each repeat.
-    """
-    step()
-    found = []
-    for _ in range(repeats):
-        done, elapsed, begin = 0, 0.0, clock()
-        while not done or elapsed < seconds:
-            done += step()
-            elapsed = clock() - begin
-        found.append(done / elapsed)
-    return found

@@ -10,7 +10,7 @@ from unplugged import claims, reports, statistics
 
 CLAIMS = pd.read_csv(Path(__file__).parents[1] / "results" / "claims.csv")
 PRESET = {"noise": 0.0, "fraction": 1.0, "hidden": 256, "num_simulations": 4,
-          "search_depth": np.nan, "unroll_steps": 5, "selector": "policy", "seconds": 1.0,
+          "search_depth": np.nan, "unroll_steps": 5, "selector": "policy",
           "overrides": "{}"}  # fmt: skip
 BSUITE = [f"R{i}" for i in range(1, 10)]
 MINATAR = [*(f"R{i}" for i in range(10, 17)), *(f"M{i}" for i in range(3, 9))]
@@ -62,6 +62,18 @@ def study(**levels):
     }  # fmt: skip
 
 
+def times(**seconds):
+    """Seconds an update by method: asterix at these, breakout at thrice as many, one outlier."""
+    return pd.DataFrame(
+        [
+            {"environment": world, "method": method, "repeat": repeat, "seconds": factor * each}
+            for method, each in seconds.items()
+            for world, factors in (("asterix", (1.0, 1.0, 100.0)), ("breakout", (3.0, 3.0, 100.0)))
+            for repeat, factor in enumerate(factors)
+        ]
+    )
+
+
 def pixels(**levels):
     """All experiments on two games, at level 1 but where `levels` says otherwise."""
 
@@ -78,8 +90,9 @@ def pixels(**levels):
         for name, frames in {
             "minatar_curves": [
                 x for m in claims.PAPER_METHODS
-                for x in rows("curves", m, seconds=1.0 if m == "rosmo" else 10.0)
+                for x in rows("curves", m)
             ],
+            "minatar_times": [times(rosmo=1.0, mzu=10.0)],
             "minatar_fractions": [
                 x for m in ("rosmo", "mzu") for f in (0.01, 0.1)
                 for x in rows("fractions", m, str(f), fraction=f)
@@ -290,18 +303,23 @@ def test_low_data_on_some_of_the_games_is_compared_on_these():
 
 
 def test_the_ratio_of_times_by_hand():
-    fast = runs("rosmo", "catch", 2.0, spread=0.0, seconds=1.0)
-    slow = runs("mzu", "catch", 1.5, spread=0.0, seconds=10.0)
-    # rosmo's curve 0, 1, 2 at updates 0, 10, 20 crosses 1.5 at update 15, of 1/20 s each.
-    estimate = claims.time_ratio(fast, slow)
-    np.testing.assert_allclose(estimate[:3], 15 / 20 / 10)
-    assert np.isinf(claims.time_ratio(runs("rosmo", "catch", 1.0, spread=0.0), slow).value)
+    fast = runs("rosmo", "catch", 2.0, spread=0.0)
+    slow = runs("mzu", "catch", 1.5, spread=0.0)
+    # rosmo's curve 0, 1, 2 at updates 0, 10, 20 crosses 1.5 at update 15.
+    estimate = claims.time_ratio(fast, slow, 0.1)
+    np.testing.assert_allclose(estimate[:3], 15 / 20 * 0.1)
+    never = runs("rosmo", "catch", 1.0, spread=0.0)
+    assert np.isinf(claims.time_ratio(never, slow, 0.1).value)
     # Where the slower method is at its last score by update 2 already, that is its time.
     slow.loc[slow["update"] > 0, "score"] = 0.75
-    np.testing.assert_allclose(claims.time_ratio(fast, slow)[:3], (7.5 / 20) / (2 * 10 / 20))
+    np.testing.assert_allclose(claims.time_ratio(fast, slow, 0.1)[:3], 7.5 / 2 * 0.1)
     slow["score"] = 0.0
     with pytest.raises(claims.NotRun, match="no higher"):
-        claims.time_ratio(fast, slow)
+        claims.time_ratio(fast, slow, 0.1)
+
+
+def test_seconds_an_update_are_medians_of_repeats_and_means_of_games():
+    assert claims.seconds_an_update(times(rosmo=1.0, mzu=10.0)) == {"mzu": 20.0, "rosmo": 2.0}
 
 
 def test_the_best_update_is_chosen_on_other_seeds():

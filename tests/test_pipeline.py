@@ -25,6 +25,7 @@ TINY = {
     "collection": {"seed": 0, "random_episodes": 10},
     "selection": {"experiment": "bsuite_holdout", "fqe_updates": 5},
     "evaluation": {"experiments": ["minatar_curves"], "methods": ["mzu"], "episodes": 2},
+    "timing": {"experiment": "minatar_curves", "updates": 1, "seconds": 0.0, "repeats": 2},
     "experiments": {
         "bsuite_curves": {
             "grid": {"environment": ["catch"], "noise": [0.0], "method": ["bc", "rosmo"]},
@@ -72,7 +73,7 @@ def finish(clone, *options, profile="tiny"):
     return process.returncode, output
 
 
-def times(folder):
+def stamps(folder):
     return {p: p.stat().st_mtime_ns for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
@@ -108,13 +109,15 @@ def test_end_to_end_over_a_kill(clone):
     assert {"M5"} <= set(run["id"]) <= {"M5", "R11"}  # No other is about these methods alone.
     acted = pd.read_csv(clone / "results" / "tiny" / "minatar_selectors.csv")
     assert list(acted["selector"]) == ["policy", "value", "search"] and set(acted["update"]) == {2}
+    times = pd.read_csv(clone / "results" / "tiny" / "minatar_times.csv")
+    assert list(times["method"]) == ["rosmo", "mzu"] * 2 and (times["seconds"] > 0).all()
     assert not list(checkpoints.glob("*/checkpoints.old*"))
 
     # Once more: nothing is done again.
-    before = times(clone / "runs" / "tiny")
+    before = stamps(clone / "runs" / "tiny")
     code, output = finish(clone)
     assert code == 0 and "Nothing to be done" in output
-    assert times(clone / "runs" / "tiny") == before
+    assert stamps(clone / "runs" / "tiny") == before
 
     # Saving a notebook in JupyterLab (outputs, metadata, time) retrains nothing either.
     os.utime(clone / "notebooks" / "20_train.ipynb")

@@ -243,7 +243,8 @@ def _r11(frames: Frames) -> tuple[list[Comparison], str]:
     sides = {method: rows[rows["method"] == method] for method in ("rosmo", "mzu")}
     if any(of.empty for of in sides.values()):
         raise NotRun("no results of rosmo and mzu")
-    estimate = time_ratio(sides["rosmo"], sides["mzu"])
+    pace = seconds_an_update(frame(frames, TIMES))
+    estimate = time_ratio(sides["rosmo"], sides["mzu"], pace["rosmo"] / pace["mzu"])
     found = described(
         "time of rosmo / time of mzu to mzu's final IQM score", estimate, list(sides.values())
     )
@@ -375,17 +376,27 @@ def best_over_final(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def time_ratio(fast: pd.DataFrame, slow: pd.DataFrame) -> statistics.Estimate:
+def seconds_an_update(times: pd.DataFrame) -> dict[str, float]:
+    """Training time of an update of each method: each environment's median, their mean.
+
+    Args:
+      times: rows of `timing.measure`.
+    """
+    medians = times.groupby(["method", "environment"])["seconds"].median()
+    return medians.groupby("method").mean().to_dict()
+
+
+def time_ratio(fast: pd.DataFrame, slow: pd.DataFrame, pace: float) -> statistics.Estimate:
     """Training time of one method to the other's final IQM score, over that of the other.
 
     Of both, the time at which the IQM first reaches that score, between two evaluations by a
-    straight line. Time is updates times the median seconds an update of the method's runs. The
-    interval resamples seeds within environments; a resample in which the score is not reached
-    counts as infinitely long.
+    straight line. The interval resamples seeds within environments; a resample in which the
+    score is not reached counts as infinitely long.
 
     Args:
-      fast: evaluations of one method: `environment`, `seed`, `update`, `seconds`, `score`.
+      fast: evaluations of one method: `environment`, `seed`, `update`, `score`.
       slow: evaluations of the other, at the same updates.
+      pace: seconds an update of the one over those of the other.
 
     Raises:
       NotRun: if the score is no higher than where either began: nothing was learned to time.
@@ -397,13 +408,8 @@ def time_ratio(fast: pd.DataFrame, slow: pd.DataFrame) -> statistics.Estimate:
             for _, of in rows.groupby("environment")
         ]
 
-    def pace(rows: pd.DataFrame) -> float:
-        last = rows[rows["update"] == rows["update"].max()]
-        return float((last["seconds"] / last["update"]).median())
-
     ours, theirs = curves(fast), curves(slow)
     updates = np.sort(fast["update"].unique())
-    pace_ratio = pace(fast) / pace(slow)
     never = 1e9  # Percentiles of infinities are no numbers.
 
     def reached(curve: np.ndarray, goal: np.ndarray) -> np.ndarray:
@@ -426,7 +432,7 @@ def time_ratio(fast: pd.DataFrame, slow: pd.DataFrame) -> statistics.Estimate:
         fast_curve, slow_curve = iqms(chosen)
         goal = slow_curve[-1]
         quickly = reached(fast_curve, goal)
-        return np.where(quickly < never, quickly * pace_ratio / reached(slow_curve, goal), never)
+        return np.where(quickly < never, quickly * pace / reached(slow_curve, goal), never)
 
     begun = iqms([np.arange(of.shape[1]) for of in (*ours, *theirs)])
     if begun[1][-1] <= max(curve[0] for curve in begun):
@@ -630,11 +636,12 @@ RULES: dict[str, Callable[[Frames], tuple[list[Comparison], str]]] = {
     "M12": _m12,
 }
 
-# What the rules read.
+# What the rules read, and of it what has rows of `timing.measure`.
+TIMES = "minatar_times"
 EXPERIMENTS = (
     "bsuite_curves", "bsuite_fractions", "bsuite_noise", "bsuite_capacity", "bsuite_search",
     "minatar_curves", "minatar_fractions", "minatar_ablations", "minatar_onestep",
-    "minatar_selectors", "online_fractions", "online_exploitation",
+    "minatar_selectors", "online_fractions", "online_exploitation", TIMES,
 )  # fmt: skip
 
 
@@ -643,8 +650,8 @@ def decide(claims: pd.DataFrame, frames: Frames, only: Sequence[str] | None = No
 
     Args:
       claims: `results/claims.csv`.
-      frames: experiment of `EXPERIMENTS` -> rows of `reports.load`; those not there make
-        their claims "not run".
+      frames: experiment of `EXPERIMENTS` -> rows of `reports.load` (of `TIMES`: of
+        `timing.measure`); those not there make their claims "not run".
       only: ids of the claims to decide; None: all.
 
     Returns:

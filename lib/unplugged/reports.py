@@ -69,7 +69,9 @@ class Study(Mapping[str, pd.DataFrame]):
         if name not in self:
             raise KeyError(name)
         if name not in self._read:
-            self._read[name] = load(self._folder, name)
+            times = name == claims.TIMES
+            read = pd.read_csv(self._folder / f"{name}.csv") if times else load(self._folder, name)
+            self._read[name] = read
         return self._read[name]
 
     def __contains__(self, name: object) -> bool:
@@ -347,12 +349,6 @@ def not_run(decided: pd.DataFrame) -> str:
     coded = missing.isin(claims.RULES)
     text = ", ".join(missing[coded]) or "none"
     return f"{text}; not implemented: {', '.join(missing[~coded]) or 'none'}"
-
-
-def seconds_an_update(rows: pd.DataFrame) -> dict[str, float]:
-    """Median over a method's runs of the training time of an update, evaluation left out."""
-    last = final(rows)
-    return (last["seconds"] / last["update"]).groupby(last["method"]).median().to_dict()
 
 
 def returns_by_game(final: pd.DataFrame, datasets: pd.DataFrame) -> pd.DataFrame:
