@@ -125,13 +125,13 @@ NOTEBOOKS = {
     "41_minatar_curves": {
         "experiments": ["minatar_curves", "minatar_times"],
         "draws": ["minatar_curves", "minatar_games", "minatar_improvement"],
-        "tables": ["minatar_returns", "minatar_overall"],
+        "tables": ["minatar_returns"],
     },
     "42_minatar_selectors": {
-        "experiments": ["minatar_selectors"],
+        "experiments": ["minatar_selectors", "minatar_curves"],
         "also": ["minatar_losses"],  # the same runs while training; kept beside the others
         "draws": ["minatar_selectors"],
-        "tables": ["minatar_selectors"],
+        "tables": ["minatar_selectors", "minatar_overall"],
     },
     "43_minatar_ablations": {
         "experiments": [

@@ -200,13 +200,15 @@ def test_resnet_has_the_papers_shapes_and_parameters():
     def block(channels):
         return 2 * (conv(channels, channels) + 2 * channels)
 
+    norm = 2 * 64  # behind the last block, before the heads
+
     def head(out):
         return 2304 * 128 + 128 + 128 * 128 + 128 + 128 * out + out
 
     assert count == {
         "representation": conv(4, 32) + block(32) + conv(32, 64) + 9 * block(64),
-        "dynamics": conv(64, 64) + conv(18, 64, bias=False) + 2 * block(64) + head(601),
-        "prediction": 2 * block(64) + head(18) + head(601),
+        "dynamics": conv(64, 64) + conv(18, 64, bias=False) + 2 * block(64) + norm + head(601),
+        "prediction": 2 * block(64) + norm + head(18) + head(601),
     }
     state = jax.eval_shape(model.represent, params, jnp.zeros([2, 84, 84, 4]))
     assert state.shape == (2, 6 * 6 * 64)

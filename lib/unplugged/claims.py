@@ -217,24 +217,13 @@ def _r9(frames: Frames) -> tuple[list[Comparison], str]:
     return found, together([one.verdict for one in found])
 
 
-def _final_scores(
-    frames: Frames,
-    experiment: str,
-    pairs: Sequence[tuple[str, str]],
-    statistic: statistics.Statistic,
-) -> tuple[list[Comparison], str]:
-    """Pairs of methods by their normalised score over all environments of an experiment."""
-    rows = _papers(frames, experiment)
+def _r10(frames: Frames) -> tuple[list[Comparison], str]:
+    rows = _papers(frames, "minatar_curves")
     found = [
-        compare(f"{a} - {b}", some(rows, method=a), some(rows, method=b), statistic=statistic)
-        for a, b in pairs
+        compare(f"{a} - {b}", some(rows, method=a), some(rows, method=b))
+        for a, b in itertools.pairwise(PAPER_METHODS)
     ]
     return found, together([one.verdict for one in found])
-
-
-def _r10(frames: Frames) -> tuple[list[Comparison], str]:
-    pairs = list(itertools.pairwise(PAPER_METHODS))
-    return _final_scores(frames, "minatar_curves", pairs, statistics.iqm)
 
 
 def _r11(frames: Frames) -> tuple[list[Comparison], str]:
@@ -442,11 +431,6 @@ def time_ratio(fast: pd.DataFrame, slow: pd.DataFrame, pace: float) -> statistic
     return statistics.Estimate(*found, estimate.samples)
 
 
-def _m3(frames: Frames) -> tuple[list[Comparison], str]:
-    pairs = [("mzu", "crr"), ("crr", "bc")]
-    return _final_scores(frames, "minatar_curves", pairs, statistics.median)
-
-
 def _m4(frames: Frames) -> tuple[list[Comparison], str]:
     part, whole = frame(frames, "minatar_fractions"), frame(frames, "minatar_curves")
     rows = beside(part[part["method"] == "mzu"], whole, "environment", "method")
@@ -500,6 +484,12 @@ def _cells(
         for loss, selector, other_loss, other_selector in pairs
     ]
     return found, together([one.verdict for one in found])
+
+
+def _m3(frames: Frames) -> tuple[list[Comparison], str]:
+    # The paper's CRR and BC are cells of its Table 2: MuZero's network, acting by its policy.
+    crr, bc = ("crr 5", "policy"), ("supervised 5", "policy")
+    return _cells(frames, [("reanalyse 5", "search", *crr), (*crr, *bc)])
 
 
 def _m6(frames: Frames) -> tuple[list[Comparison], str]:

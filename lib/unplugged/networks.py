@@ -403,6 +403,11 @@ def _residual(x: jax.Array, name: str) -> jax.Array:
     return x + y
 
 
+def _last(x: jax.Array) -> jax.Array:
+    """What the heads see of the last block: normalised and rectified, as vectors."""
+    return _flat(jax.nn.relu(_norm(x, "norm")))
+
+
 def _halve(x: jax.Array) -> jax.Array:
     """Average pooling, 3 x 3, stride 2."""
     return _over_images(hk.AvgPool((3, 3, 1), (2, 2, 1), "SAME"), x)
@@ -422,6 +427,7 @@ def resnet(
     Images of 32 and more pixels are shrunk sixteenfold as in the paper: at 84 x 84 x 4 a
     convolution to 42 x 42 at half the channels, a block, a convolution to 21 x 21, two
     blocks, pooling to 11 x 11, a block, pooling to 6 x 6. Smaller images are not shrunk.
+    As ResNet v2 does behind its last block, the heads' input is normalised and rectified.
     The paper's sizes are representation [64] * 6, dynamics [64] * 2, prediction [128] * 2.
 
     Args:
@@ -459,15 +465,16 @@ def resnet(
         x = _state_action_convolution(state, action, channels, num_actions)
         for i in range(len(dynamics)):
             x = _residual(x, f"block_{i}")
-        trunk = _perceptron(_flat(x), prediction, "reward_trunk", activate_final=True)
+        trunk = _perceptron(_last(x), prediction, "reward_trunk", activate_final=True)
         return _head(trunk, num_bins, "reward"), x
 
     def predict(state: jax.Array) -> tuple[jax.Array, jax.Array]:
         x = state
         for i in range(len(dynamics)):
             x = _residual(x, f"block_{i}")
-        policy = _perceptron(_flat(x), prediction, "policy_trunk", activate_final=True)
-        value = _perceptron(_flat(x), prediction, "value_trunk", activate_final=True)
+        last = _last(x)
+        policy = _perceptron(last, prediction, "policy_trunk", activate_final=True)
+        value = _perceptron(last, prediction, "value_trunk", activate_final=True)
         return _head(policy, num_actions, "policy"), _head(value, num_bins, "value")
 
     return _bundle(represent, step, predict, observation_shape, num_actions, num_bins)

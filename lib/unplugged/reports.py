@@ -377,33 +377,50 @@ def _methods(rows: pd.DataFrame) -> list[str]:
     return plots.in_order(rows["method"])
 
 
-def overall(final: pd.DataFrame, mzu: pd.DataFrame, rosmo: pd.DataFrame) -> pd.DataFrame:
+# Rows of MuZero Unplugged's Table 1 by ours. Its CRR has MuZero's network, as its second BC has:
+# cells of its Table 2, acting by the policy. ROSMO's CRR has no model.
+_TABLE_1 = {
+    "bc": ("baseline", "BC"),
+    "mzu": ("muzero_network", "MZU"),
+    "crr, MuZero network": ("baseline", "CRR"),
+    "bc, MuZero network": ("muzero_network", "BC"),
+}
+
+
+def overall(
+    final: pd.DataFrame, selected: pd.DataFrame, mzu: pd.DataFrame, rosmo: pd.DataFrame
+) -> pd.DataFrame:
     """MuZero Unplugged's Table 1: scores over all games, the papers' beside ours.
 
     Args:
       final: rows of the last evaluation of each run, with `score`.
-      mzu: MuZero Unplugged's Table 1a, `method`, `median_normalised`, `mean_normalised`; of
-        two rows of a method the later, on the MuZero network, counts.
+      selected: final scores by selector, of which the policies of CRR and BC on the MuZero
+        network are taken, where they are.
+      mzu: MuZero Unplugged's Table 1a, `group`, `method`, `median_normalised`,
+        `mean_normalised`.
       rosmo: ROSMO's headline numbers, `method`, `final_iqm_normalised`.
     """
     kinds = {"median": statistics.median, "mean": statistics.mean, "IQM": statistics.iqm}
-    theirs = mzu.assign(method=mzu["method"].str.lower()).drop_duplicates("method", keep="last")
-    theirs = theirs.set_index("method")[["median_normalised", "mean_normalised"]]
+    sides = {method: final[final["method"] == method] for method in _methods(final)}
+    by_policy = selected[(selected["selector"] == "policy") & (selected["unroll_steps"] == 5)]
+    for name, method in (("crr", "crr_model"), ("bc", "supervised")):
+        if (by_policy["method"] == method).any():
+            sides[f"{name}, MuZero network"] = by_policy[by_policy["method"] == method]
+    theirs = mzu.set_index(["group", "method"])
     iqm = rosmo.assign(method=rosmo["method"].str.lower()).set_index("method")
-    papers = {
-        "median": theirs["median_normalised"].to_dict(),
-        "mean": theirs["mean_normalised"].to_dict(),
-        "IQM": iqm["final_iqm_normalised"].to_dict(),
-    }
     rows = []
-    for method in _methods(final):
-        of = [part["score"].to_numpy() for _, part in
-              final[final["method"] == method].groupby("environment")]  # fmt: skip
-        row: dict[str, Any] = {"method": method}
-        for name, statistic in kinds.items():
-            row[name] = _interval(statistics.bootstrap(of, statistic))
-            published = papers[name].get(method)
-            row[f"{name} (paper)"] = "n/a" if published is None else f"{published:.2f}"
+    for name, side in sides.items():
+        scores = [of["score"].to_numpy() for _, of in side.groupby("environment")]
+        published = {}
+        if name in _TABLE_1:
+            of = theirs.loc[_TABLE_1[name]]
+            published = {"median": of["median_normalised"], "mean": of["mean_normalised"]}
+        if name in iqm.index:
+            published["IQM"] = iqm.loc[name, "final_iqm_normalised"]
+        row: dict[str, Any] = {"method": name}
+        for kind, statistic in kinds.items():
+            row[kind] = _interval(statistics.bootstrap(scores, statistic))
+            row[f"{kind} (paper)"] = f"{published[kind]:.2f}" if kind in published else "n/a"
         rows.append(row)
     return pd.DataFrame(rows)
 
