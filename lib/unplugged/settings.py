@@ -110,7 +110,8 @@ class Settings:
 
 BSUITE = Settings()
 
-# ROSMO's Table 3 (Atari), with networks, batch and bins for 10 x 10 pixels and a CPU.
+# ROSMO's Table 3 (Atari), with networks, batch and bins for 10 x 10 pixels and a CPU, and the
+# warm-up and the target network's interval for runs of 10,000 updates instead of 200,000.
 MINATAR = Settings(
     network="conv",
     representation=(16, 16),
@@ -118,6 +119,8 @@ MINATAR = Settings(
     prediction=(64,),
     num_bins=21,
     batch_size=64,
+    warmup_updates=100,
+    target_interval=50,
     td_steps=5,
     num_samples=4,
     num_simulations=20,
