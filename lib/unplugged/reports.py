@@ -149,17 +149,20 @@ def flatness(rows: pd.DataFrame, by: Sequence[str] = ("environment",)) -> str:
     """
     spans = rows.groupby([*by, "method", "update"])["mean_return"].mean()
     spans = spans.groupby("environment").agg(np.ptp)
-    moving, total = [], 0
+    moving: dict[str, list[str]] = {}
+    total = 0
     for (*where, method), of in rows.groupby([*by, "method"]):
         curve = of.groupby("update")["mean_return"].mean().sort_index().to_numpy()
         tenth = max(1, len(curve) // 10)
         before, after = curve[-2 * tenth : -tenth].mean(), curve[-tenth:].mean()
         total += 1
         if abs(after - before) > 0.05 * spans[of["environment"].iloc[0]]:
-            moving.append(f"{method} on {' '.join(map(str, where))}")
+            moving.setdefault(method, []).append(" ".join(map(str, where)))
     if not moving:
         return "Every curve has flattened by the end (last tenth against the tenth before)."
-    return f"Not flat at the end, {len(moving)} of {total} curves: {', '.join(moving)}."
+    curves = [f"{method} ({', '.join(moving[method])})" for method in plots.in_order(moving)]
+    count = sum(map(len, moving.values()))
+    return f"Not flat at the end, {count} of {total} curves: {', '.join(curves)}."
 
 
 def iqm_statement(last: pd.DataFrame) -> str:
