@@ -102,6 +102,18 @@ def test_a_wrong_online_experiment_is_refused(changes, message):
         experiments.plan({**PROFILE, "experiments": {"three": {**ONLINE, **changes}}})
 
 
+def test_a_network_of_one_layer_has_a_rate(tmp_path):
+    content = {
+        "grid": {"environment": ["catch"]},
+        "common": {"dynamics": [16], "noise": 0.0, "updates": 100, "eval_every": 50},
+    }
+    plan = experiments.plan({**PROFILE, "experiments": {"one": content}})  # fmt: skip
+    (tmp_path / "one" / "catch").mkdir(parents=True)
+    record = {"done": 50, "total": 100, "updates": 50, "seconds": 10.0}
+    (tmp_path / "one" / "catch" / "progress.json").write_text(json.dumps(record))
+    assert experiments.progress(plan, tmp_path)[0].core_hours_left * 3600 == pytest.approx(10.0)
+
+
 def test_progress_and_what_is_left(tmp_path):
     plan = experiments.plan(PROFILE)
 
@@ -119,7 +131,7 @@ def test_progress_and_what_is_left(tmp_path):
     assert (one.runs_done, one.runs, one.updates_done, one.updates) == (1, 4, 250, 800)
     assert one.core_hours_left * 3600 == pytest.approx(200 * 0.5 + 150 * 2 + 200 * 2)
     # mzu with other settings: 2 + N model evaluations, and the dynamics' size, against 6.
-    size = (8 * 16 + 16 * 32) / (32 * 256 * 2)
+    size = (32 * 8 + 8 * 16 + 16 * 32) / (32 * 32 + 32 * 256 * 2)
     expected = 100 * 2.0 * (4 / 6 + 4 / 6 + 10 / 6 + size)
     assert two.core_hours_left * 3600 == pytest.approx(expected)
     text = experiments.describe([one, two], 2)

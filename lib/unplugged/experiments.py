@@ -159,7 +159,8 @@ class Progress(NamedTuple):
 def _work(spec: runs.Spec) -> float:
     """A guess of an update's cost, to scale a rate from one setting to another."""
     settings = spec.settings
-    size = sum(a * b for a, b in itertools.pairwise(settings.dynamics)) * settings.batch_size
+    layers = settings.dynamics[-1:] + settings.dynamics  # The state goes in, and comes out.
+    size = sum(a * b for a, b in itertools.pairwise(layers)) * settings.batch_size
     if settings.network != "mlp":  # 3 x 3 taps at each of some pixels.
         size *= 9 * 25
     searches = methods.METHODS[spec.method].bootstrap == "operator"

@@ -169,7 +169,7 @@ def grouped(
 
 def in_thousands(ax: Axes) -> None:
     """Labels the x axis 10k, 20k, ..."""
-    ax.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:g}k" if x else "0")
+    ax.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:g}k" if x >= 1000 else f"{x:g}")
 
 
 def level(ax: Axes, y: float, label: str, linestyle: str) -> None:
