@@ -1,5 +1,6 @@
 """The pipeline end to end, in a copy of the repository: killed, resumed, redrawn, locked."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -79,15 +80,18 @@ def stamps(folder):
 
 def test_end_to_end_over_a_kill(clone):
     # Killed, with everything it started, in the midst of training ...
-    process = start(clone)
     checkpoints = clone / "runs" / "tiny" / "bsuite_curves"
-    deadline = time.time() + 240
-    while not list(checkpoints.glob("*rosmo*/checkpoints/seed_0/[0-9]*")):
-        assert process.poll() is None, process.stdout.read()
-        assert time.time() < deadline
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    process = start(clone, "--", "runs/tiny/bsuite_curves/catch_rosmo_noise0/results.csv")
+    try:
+        deadline = time.time() + 240
+        while not list(checkpoints.glob("*rosmo*/checkpoints/seed_0/[0-9]*")):
+            assert process.poll() is None, process.stdout.read()
+            assert time.time() < deadline
+            time.sleep(0.05)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
     assert not (clone / "figures" / "README.md").exists()
 
     # ... the same command goes on to the end.
