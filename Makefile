@@ -37,8 +37,8 @@ figures: PROFILE = cpu
 figures: $(READY) ## redraw figures from committed results (PROFILE=cpu); trains nothing
 	$(BIN)/python pipeline.py --profile $(PROFILE) --cores $(CORES) --figures
 
-test: $(READY) ## all tests
-	$(SINGLE) $(BIN)/python -m pytest
+test: $(READY) ## all tests, a file at a time on each core
+	$(SINGLE) $(BIN)/python -m pytest -n $(CORES) --maxprocesses 8 --dist loadfile
 
 lint: $(READY) ## ruff: rules and format
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
