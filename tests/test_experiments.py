@@ -107,7 +107,7 @@ def test_a_network_of_one_layer_has_a_rate(tmp_path):
         "grid": {"environment": ["catch"]},
         "common": {"dynamics": [16], "noise": 0.0, "updates": 100, "eval_every": 50},
     }
-    plan = experiments.plan({**PROFILE, "experiments": {"one": content}})  # fmt: skip
+    plan = experiments.plan({**PROFILE, "experiments": {"one": content}})
     (tmp_path / "one" / "catch").mkdir(parents=True)
     record = {"done": 50, "total": 100, "updates": 50, "seconds": 10.0}
     (tmp_path / "one" / "catch" / "progress.json").write_text(json.dumps(record))

@@ -48,7 +48,7 @@ def stepper(spec: runs.Spec, updates: int) -> Callable[[], int]:
 
     Args:
       spec: the run.
-      updates: updates a call, at least; a multiple of what the run does at once.
+      updates: updates a call, rounded up to a multiple of what the run does at once.
 
     Returns:
       The function, compiled; it returns the updates that it did.
