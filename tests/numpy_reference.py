@@ -108,9 +108,17 @@ def n_step(rewards, values, start, length, terminated, discount, n):
     return total + factor * values[end]
 
 
+WEIGHTS = {
+    "binary": lambda adv: float(adv > 0),
+    "exponential": lambda adv: min(np.exp(adv), 20.0),
+    "always": lambda adv: 1.0,
+}
+
+
 def window_loss(
-    theta, target, episode, start, imagined_actions, settings, *, regularize, operator=None
-):
+    theta, target, episode, start, imagined_actions, settings, *, regularize, operator=None,
+    weighting="binary",
+):  # fmt: skip
     """Loss parts of one window that begins at `start` of an episode.
 
     `operator(step)` gives (policy, value) at a step of the episode, for methods that search;
@@ -141,8 +149,9 @@ def window_loss(
                 z = n_step(rewards, values, t, length, terminated, gamma, n)
             parts["policy"] += -p @ log_pi / (K + 1)
             parts["value"] += -phi(z, theta.bins) @ log_v / (K + 1)
-        if regularize and t < length and adv[actions[t]] > 0:
-            parts["behavior"] += -log_pi[actions[t]] / (K + 1)
+        if regularize and t < length:
+            weight = WEIGHTS[weighting](adv[actions[t]])
+            parts["behavior"] += -weight * log_pi[actions[t]] / (K + 1)
         if k < K:
             reward_logits, state = theta.dynamics(state, imagined_actions[k])
             if t < length or terminated:

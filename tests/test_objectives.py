@@ -60,8 +60,11 @@ def test_cql_equals_numpy(model, small, episodes):  # noqa: F811
     assert np.mean(penalty) > 0.0
 
 
-@pytest.mark.parametrize("method", ["crr", "crr_binary"])
-def test_crr_equals_numpy(model, small, episodes, method):  # noqa: F811
+@pytest.mark.parametrize(
+    "method, weighting",
+    [("crr", "exponential"), ("crr_binary", "binary"), ("supervised_q", "always")],
+)
+def test_crr_equals_numpy(model, small, episodes, method, weighting):  # noqa: F811
     total, parts, ours, theirs = critic_case(model, small, episodes, method)
     value, policy, weights = [], [], []
     for e, start in STARTS:
@@ -76,12 +79,12 @@ def test_crr_equals_numpy(model, small, episodes, method):  # noqa: F811
         )  # fmt: skip
         observation, action = episode["observation"][start], episode["action"][start]
         advantage = critic(theirs, observation)[1][action] - v[start]
-        weights.append(float(advantage > 0) if method == "crr_binary" else np.exp(advantage))
+        weights.append(reference.WEIGHTS[weighting](advantage))
         policy_logits, _ = ours.predict(ours.represent(observation))
         policy.append(-weights[-1] * log_softmax(policy_logits)[action])
         logits, _ = critic(ours, observation)
         value.append(-reference.phi(z, ours.bins) @ log_softmax(logits[action]))
-    assert max(weights) <= 20.0 and len(set(np.round(weights, 6))) > 1
+    assert (len(set(np.round(weights, 6))) > 1) == (method != "supervised_q")
     np.testing.assert_allclose(parts["policy"], np.mean(policy), rtol=2e-4)
     np.testing.assert_allclose(parts["value"], np.mean(value), rtol=2e-4)
     np.testing.assert_allclose(total, np.mean(policy) + 0.25 * np.mean(value), rtol=2e-4)
@@ -121,8 +124,16 @@ def test_cql_learns_nothing_of_the_policy_and_crr_nothing_of_the_reward(model, s
         assert moved == heads, name
 
 
-@pytest.mark.parametrize("method, regularize", [("onestep", False), ("behavior", True)])
-def test_parts_of_rosmo_alone_equal_numpy(model, small, episodes, method, regularize):  # noqa: F811
+@pytest.mark.parametrize(
+    "method, weighting",
+    [
+        ("onestep", None),
+        ("behavior", "binary"),
+        ("crr_model", "exponential"),
+        ("supervised", "always"),
+    ],
+)
+def test_one_policy_loss_alone_equals_numpy(model, small, episodes, method, weighting):  # noqa: F811
     theta, target = random_params(model, 0), random_params(model, 1)
     key = jax.random.key(5)
     batch = windows_of(episodes, STARTS, small.unroll_steps + small.td_steps + 1)
@@ -131,11 +142,11 @@ def test_parts_of_rosmo_alone_equal_numpy(model, small, episodes, method, regula
     actions = imagined_actions(key, batch, small.unroll_steps)
     expected = [
         reference.window_loss(*numpy_models(small, theta, target), episodes[e], s, actions[:, i],
-                              small, regularize=regularize)
+                              small, regularize=weighting is not None, weighting=weighting)
         for i, (e, s) in enumerate(STARTS)
     ]  # fmt: skip
     mean = {name: np.mean([window[name] for window in expected]) for name in expected[0]}
-    wanted = mean["behavior"] if method == "behavior" else mean["policy"]
+    wanted = mean["policy"] if weighting is None else mean["behavior"]
     np.testing.assert_allclose(parts["policy"], wanted, rtol=2e-4)
     assert set(parts) == {"policy", "value", "reward"} and wanted > 0.0
     np.testing.assert_allclose(total, wanted + 0.25 * mean["value"] + mean["reward"], rtol=2e-4)

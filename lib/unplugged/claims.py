@@ -675,14 +675,18 @@ def decide(claims: pd.DataFrame, frames: Frames, only: Sequence[str] | None = No
     return frame.reindex(columns=columns).astype(counts)
 
 
+def measured_as(row: Any) -> str:
+    """What a row of `decide` measured, with its interval; ratios and shares without a sign."""
+    form = "{:.3f}" if row.id in ("R11", "M5") else "{:+.2f}"
+    value, low, high = map(form.format, (row.value, row.low, row.high))
+    return f"{value} [{low}, {high}]"
+
+
 def sentence(decided: pd.DataFrame, claim: str) -> str:
     """A claim's verdict and what was measured, for a caption."""
     rows = decided[decided["id"] == claim]
     overall = rows["claim_verdict"].iloc[0]
     if overall == "not run":
         return f"{claim}: not run in this profile."
-    measured = "; ".join(
-        f"{row.comparison}: {row.value:+.2f} [{row.low:+.2f}, {row.high:+.2f}]"
-        for row in rows.itertuples()
-    )
+    measured = "; ".join(f"{row.comparison}: {measured_as(row)}" for row in rows.itertuples())
     return f"{claim} {overall} ({rows['measure'].iloc[0]}; {measured})."

@@ -47,6 +47,12 @@ _LOOKS = {
     "crr_model": Look(_PALETTE[6], "8", (0, (9, 1))),
 }
 _SPARE_MARKERS = "dH8+x12"
+_NEUTRAL = (
+    Look((0.0, 0.0, 0.0), "o", "-"),
+    Look((0.55, 0.55, 0.55), "s", "--"),
+    Look((0.45, 0.25, 0.05), "^", ":"),
+    Look((0.75, 0.6, 0.4), "D", "-."),
+)
 
 
 def look(method: str) -> Look:
@@ -59,6 +65,11 @@ def look(method: str) -> Look:
         _SPARE_MARKERS[number % len(_SPARE_MARKERS)],
         (0, (1 + number % 4, 1 + number % 3)),
     )
+
+
+def neutral(number: int) -> Look:
+    """The look of the n-th (from 0) of up to four curves that differ in something else."""
+    return _NEUTRAL[number]
 
 
 def in_order(methods: Iterable[str]) -> list[str]:
@@ -86,14 +97,24 @@ def use_style() -> None:
     )
 
 
-def curve(ax: Axes, rows: pd.DataFrame, method: str, *, x: str = "update") -> None:
-    """Draws a summarised curve (`value`, `low`, `high` over `x`) with its interval as a band."""
-    style = look(method)
+def curve(
+    ax: Axes, rows: pd.DataFrame, name: str, *, x: str = "update", style: Look | None = None
+) -> None:
+    """Draws a summarised curve (`value`, `low`, `high` over `x`) with its interval as a band.
+
+    Args:
+      ax: where to.
+      rows: the curve.
+      name: a method; or with `style`, what the legend is to say.
+      x: the column along the x axis.
+      style: how to draw what is not a method.
+    """
+    style = style or look(name)
     rows = rows.sort_values(x)
     every = max(1, len(rows) // 8)
     ax.plot(
         rows[x], rows["value"], color=style.color, linestyle=style.linestyle,
-        marker=style.marker, markevery=every, label=method,
+        marker=style.marker, markevery=every, label=name,
     )  # fmt: skip
     ax.fill_between(rows[x], rows["low"], rows["high"], color=style.color, alpha=0.2, linewidth=0)
 

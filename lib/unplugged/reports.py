@@ -336,7 +336,7 @@ def claims_table(decided: pd.DataFrame) -> pd.DataFrame:
                 "verdict": row.claim_verdict if first else "",
                 "comparison": row.comparison,
                 "measure": row.measure,
-                "difference": f"{row.value:+.2f} [{row.low:+.2f}, {row.high:+.2f}]",
+                "difference": claims.measured_as(row),
                 "P(improvement)": "" if np.isnan(row.improvement) else f"{row.improvement:.2f}",
                 "seeds": str(row.seeds),
                 "updates": f"{row.updates:,}",
