@@ -363,7 +363,8 @@ def online(slope, spread=0.01, **exploitation):
              for f, frames in of.items()]
         ),
         "online_exploitation": pd.concat(
-            [runs("mzu", world, level, sources=kind) for world in ("deep_sea_4", "deep_sea_9")
+            [runs("mzu", world, level, sources=kind, best_acted=0.99)
+             for world in ("deep_sea_4", "deep_sea_9")
              for kind, level in kinds.items()]
         ),
     }  # fmt: skip
@@ -384,6 +385,18 @@ def test_online_claims():
     assert [found[k] for k in ("M1", "M12")] == ["not supported"] * 2
     found = verdicts(online(0.0, spread=0.5))
     assert [found[k] for k in ("M1", "M12")] == ["undecided"] * 2
+
+
+def test_where_no_treasure_was_found_keeping_episodes_decides_nothing():
+    frames = online(2.0, **{"best 1": 2.0})
+    rows = frames["online_exploitation"]
+    rows.loc[rows["environment"] == "deep_sea_9", ["best_acted", "mean_return"]] = -0.01
+    rows.loc[rows["sources"] == "best 1", "mean_return"] += 0.005
+    found = claims.decide(CLAIMS, frames, ["M12"]).set_index("comparison")
+    assert list(found["verdict"]) == ["supported", "never found"]
+    assert set(found["claim_verdict"]) == {"supported"}
+    rows["best_acted"] = -0.01
+    assert verdicts(frames)["M12"] == "undecided"
 
 
 def test_a_slope_whose_line_explains_little_is_undecided():

@@ -273,6 +273,8 @@ def test_an_online_run_resumes_to_the_same_bits(tmp_path):
         for name in ("whole", "cut")
     )
     jax.tree.map(lambda x, y: np.testing.assert_array_equal(*map(runs._raw_keys, (x, y))), a, b)
+    assert float(a.actors.best) == float(a.sources["best"].returns.max())
+    assert whole["best_acted"].iloc[-1] == float(a.actors.best)
 
 
 def test_online_runs_that_make_no_sense_are_refused(recording, tmp_path):

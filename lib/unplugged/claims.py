@@ -584,18 +584,18 @@ def _m2(frames: Frames) -> tuple[list[Comparison], str]:
 
 
 def _m12(frames: Frames) -> tuple[list[Comparison], str]:
+    """Sizes at which nobody found the treasure, so that there was none to keep, decide nothing."""
     rows = even(frame(frames, "online_exploitation"))
-    found = [
-        compare(
-            f"best episodes - most recent, {world}",
-            some(of, sources="best 1"),
-            some(of, sources="recent 1"),
-            "mean_return",
-            statistics.mean,
-        )
-        for world, of in rows.groupby("environment")
-    ]
-    return found, together([one.verdict for one in found])
+    found = []
+    for world, of in rows.groupby("environment"):
+        sides = some(of, sources="best 1"), some(of, sources="recent 1")
+        name = f"best episodes - most recent, {world}"
+        one = compare(name, *sides, "mean_return", statistics.mean)
+        if not any((side["best_acted"] > 0).any() for side in sides):
+            one = one._replace(verdict="never found")
+        found.append(one)
+    decided = [one.verdict for one in found if one.verdict != "never found"]
+    return found, together(decided) if decided else "undecided"
 
 
 RULES: dict[str, Callable[[Frames], tuple[list[Comparison], str]]] = {

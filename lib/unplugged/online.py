@@ -47,6 +47,8 @@ class Actors(NamedTuple):
       ended: [E] bool, whether the observation is an episode's last.
       discount: [E] float32, 0 where it truly ended.
       frames: environment steps taken so far, all actors. Shape [] int32.
+      running: [E] float32, return of the episode so far.
+      best: highest return of an episode acted so far; -inf before one is over. Shape [].
     """
 
     world: Any
@@ -54,6 +56,8 @@ class Actors(NamedTuple):
     ended: jax.Array
     discount: jax.Array
     frames: jax.Array
+    running: jax.Array
+    best: jax.Array
 
 
 class OnlineState(NamedTuple):
@@ -137,6 +141,8 @@ class OnlineLearner:
             ended=jnp.zeros([self.actors], bool),
             discount=jnp.ones([self.actors]),
             frames=jnp.zeros([], jnp.int32),
+            running=jnp.zeros([self.actors]),
+            best=jnp.asarray(-jnp.inf),
         )
         tick = jax.eval_shape(lambda: self._tick(state, actors, key)[1])
         like = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), tick)
@@ -177,12 +183,16 @@ class OnlineLearner:
             is_last=actors.ended,
             improved=improved,
         )
+        ended = ~actors.ended & step.last
+        running = actors.running + tick.reward
         following = Actors(
             world=world,
             observation=observation,
-            ended=~actors.ended & step.last,
+            ended=ended,
             discount=step.discount,
             frames=actors.frames + jnp.sum(~actors.ended),
+            running=jnp.where(ended, 0.0, running),
+            best=jnp.maximum(actors.best, jnp.max(running, where=ended, initial=-jnp.inf)),
         )
         return following, tick
 
@@ -389,10 +399,14 @@ class OnlineSpec(runs.Spec):
     def columns(self, state: Any) -> dict[str, Any]:
         """Columns of the results that only an online run has."""
         weights = "+".join(f"{name} {weight:g}" for name, weight in sorted(self.sources.items()))
+        frames, best = 0, float("nan")
+        if state.actors is not None:
+            frames, best = int(state.actors.frames), float(state.actors.best)
         return {
             "reanalyse_fraction": self.reanalyse_fraction,
             "sources": weights,
-            "frames": 0 if state.actors is None else int(state.actors.frames),
+            "frames": frames,
+            "best_acted": best if np.isfinite(best) else None,
         }
 
     def roots(self) -> list[str]:
