@@ -87,15 +87,20 @@ def test_more_updates_continue_to_the_same_bits(catch, tmp_path):
     assert not list((tmp_path / "cut").glob("checkpoints.old*"))
 
 
-def test_a_finished_run_is_not_trained_again(catch, tmp_path, monkeypatch):
-    before = runs.train(spec(catch), tmp_path)
+@pytest.mark.parametrize("vmap_seeds", [False, True])
+def test_a_finished_run_is_not_trained_again(catch, tmp_path, monkeypatch, vmap_seeds):
+    one = spec(catch, vmap_seeds=vmap_seeds)
+    before = runs.train(one, tmp_path)
     monkeypatch.setattr(learner.Learner, "update", None)  # Any update would fail now.
-    pd.testing.assert_frame_equal(runs.train(spec(catch), tmp_path), before)
+    pd.testing.assert_frame_equal(runs.train(one, tmp_path), before)
     # A new seed trains only itself.
     monkeypatch.undo()
-    more = runs.train(spec(catch, seeds=[0, 1, 2]), tmp_path)
+    one = dataclasses.replace(one, seeds=[0, 1, 2])
+    more = runs.train(one, tmp_path)
     pd.testing.assert_frame_equal(more[more["seed"] < 2].reset_index(drop=True), before)
     assert (more["seed"] == 2).sum() == 3
+    saved = [seed for seed, _, _ in runs.saved_states(one, one.build()[0], tmp_path)]
+    assert sorted(saved) == sorted([0, 1, 2] * (len(saved) // 3))
 
 
 def test_seeds_vmapped_write_the_same_form(catch, tmp_path):

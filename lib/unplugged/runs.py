@@ -293,6 +293,27 @@ def _seed_group_name(seeds: Sequence[int]) -> str:
     return "seed_" + "_".join(map(str, seeds))
 
 
+def _saved_groups(checkpoints: Path) -> list[tuple[int, ...]]:
+    """The groups of seeds that have checkpoints, the largest first."""
+    groups = [
+        tuple(int(part) for part in folder.name.split("_")[1:])
+        for folder in sorted(checkpoints.glob("seed_*"))
+    ]
+    return sorted(groups, key=len, reverse=True)
+
+
+def _groups(checkpoints: Path, seeds: Sequence[int], together: bool) -> list[tuple[int, ...]]:
+    """Which seeds train in one program: groups with checkpoints go on as they are."""
+    groups, rest = [], set(seeds)
+    for group in _saved_groups(checkpoints):
+        if rest.issuperset(group):
+            groups.append(group)
+            rest.difference_update(group)
+    if rest:
+        groups += [tuple(sorted(rest))] if together else [(seed,) for seed in sorted(rest)]
+    return sorted(groups)
+
+
 @dataclasses.dataclass
 class _Trainer:
     """What the groups of seeds of one run share: the compiled update and the policy."""
@@ -314,7 +335,7 @@ class _Trainer:
         )  # fmt: skip
         step, every = self.spec.updates_at_once, self.spec.eval_every
         self.chunk = max(n for n in range(step, max(1_001, step + 1), step) if every % n == 0)
-        self._compiled: Any = None
+        self._compiled: dict[int, Any] = {}
 
     def _note_progress(self) -> None:
         """Writes updates done and to do, and this process's rate, for `experiments.progress`."""
@@ -327,11 +348,12 @@ class _Trainer:
         files.write_whole(self.note, json.dumps(record))
 
     def compiled(self, state: Any) -> Any:
-        """(state, data) -> (state, losses) over `chunk` updates; compiled at the first call."""
-        if self._compiled is None:
+        """(state, data) -> (state, losses) over `chunk` updates, compiled once a size."""
+        seeds = state.updates.size
+        if seeds not in self._compiled:
             run = self.learner.run_seeds if state.updates.ndim else self.learner.run
-            self._compiled = run.lower(state, self.data, self.chunk).compile()
-        return self._compiled
+            self._compiled[seeds] = run.lower(state, self.data, self.chunk).compile()
+        return self._compiled[seeds]
 
     def row(self, seed: int, update: int, seconds: float, state: Any, loss: float | None) -> dict:
         spec = self.spec
@@ -487,7 +509,7 @@ def train(spec: Spec, folder: str | os.PathLike[str]) -> pd.DataFrame:
         together = spec.vmap_seeds
         if together is None:
             together = jax.default_backend() != "cpu"
-        groups = [spec.seeds] if together else [(seed,) for seed in spec.seeds]
+        groups = _groups(checkpoints, spec.seeds, together)
         total = len(spec.seeds) * spec.updates
         rows: list[dict[str, Any]] = []
         with tqdm(total=total, unit="update", mininterval=5.0, file=sys.stdout) as progress:
@@ -527,17 +549,21 @@ def saved_states(
       learner: its learner, see `build`.
       folder: its directory.
     """
-    for group in sorted(Path(folder).glob("checkpoints/seed_*")):
-        seeds = [int(part) for part in group.name.split("_")[1:]]
+    checkpoints, left = Path(folder) / "checkpoints", set(spec.seeds)
+    for seeds in _saved_groups(checkpoints):
+        wanted = left.intersection(seeds)
+        left -= wanted
+        if not wanted:
+            continue
         states = [learner.init(seed) for seed in seeds]
         together = len(seeds) > 1
         like = jax.tree.map(lambda *x: jnp.stack(x), *states) if together else states[0]
-        saved = _Checkpoints(group)
+        saved = _Checkpoints(checkpoints / _seed_group_name(seeds))
         try:
             for update in saved.updates():
                 state, _ = saved.restore(like, update)
                 for i, seed in enumerate(seeds):
-                    if seed in spec.seeds:
+                    if seed in wanted:
                         one = jax.tree.map(lambda x, i=i: x[i], state) if together else state
                         yield seed, update, one
         finally:
