@@ -93,8 +93,12 @@ NOTEBOOKS = {
         "tables": ["bsuite_capacity"],
     },
     "35_online": {
-        "experiments": ["online_fractions", "online_demonstrations", "online_exploitation"],
-        "draws": ["online_scaling", "online_demonstrations", "online_exploitation"],
+        "experiments": ["online_fractions", "online_demonstrations"],
+        "draws": ["online_scaling", "online_demonstrations"],
+    },
+    "35_online_exploitation": {
+        "experiments": ["online_exploitation"],
+        "draws": ["online_exploitation"],
     },
     "36_bsuite_search": {
         "experiments": ["bsuite_search", "bsuite_curves"],
