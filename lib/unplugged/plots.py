@@ -98,7 +98,13 @@ def use_style() -> None:
 
 
 def curve(
-    ax: Axes, rows: pd.DataFrame, name: str, *, x: str = "update", style: Look | None = None
+    ax: Axes,
+    rows: pd.DataFrame,
+    name: str,
+    *,
+    x: str = "update",
+    style: Look | None = None,
+    band: float = 0.2,
 ) -> None:
     """Draws a summarised curve (`value`, `low`, `high` over `x`) with its interval as a band.
 
@@ -108,6 +114,7 @@ def curve(
       name: a method; or with `style`, what the legend is to say.
       x: the column along the x axis.
       style: how to draw what is not a method.
+      band: the band's opacity, in [0, 1].
     """
     style = style or look(name)
     rows = rows.sort_values(x)
@@ -116,7 +123,7 @@ def curve(
         rows[x], rows["value"], color=style.color, linestyle=style.linestyle,
         marker=style.marker, markevery=every, label=name,
     )  # fmt: skip
-    ax.fill_between(rows[x], rows["low"], rows["high"], color=style.color, alpha=0.2, linewidth=0)
+    ax.fill_between(rows[x], rows["low"], rows["high"], color=style.color, alpha=band, linewidth=0)
 
 
 def points(ax: Axes, rows: pd.DataFrame) -> None:
@@ -173,14 +180,31 @@ def heat_map(
 
 
 def grouped(
-    ax: Axes, cells: pd.DataFrame, *, group: str, order: Sequence[str], methods: Sequence[str]
+    ax: Axes,
+    cells: pd.DataFrame,
+    *,
+    group: str,
+    order: Sequence[str],
+    methods: Sequence[str],
+    base: float | None = None,
 ) -> None:
-    """Draws a marker with its interval for each method within each group along the x axis."""
+    """Draws a marker with its interval for each method within each group along the x axis.
+
+    Args:
+      ax: where to.
+      cells: `value`, `low`, `high`, `method` and the group, a row a marker.
+      group: the column of groups.
+      order: the groups from left to right.
+      methods: the methods within a group from left to right.
+      base: the level from which a bar goes to each marker; None: no bars.
+    """
     width = 0.8 / len(methods)
     for i, method in enumerate(methods):
         style = look(method)
         of = cells[cells["method"] == method].set_index(group).reindex(list(order))
         at = np.arange(len(order)) + (i - (len(methods) - 1) / 2) * width
+        if base is not None:
+            ax.bar(at, of["value"] - base, 0.9 * width, base, color=style.color, alpha=0.4)
         ax.vlines(at, of["low"], of["high"], color=style.color, linewidth=3, alpha=0.4)
         ax.plot(
             at, of["value"], color=style.color, marker=style.marker, linestyle="none", label=method
