@@ -213,8 +213,14 @@ def grouped(
 
 
 def in_thousands(ax: Axes) -> None:
-    """Labels the x axis 10k, 20k, ..."""
-    ax.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:g}k" if x >= 1000 else f"{x:g}")
+    """Labels the x axis 10k, 20k, ..., 1M."""
+
+    def label(x: float, _: int) -> str:
+        if x >= 1e6:
+            return f"{x / 1e6:g}M"
+        return f"{x / 1000:g}k" if x >= 1000 else f"{x:g}"
+
+    ax.xaxis.set_major_formatter(label)
 
 
 def level(ax: Axes, y: float, label: str, linestyle: str) -> None:
