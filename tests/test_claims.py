@@ -370,6 +370,20 @@ def online(slope, spread=0.01, **exploitation):
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "claim, numbers, shown",
+    [
+        ("R1", (0.5, -0.1, 1.0), "+0.50 [-0.10, +1.00]"),
+        ("M12", (-0.0014, -0.0024, -0.0005), "-0.0014 [-0.0024, -0.0005]"),
+        ("R8", (0.0, 0.0, 0.0), "+0.00 [+0.00, +0.00]"),
+        ("R11", (0.05, 0.041, 0.06), "0.050 [0.041, 0.060]"),
+    ],
+)
+def test_how_measurements_are_written(claim, numbers, shown):
+    row = pd.Series(dict(zip(("id", "value", "low", "high"), (claim, *numbers))))
+    assert claims.measured_as(row) == shown
+
+
 def test_the_slope_of_a_line_by_hand():
     estimate, intercept, explained = claims.scaling(
         claims.one_game(online(2.0, spread=0.0)["online_fractions"])

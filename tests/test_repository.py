@@ -116,5 +116,7 @@ def test_files_that_the_readme_names_exist():
     named = set(re.findall(r"\]\(([\w/.]+)\)", text))
     named |= {f"notebooks/{name}.ipynb" for name in re.findall(r"^\| `(\d\d_\w+)` \|", text, re.M)}
     named |= set(re.findall(r"`(figures/[\w/]+\.png)`", text))
+    gallery = (ROOT / "figures" / "README.md").read_text()
+    named |= {f"figures/{image}" for image in re.findall(r"!\[.*\]\((.+)\)", gallery)}
     assert len(named) > 8
     assert not [name for name in named if not (ROOT / name).exists()]

@@ -678,7 +678,7 @@ def decide(claims: pd.DataFrame, frames: Frames, only: Sequence[str] | None = No
 def measured_as(row: Any) -> str:
     """What a row of `decide` measured, with its interval; ratios and shares without a sign."""
     numbers = (row.value, row.low, row.high)
-    form = "{:+.2f}" if max(map(abs, numbers)) >= 0.01 else "{:+.4f}"
+    form = "{:+.4f}" if 0.0 < max(map(abs, numbers)) < 0.01 else "{:+.2f}"
     value, low, high = map("{:.3f}".format if row.id in ("R11", "M5") else form.format, numbers)
     return f"{value} [{low}, {high}]"
 
