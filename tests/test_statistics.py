@@ -122,7 +122,7 @@ def rows():
 def test_reports_say_what_the_rows_say(rows, tmp_path):
     (tmp_path / "p.provenance.json").write_text('{"a": {"device": "cpu: cpu"}}')
     facts = reports.run_facts(rows, tmp_path, "p")
-    assert facts == "2 seeds, 20 updates, 5 episodes an evaluation; device cpu: cpu."
+    assert facts == "2 seeds, 20 updates, 5 episodes an evaluation; device CPU."
     one = reports.run_facts(rows[rows["seed"] == 0], tmp_path, "p")
     assert one.startswith("1 seed, 20 updates")
     assert reports.uneven(rows) == ""

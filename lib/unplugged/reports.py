@@ -115,7 +115,7 @@ def run_facts(rows: pd.DataFrame, results: str | os.PathLike[str], *experiments:
     runs = rows.groupby(["environment", "noise", "fraction", "method", "overrides"])
     seeds, updates = runs["seed"].nunique(), runs["update"].max()
     devices = {
-        record["device"]
+        record["device"].partition(": ")[2].replace("cpu", "CPU")
         for name in experiments
         for record in json.loads(Path(results, f"{name}.provenance.json").read_text()).values()
     }
