@@ -73,7 +73,7 @@ NOTEBOOKS = {
         "tables": ["bsuite_returns"],
     },
     "31_bsuite_datasets": {
-        "reads": ["dataset_returns.csv"],
+        "reads": ["dataset_returns.csv", "dataset_statistics.csv"],
         "draws": ["bsuite_datasets"],
         "tables": ["rosmo_table5", "rosmo_table6"],
     },
@@ -167,9 +167,15 @@ def is_there(name):
     return name in EXPERIMENTS or bool(derived.get(name))
 
 
-def dataset_file(experiment):
-    """Where the two ends of an experiment's normalised score stand."""
-    return reports.STATISTICS["bsuite" if experiment.startswith("bsuite") else "minatar"]
+def dataset_files(experiments):
+    """Where the two ends of these experiments' normalised scores stand, for those that have one."""
+    found = set()
+    for name in experiments:
+        common = config["experiments"].get(name, {}).get("common", {})
+        benchmark = common.get("benchmark", name.partition("_")[0])
+        if benchmark in reports.STATISTICS:
+            found.add(f"{RESULTS}/{reports.STATISTICS[benchmark]}")
+    return sorted(found)
 
 
 DRAWN = {}
@@ -422,8 +428,7 @@ for notebook, parts in DRAWN.items():
             f"draw_{notebook}"
         input:
             ancient(f"notebooks/{notebook}.ipynb"),
-            sorted({f"{RESULTS}/{dataset_file(name)}" for name in parts.get("experiments", [])})
-            or f"{RESULTS}/dataset_statistics.csv",
+            dataset_files(parts.get("experiments", [])),
             [
                 f"{RESULTS}/{experiment}{suffix}"
                 for experiment in parts.get("experiments", [])
