@@ -178,9 +178,17 @@ def dataset_files(experiments):
     return sorted(found)
 
 
+def read_by(parts):
+    """What a figure notebook reads beside the results of experiments."""
+    reads = [f"{RESULTS}/{name}" for name in parts.get("reads", [])]
+    return dataset_files(parts.get("experiments", [])) + reads
+
+
 DRAWN = {}
 for notebook, parts in NOTEBOOKS.items():
     missing = [name for name in parts.get("experiments", []) if not is_there(name)]
+    if DRAW_ONLY and not missing:  # Snakemake would leave the old figure, and say nothing.
+        missing = [path for path in read_by(parts) if not os.path.exists(path)]
     if missing:
         print(f"{notebook} is not drawn: no {', '.join(missing)} in profile {PROFILE}", file=sys.stderr)
         continue
@@ -428,13 +436,12 @@ for notebook, parts in DRAWN.items():
             f"draw_{notebook}"
         input:
             ancient(f"notebooks/{notebook}.ipynb"),
-            dataset_files(parts.get("experiments", [])),
+            read_by(parts),
             [
                 f"{RESULTS}/{experiment}{suffix}"
                 for experiment in parts.get("experiments", [])
                 for suffix in (".csv", ".provenance.json")
             ],
-            [f"{RESULTS}/{name}" for name in parts.get("reads", [])],
             "results/claims.csv",
         output:
             [

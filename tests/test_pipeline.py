@@ -138,6 +138,10 @@ def test_end_to_end_over_a_kill(clone):
     code, output = finish(clone, "--figures")
     assert code == 0, output
     assert "32_bsuite_fractions is not drawn: no bsuite_fractions in profile tiny" in output
+    (clone / "results" / "tiny" / "bsuite_selection.csv").unlink()
+    code, output = finish(clone, "--figures", "--", "-n")
+    missing = "37_bsuite_selection is not drawn: no results/tiny/bsuite_selection.csv"
+    assert code == 0 and missing in output
     code, output = finish(clone, "--progress")
     assert code == 0 and "0 of 5 runs" in output
     assert {p.name: p.read_bytes() for p in (clone / "figures" / "tiny").iterdir()} == drawn

@@ -68,8 +68,8 @@ def look(method: str) -> Look:
 
 
 def neutral(number: int) -> Look:
-    """The look of the n-th (from 0) of up to four curves that differ in something else."""
-    return _NEUTRAL[number]
+    """The look of the n-th curve (from 0) where curves differ in something else than method."""
+    return _NEUTRAL[number] if number < len(_NEUTRAL) else look(f"curve {number}")
 
 
 def in_order(methods: Iterable[str]) -> list[str]:

@@ -110,6 +110,18 @@ def _span(values: pd.Series, noun: str = "") -> str:
     return f"{text} {noun}{'' if high == 1 else 's'}" if noun else text
 
 
+def _provenance(results: str | os.PathLike[str], experiment: str) -> list[dict[str, Any]]:
+    """The record of each run of an experiment."""
+    text = Path(results, f"{experiment}.provenance.json").read_text()
+    return list(json.loads(text).values())
+
+
+def parameter(results: str | os.PathLike[str], experiment: str, name: str) -> str:
+    """The values that a parameter had in an experiment's runs, for a caption."""
+    values = {str(record["parameters"][name]) for record in _provenance(results, experiment)}
+    return ", ".join(sorted(values))
+
+
 def run_facts(rows: pd.DataFrame, results: str | os.PathLike[str], *experiments: str) -> str:
     """Seeds, updates, episodes and device of runs from some experiments, in one sentence."""
     runs = rows.groupby(["environment", "noise", "fraction", "method", "overrides"])
@@ -117,7 +129,7 @@ def run_facts(rows: pd.DataFrame, results: str | os.PathLike[str], *experiments:
     devices = {
         record["device"].partition(": ")[2].replace("cpu", "CPU")
         for name in experiments
-        for record in json.loads(Path(results, f"{name}.provenance.json").read_text()).values()
+        for record in _provenance(results, name)
     }
     return (
         f"{_span(seeds, 'seed')}, {_span(updates, 'update')}, {_span(rows['episodes'], 'episode')} "
