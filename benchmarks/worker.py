@@ -18,7 +18,6 @@ from collections.abc import Callable
 from typing import Any
 
 import dm_env
-import numpy as np
 
 BSUITE = ("cartpole", "catch")
 
@@ -447,7 +446,7 @@ def costs(method: str, data: str) -> None:
     setting = f"data={data}"
     note = f"of which tracing and lowering {traced - begin:.2f} s"
     row("compile", method, setting, end - begin, "s", note)
-    size = sum(np.asarray(x).nbytes for x in store)
+    size = sum(x.nbytes for x in jax.tree.leaves(store))
     note = f"of which the dataset on the device {size / 2**20:.0f} MiB"
     row("peak memory", method, setting, peak / 2**20, "MiB", note)
 
