@@ -291,7 +291,7 @@ def machine(quick: bool) -> dict[str, Any]:
 def main() -> int:
     """Runs all measurements; returns 1 if one failed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a minute, to see that it works")
+    parser.add_argument("--quick", action="store_true", help="some minutes, to see that it works")
     parser.add_argument("--out", type=Path, default=Path("results/bench"), help="output folder")
     options = parser.parse_args()
     if not hasattr(os, "sched_setaffinity"):

@@ -1,0 +1,27 @@
+"""The benchmark's measurements, on the smallest method, for no time at all."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+
+import worker
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "units"),
+    [
+        ("growth", {"method": "bc", "field": "batch_size", "values": [8], "seconds": 0.0},
+         {"updates/s", "windows/s"}),
+        ("sampling", {"seconds": 0.0}, {"windows/s"}),
+        ("costs", {"method": "bc"}, {"s", "MiB"}),
+    ],
+)  # fmt: skip
+def test_a_measurement_prints_rows(name, arguments, units, capsys):
+    worker.MEASUREMENTS[name](data="catch", **arguments)
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {row["unit"] for row in rows} == units
+    assert all(row["value"] > 0 for row in rows)
