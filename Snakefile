@@ -135,7 +135,7 @@ NOTEBOOKS = {
         "experiments": ["minatar_selectors", "minatar_curves"],
         "also": ["minatar_losses"],  # the same runs while training; kept beside the others
         "draws": ["minatar_selectors"],
-        "tables": ["minatar_selectors", "minatar_overall"],
+        "tables": ["minatar_selectors", "minatar_overall", "minatar_acting"],
     },
     "43_minatar_ablations": {
         "experiments": [

@@ -294,6 +294,24 @@ def test_pixels_where_all_are_equal():
     assert found["M5"] == "supported"  # At least the online agent's score, which is 1.
 
 
+def test_ways_to_act_stand_side_by_side():
+    frames = table2(**{"selectors_supervised 5_policy": 0.4, "selectors_crr 5_search": 0.7})
+    rows, final = frames["minatar_selectors"], frames["minatar_curves"].query("update == 20")
+    rows, final = rows.query("update == 20"), final.assign(selector="policy")
+    final.loc[final["method"] == "cql", "selector"] = "critic"
+    drawn = rows.query("method == 'crr_model' and selector == 'policy'")
+    greedy = drawn.assign(selector="greedy", score=2.0)
+    table = reports.by_way_to_act(pd.concat([rows, greedy]), final).set_index("method")
+    assert list(table) == ["policy", "greedy", "value", "critic", "search"]
+    assert table.loc["crr_model", "greedy"] == "2.00 [2.00, 2.00]"
+    assert table.loc["crr_model", "search"].startswith("0.7")
+    assert table.loc["supervised, unroll 5", "policy"].startswith("0.4")
+    assert table.loc["supervised, unroll 1", "policy"] == table.loc["mzu", "policy"]
+    assert table.loc["cql", "critic"] and not table.loc["cql", "policy"]  # As while training.
+    without = reports.by_loss_and_selector(rows)
+    assert reports.by_loss_and_selector(pd.concat([rows, greedy])).equals(without)
+
+
 def test_low_data_on_some_of_the_games_is_compared_on_these():
     frames = table2(**{"fractions_mzu_0.1": 0.5, "fractions_mzu_0.01": 0.2})
     for name in ("minatar_fractions", "minatar_onestep"):

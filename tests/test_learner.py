@@ -175,6 +175,7 @@ def test_selectors(model, small):
     mpo = improvement.mcts_q(model, params, root, key, small, noise=False)
     expected = {
         "policy": jax.nn.softmax(root.prior_logits),
+        "greedy": np.eye(3)[np.argmax(root.prior_logits, axis=-1)],
         "value": np.eye(3)[np.argmax(better.action_values, axis=-1)],
         "critic": np.eye(3)[np.argmax(q, axis=-1)],
         "improved": better.policy,

@@ -112,7 +112,8 @@ def test_end_to_end_over_a_kill(clone):
     run = decided[decided["claim_verdict"] != "not run"]
     assert {"M5"} <= set(run["id"]) <= {"M5", "R11"}  # No other is about these methods alone.
     acted = pd.read_csv(clone / "results" / "tiny" / "minatar_selectors.csv")
-    assert list(acted["selector"]) == ["policy", "value", "search"] and set(acted["update"]) == {2}
+    assert list(acted["selector"]) == ["policy", "greedy", "value", "search"]
+    assert set(acted["update"]) == {2}
     times = pd.read_csv(clone / "results" / "tiny" / "minatar_times.csv")
     assert list(times["method"]) == ["rosmo", "mzu"] * 2 and (times["seconds"] > 0).all()
     assert not list(checkpoints.glob("*/checkpoints.old*"))

@@ -324,7 +324,7 @@ def test_one_checkpoint_acts_in_several_ways(catch, tmp_path):
     rows = runs.train(trained, tmp_path)
     found = runs.by_selectors(trained, tmp_path, episodes=4)
     assert found[["selector", "seed"]].to_numpy().tolist() == [
-        [selector, seed] for selector in ("policy", "value", "search") for seed in (0, 1)
+        [selector, seed] for selector in ("policy", "greedy", "value", "search") for seed in (0, 1)
     ]
     assert (found["episodes"] == 4).all() and (found["update"] == 20).all()
     assert set(found["loss"]) == set(rows.query("update == 20")["loss"])
@@ -341,7 +341,7 @@ def test_acting_in_several_ways_is_refused_where_it_makes_no_sense(catch, tmp_pa
         runs.by_selectors(trained, tmp_path, selectors=["serch"])
     with pytest.raises(ValueError, match="unknown selector of rosmo 'critic'"):
         runs.by_selectors(trained, tmp_path, selectors=["critic"])
-    with pytest.raises(ValueError, match=r"unknown selector of bc 'search'.*Valid: policy"):
+    with pytest.raises(ValueError, match=r"unknown selector of bc 'search'.*Valid: greedy, policy"):
         spec(catch, method="bc", selector="search")
 
 

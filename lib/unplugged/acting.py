@@ -31,6 +31,15 @@ def policy(
     return jax.nn.softmax(_root(model, params, observation).prior_logits)
 
 
+def greedy(
+    model: Model, params: Params, observation: jax.Array, key: jax.Array, settings: Any
+) -> jax.Array:
+    """The most probable action of the policy head."""
+    del key, settings
+    logits = _root(model, params, observation).prior_logits
+    return jax.nn.one_hot(jnp.argmax(logits, axis=-1), model.num_actions)
+
+
 def value(
     model: Model, params: Params, observation: jax.Array, key: jax.Array, settings: Any
 ) -> jax.Array:
@@ -84,6 +93,7 @@ def gumbel(
 
 SELECTORS = {
     "policy": policy,
+    "greedy": greedy,
     "value": value,
     "critic": critic,
     "improved": improved,

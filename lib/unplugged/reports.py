@@ -463,6 +463,7 @@ def by_loss_and_selector(rows: pd.DataFrame) -> pd.DataFrame:
         of = rows
         for column, value in run.items():
             of = of[of[column] == value]
+        of = of[of["selector"].isin((*ACTING, "critic"))]
         for selector, part in of.groupby("selector"):
             estimate = statistics.bootstrap(
                 [task["score"].to_numpy() for _, task in part.groupby("environment")],
@@ -504,6 +505,33 @@ def beside_table2(ours: pd.DataFrame, theirs: pd.DataFrame) -> pd.DataFrame:
                     row[loss] = f"{one['value']:.2f}" if name else _interval(one)
             rows.append(row)
     return pd.DataFrame(rows)
+
+
+def by_way_to_act(selected: pd.DataFrame, final: pd.DataFrame) -> pd.DataFrame:
+    """IQM score of every method by every way to act, a row a method and length of its unroll.
+
+    Args:
+      selected: final scores by selector, with `method`, `unroll_steps` and `selector`.
+      final: rows of the last evaluation of each run, with `selector`; of these the methods that
+        `selected` lacks, which act in one way only.
+    """
+    rows = pd.concat([selected, final[~final["method"].isin(selected["method"])]])
+    ways = ("policy", "greedy", "value", "critic", "search")
+    ways = [name for name in ways if (rows["selector"] == name).any()]
+    found = []
+    for method in _methods(rows):
+        of_method = rows[rows["method"] == method]
+        several = of_method["unroll_steps"].nunique() > 1
+        for steps, of in of_method.groupby("unroll_steps"):
+            row = {"method": f"{method}, unroll {steps:g}" if several else method}
+            for way in ways:
+                scores = [
+                    task["score"].to_numpy()
+                    for _, task in of[of["selector"] == way].groupby("environment")
+                ]
+                row[way] = _interval(statistics.bootstrap(scores, statistics.iqm)) if scores else ""
+            found.append(row)
+    return pd.DataFrame(found)
 
 
 def low_data(final: pd.DataFrame, datasets: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:

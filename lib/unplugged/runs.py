@@ -110,7 +110,7 @@ class Spec:
         method = methods.METHODS[self.method]
         if method.unrolls:
             return [name for name in acting.SELECTORS if name != "critic"]
-        return ["policy", "critic"] if method.bootstraps else ["policy"]
+        return ["policy", "greedy", *(["critic"] if method.bootstraps else [])]
 
     @property
     def settings(self) -> Settings:
@@ -603,9 +603,8 @@ def by_selectors(
     Args:
       spec: the run, as it was given to `train`.
       folder: its directory.
-      selectors: ways to act, see `acting.SELECTORS`; None: all that MuZero Unplugged compares
-        (Table 2) and the method has learned for: `policy`, `value` and `search`, or `policy`
-        and `critic`.
+      selectors: ways to act, see `acting.SELECTORS`; None: those of `policy`, `value`, `search`
+        (MuZero Unplugged, Table 2), `critic` and `greedy` that the method has learned for.
       episodes: episodes of each selector and seed.
 
     Returns:
@@ -617,7 +616,7 @@ def by_selectors(
     """
     checks.within("episodes", episodes, 1, integer=True)
     if selectors is None:
-        compared = ("policy", "value", "search", "critic")
+        compared = ("policy", "greedy", "value", "search", "critic")
         selectors = [name for name in compared if name in spec._ways_to_act()]
     specs = [dataclasses.replace(spec, selector=selector) for selector in selectors]
     learner, _, _ = spec.build()
