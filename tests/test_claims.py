@@ -299,15 +299,19 @@ def test_ways_to_act_stand_side_by_side():
     rows, final = frames["minatar_selectors"], frames["minatar_curves"].query("update == 20")
     rows, final = rows.query("update == 20"), final.assign(selector="policy")
     final.loc[final["method"] == "cql", "selector"] = "critic"
+    final.loc[final["method"] == "rosmo", "selector"] = "improved"
+    final.loc[final["method"] == "mzu", ["selector", "score"]] = ["search", 9.0]
     drawn = rows.query("method == 'crr_model' and selector == 'policy'")
     greedy = drawn.assign(selector="greedy", score=2.0)
     table = reports.by_way_to_act(pd.concat([rows, greedy]), final).set_index("method")
-    assert list(table) == ["policy", "greedy", "value", "critic", "search"]
+    assert list(table) == ["policy", "greedy", "value", "critic", "improved", "search"]
     assert table.loc["crr_model", "greedy"] == "2.00 [2.00, 2.00]"
     assert table.loc["crr_model", "search"].startswith("0.7")
     assert table.loc["supervised, unroll 5", "policy"].startswith("0.4")
     assert table.loc["supervised, unroll 1", "policy"] == table.loc["mzu", "policy"]
     assert table.loc["cql", "critic"] and not table.loc["cql", "policy"]  # As while training.
+    assert table.loc["rosmo", "improved"] and table.loc["bc", "policy"]
+    assert table.loc["mzu", "search"] == table.loc["mzu", "policy"]  # Not the 9 while training.
     without = reports.by_loss_and_selector(rows)
     assert reports.by_loss_and_selector(pd.concat([rows, greedy])).equals(without)
 

@@ -458,12 +458,12 @@ def by_loss_and_selector(rows: pd.DataFrame) -> pd.DataFrame:
     Args:
       rows: final scores by selector, with `method`, `unroll_steps` and `selector`.
     """
+    rows = rows[rows["selector"].isin((*ACTING, "critic"))]
     found = []
     for loss, run in {"supervised 0": {"method": "supervised_q"}, **claims.LOSSES}.items():
         of = rows
         for column, value in run.items():
             of = of[of[column] == value]
-        of = of[of["selector"].isin((*ACTING, "critic"))]
         for selector, part in of.groupby("selector"):
             estimate = statistics.bootstrap(
                 [task["score"].to_numpy() for _, task in part.groupby("environment")],
@@ -512,11 +512,12 @@ def by_way_to_act(selected: pd.DataFrame, final: pd.DataFrame) -> pd.DataFrame:
 
     Args:
       selected: final scores by selector, with `method`, `unroll_steps` and `selector`.
-      final: rows of the last evaluation of each run, with `selector`; of these the methods that
-        `selected` lacks, which act in one way only.
+      final: rows of the last evaluation of each run, with the same columns; they count where
+        `selected` has nothing of the method acting that way.
     """
-    rows = pd.concat([selected, final[~final["method"].isin(selected["method"])]])
-    ways = ("policy", "greedy", "value", "critic", "search")
+    pairs = [pd.MultiIndex.from_frame(of[["method", "selector"]]) for of in (selected, final)]
+    rows = pd.concat([selected, final[~pairs[1].isin(pairs[0])]])
+    ways = ("policy", "greedy", "value", "critic", "improved", "search")
     ways = [name for name in ways if (rows["selector"] == name).any()]
     found = []
     for method in _methods(rows):
