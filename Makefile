@@ -9,7 +9,7 @@ BIN     := $(VENV)/bin
 SINGLE  := NPROC=1 OMP_NUM_THREADS=1 XLA_FLAGS="--xla_cpu_multi_thread_eigen=false $(XLA_FLAGS)"
 
 .DEFAULT_GOAL := help
-.PHONY: help env reproduce progress figures test lint lab bench clean
+.PHONY: help env reproduce progress adopt figures test lint lab bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | \
@@ -32,6 +32,9 @@ reproduce: $(READY) ## data, runs and every figure of PROFILE; goes on where it 
 
 progress: $(READY) ## how far the runs of PROFILE are, and when they will be done
 	@$(BIN)/python pipeline.py --profile $(PROFILE) --cores $(CORES) --progress
+
+adopt: $(READY) ## take committed results of PROFILE as done, so that only what is new is trained
+	$(BIN)/python pipeline.py --profile $(PROFILE) --adopt
 
 figures: PROFILE = cpu
 figures: $(READY) ## redraw figures from committed results (PROFILE=cpu); trains nothing

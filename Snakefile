@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import sys
+from pathlib import Path
 
 from unplugged import experiments, files, fingerprint, reports
 
@@ -212,6 +213,13 @@ rule all:
         TRAINED,
 
 
+def data_of(experiment, run):
+    """The dataset of a run that is trained here; one whose results were adopted needs none."""
+    if experiments.is_adopted(Path(RUNS, experiment, run)):
+        return []
+    return EXPERIMENTS[experiment][run].get("dataset", [])
+
+
 # --- Results -----------------------------------------------------------------------------
 
 if not DRAW_ONLY:
@@ -245,7 +253,7 @@ if not DRAW_ONLY:
     rule train:
         input:
             notebook=lambda w: ancient(f"notebooks/{TRAINERS[w.experiment]}.ipynb"),
-            data=lambda w: EXPERIMENTS[w.experiment][w.run].get("dataset", []),
+            data=lambda w: data_of(w.experiment, w.run),
         output:
             rows=f"{RUNS}/{{experiment}}/{{run}}/results.csv",
             provenance=f"{RUNS}/{{experiment}}/{{run}}/provenance.json",

@@ -1,6 +1,6 @@
 """Runs the pipeline for one profile: one at a time in a clone, errors first, then Snakemake.
 
-python pipeline.py --profile smoke [--figures | --progress] [--cores 2] [-- any Snakemake option]
+python pipeline.py --profile smoke [--figures | --progress | --adopt] [-- Snakemake options]
 """
 
 from __future__ import annotations
@@ -29,6 +29,26 @@ def how_far(profile: Path, cores: int, *, whole: bool) -> str:
     return experiments.table(records, cores) if whole else experiments.describe(records, cores)
 
 
+def settle(profile: Path, *, adopt: bool) -> str:
+    """Lets go of adopted runs that the profile has changed; takes committed results if told to.
+
+    Returns:
+      What was done, a line each.
+    """
+    from unplugged import experiments
+
+    content = yaml.safe_load(profile.read_text())
+    plan, folder = experiments.plan(content), ROOT / "runs" / content["profile"]
+    lines = [f"{run} is no longer as committed" for run in experiments.let_go(plan, folder)]
+    if adopt:
+        counts = experiments.adopt(plan, ROOT / "results" / content["profile"], folder)
+        lines += [
+            f"{name}: {count} runs taken from committed results, {other} of them by earlier code"
+            for name, (count, other) in counts.items()
+        ] or ["there are no committed results of this profile"]
+    return "\n".join(lines)
+
+
 def tell(profile: Path, cores: int, stop: threading.Event) -> None:
     """Prints how far the whole is, every few minutes."""
     while not stop.wait(TELL_EVERY):
@@ -41,6 +61,9 @@ def main() -> int:
     parser.add_argument("--profile", default="smoke", help="a file in profiles/, or a path")
     parser.add_argument("--figures", action="store_true", help="draw committed results only")
     parser.add_argument("--progress", action="store_true", help="say how far the runs are")
+    parser.add_argument(
+        "--adopt", action="store_true", help="take committed results as runs that are done"
+    )
     parser.add_argument("--cores", type=int, default=os.cpu_count())
     parser.add_argument("rest", nargs="*", help="passed on to Snakemake")
     arguments = parser.parse_args()
@@ -58,6 +81,10 @@ def main() -> int:
         busy = "another pipeline is at work in this clone; wait for it, or use a clone of its own"
         # A pipeline that was killed a moment ago may take a little while to be gone.
         with files.lock(ROOT / "runs" / ".lock", patience=5.0, busy=busy) as handle:
+            if not arguments.figures and (said := settle(path, adopt=arguments.adopt)):
+                print(said, flush=True)
+            if arguments.adopt:
+                return 0
             command = [sys.executable, "-m", "snakemake", "--configfile", str(path.resolve())]
             if arguments.figures:
                 command += ["--config", "draw_only=1", "--forceall"]

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import pytest
@@ -139,3 +140,76 @@ def test_progress_and_what_is_left(tmp_path):
     assert experiments.table([one, two], 2).splitlines()[1].startswith("two     0 of    4 runs")
     done = [one._replace(runs_done=4), two._replace(runs_done=4)]
     assert experiments.describe(done, 2) == "8 of 8 runs, 21% of the updates done"
+
+
+@pytest.fixture
+def committed(tmp_path):
+    """Results of experiment "one" as the pipeline commits them; (results folder, their lines)."""
+    plan, lines, records = experiments.plan(PROFILE), [], {}
+    for (experiment, run), spec in plan.specs.items():
+        if experiment != "one":
+            continue
+        noise = float(run.partition("noise")[2])
+        for seed in spec.seeds:
+            for update in (0, 50, 100):
+                cells = ("catch", noise, 1.0, 0.0, spec.method, spec.acts_by, {}, seed, update, run)
+                lines.append(",".join(map(str, cells)) + "\n")
+        records[run] = {"parameters": {**dataclasses.asdict(spec), "dataset": "elsewhere.npz"},
+                        "code_fingerprint": spec.code()}  # fmt: skip
+    header = "environment,noise,fraction,holdout,method,selector,overrides,seed,update,seconds\n"
+    folder = tmp_path / "results"
+    folder.mkdir()
+    (folder / "one.csv").write_text(header + "".join(lines))
+    (folder / "one.provenance.json").write_text(json.dumps(records))
+    return folder, header, lines
+
+
+def test_committed_results_are_taken_run_by_run(committed, tmp_path):
+    results, header, lines = committed
+    runs = tmp_path / "runs"
+    plan = experiments.plan(PROFILE)
+    begun = runs / "one" / "catch_mzu_noise0" / "checkpoints"
+    begun.mkdir(parents=True)  # what is being trained here is left alone
+    assert experiments.adopt(plan, results, runs) == {"one": (3, 0)}
+    for run in plan.runs["one"]:
+        of_run = [line for line in lines if line.endswith(f",{run}\n")]
+        path = runs / "one" / run / "results.csv"
+        if run == "catch_mzu_noise0":
+            assert not path.exists()
+            continue
+        assert path.read_text() == header + "".join(of_run) and len(of_run) == 6
+        assert path.stat().st_mtime <= (results / "one.csv").stat().st_mtime
+        assert experiments.is_adopted(path.parent)
+    assert experiments.progress(plan, runs)[0][1:3] == (3, 4)
+    assert experiments.adopt(plan, results, runs) == {"one": (0, 0)}
+    assert experiments.let_go(plan, runs) == []
+
+
+@pytest.mark.parametrize("change", [{"updates": 200}, {"seeds": [0]}, {"td_steps": 2}])
+def test_a_run_of_other_parameters_is_not_taken_and_is_let_go(committed, tmp_path, change):
+    results, runs = committed[0], tmp_path / "runs"
+    one = PROFILE["experiments"]["one"]
+    other = {**one, "common": {**one["common"], **change}}
+    changed = experiments.plan({**PROFILE, "experiments": {"one": other}})
+    assert experiments.adopt(changed, results, runs) == {"one": (0, 0)}
+    plan = experiments.plan(PROFILE)
+    experiments.adopt(plan, results, runs)
+    assert len(experiments.let_go(changed, runs)) == 4
+    assert not list(runs.rglob("results.csv"))
+
+
+def test_a_committed_table_with_missing_rows_is_refused(committed, tmp_path):
+    results, header, lines = committed
+    (results / "one.csv").write_text(header + "".join(lines[:-1]))
+    with pytest.raises(ValueError, match=r"one\.csv has 5 rows of catch_mzu_noise0\.1"):
+        experiments.adopt(experiments.plan(PROFILE), results, tmp_path / "runs")
+
+
+def test_earlier_code_is_counted(committed, tmp_path):
+    results = committed[0]
+    note = results / "one.provenance.json"
+    records = json.loads(note.read_text())
+    records["catch_rosmo_noise0"]["code_fingerprint"] = "another"
+    note.write_text(json.dumps(records))
+    plan = experiments.plan(PROFILE)
+    assert experiments.adopt(plan, results, tmp_path / "runs") == {"one": (4, 1)}

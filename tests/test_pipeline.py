@@ -149,6 +149,19 @@ def test_end_to_end_over_a_kill(clone):
     assert not (clone / "runs" / "tiny" / "bsuite_curves").exists()
     assert not (clone / "runs" / "tiny" / "datasets").exists()
 
+    # Committed results can be taken for runs that are done: only what is new is trained.
+    code, output = finish(clone, "--adopt")
+    assert code == 0 and "bsuite_curves: 2 runs taken" in output, output
+    code, output = finish(clone, "--", "-n")
+    assert code == 0 and not re.search(r"^train ", output, re.M), output
+    more = yaml.safe_load(yaml.safe_dump(TINY))
+    more["experiments"]["bsuite_curves"]["grid"]["method"].append("onestep")
+    more["experiments"]["minatar_curves"]["common"]["updates"] = 3
+    (clone / "profiles" / "tiny.yaml").write_text(yaml.safe_dump(more))
+    code, output = finish(clone, "--", "-n")
+    assert code == 0 and "minatar_curves/breakout_mzu is no longer as committed" in output
+    assert re.search(r"^train +3$", output, re.M), output
+
 
 def test_two_pipelines_in_one_clone(clone):
     (clone / "runs").mkdir(exist_ok=True)

@@ -6,11 +6,15 @@ import dataclasses
 import datetime
 import itertools
 import json
+import os
+import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from unplugged import checks, methods, online, replay, runs
+import pandas as pd
+
+from unplugged import checks, files, methods, online, replay, runs
 from unplugged.settings import Settings
 
 _SETTINGS = [field.name for field in dataclasses.fields(Settings)]
@@ -143,6 +147,118 @@ def plan(profile: Mapping[str, Any]) -> Plan:
                 found[experiment][run] = _one_run(one, name, collections, kinds[experiment])
     specs = {(e, r): KINDS[kinds[e]][1](**p) for e, of in found.items() for r, p in of.items()}
     return Plan(collections, found, {e: KINDS[kind][0] for e, kind in kinds.items()}, specs)
+
+
+_ADOPTED = ("provenance.json", "progress.json", "results.csv")  # the results come last
+
+
+def is_adopted(folder: Path) -> bool:
+    """Whether a run's results were taken from committed ones: they have no checkpoints beside."""
+    return (folder / "results.csv").exists() and not (folder / "checkpoints").exists()
+
+
+def _is_of(parameters: Mapping[str, Any], spec: runs.Spec) -> bool:
+    """Whether recorded parameters are a run's; one that was not known yet is at its default.
+
+    Where the dataset lies and how seeds were put together changes no number.
+    """
+    defaults = {
+        field.name: field.default
+        for field in dataclasses.fields(spec)
+        if field.default is not dataclasses.MISSING
+    }
+    wanted = json.loads(json.dumps(dataclasses.asdict(spec)))
+    found = {**defaults, **parameters}
+    ignored = ("dataset", "vmap_seeds")
+    return all(found.get(name) == value for name, value in wanted.items() if name not in ignored)
+
+
+def _labels(wanted: Plan, spec: runs.Spec) -> dict[str, Any]:
+    """The cells that all rows of a run have in common."""
+    collection = wanted.collections.get(Path(spec.dataset).stem)
+    columns = spec.columns(types.SimpleNamespace(actors=None))
+    return {
+        **{name: getattr(spec, name) for name in ("environment", "fraction", "holdout", "method")},
+        "noise": collection.parameters.get("noise", 0.0) if collection else 0.0,
+        "selector": spec.acts_by,
+        "overrides": json.dumps(spec.overrides, sort_keys=True),
+        **{name: columns[name] for name in ("reanalyse_fraction", "sources") if name in columns},
+    }
+
+
+def let_go(wanted: Plan, folder: Path) -> list[str]:
+    """Deletes the copied results of adopted runs whose parameters have changed; returns them."""
+    found = []
+    for (experiment, run), spec in wanted.specs.items():
+        target = folder / experiment / run
+        if not is_adopted(target):
+            continue
+        if not _is_of(json.loads((target / "provenance.json").read_text())["parameters"], spec):
+            for name in _ADOPTED:
+                (target / name).unlink(missing_ok=True)
+            found.append(f"{experiment}/{run}")
+    return found
+
+
+def adopt(wanted: Plan, results: Path, folder: Path) -> dict[str, tuple[int, int]]:
+    """Takes committed results for runs that are not there, as if they had been trained here.
+
+    Then only what is new in a profile is trained. An adopted run has its rows and provenance,
+    which names the code that it came from, but no checkpoints: what plays or scores those needs
+    the run trained, and asked for more updates it is trained from the beginning (`let_go`).
+
+    Args:
+      wanted: the profile's plan.
+      results: results/<profile>, with <experiment>.csv and <experiment>.provenance.json.
+      folder: runs/<profile>.
+
+    Returns:
+      Of each experiment with committed results: runs adopted, and how many of them are by
+      other code than today's.
+
+    Raises:
+      ValueError: if a committed CSV does not hold the rows that its provenance tells of.
+    """
+    counts: dict[str, tuple[int, int]] = {}
+    for experiment, names in wanted.runs.items():
+        table, note = results / f"{experiment}.csv", results / f"{experiment}.provenance.json"
+        if not (table.exists() and note.exists()):
+            continue
+        records = json.loads(note.read_text())
+        header, *lines = table.read_text().splitlines(keepends=True)
+        cells = pd.read_csv(table, keep_default_na=False)
+        adopted = other_code = 0
+        for run in names:
+            spec, target = wanted.specs[experiment, run], folder / experiment / run
+            record = records.get(run)
+            begun = is_adopted(target) or (target / "checkpoints").exists()
+            if record is None or begun:
+                continue
+            if not _is_of(record["parameters"], spec):
+                continue
+            where = pd.Series(True, index=cells.index)
+            for column, value in _labels(wanted, spec).items():
+                where &= cells[column] == value
+            where &= cells["seed"].isin(spec.seeds)
+            expected = len(spec.seeds) * (spec.updates // spec.eval_every + 1)
+            if where.sum() != expected:
+                raise ValueError(
+                    f"{table} has {where.sum()} rows of {run}, its provenance tells of {expected}"
+                )
+            rows = "".join(line for line, chosen in zip(lines, where) if chosen)
+            done = len(spec.seeds) * spec.updates
+            progress = {"done": done, "total": done, "updates": 0, "seconds": 0.0}
+            parts = (
+                json.dumps(record, indent=1, sort_keys=True), json.dumps(progress), header + rows
+            )  # fmt: skip
+            for name, content in zip(_ADOPTED, parts):
+                files.write_whole(target / name, content)
+                # No newer than what they were taken from, or that would be made again.
+                os.utime(target / name, (table.stat().st_mtime,) * 2)
+            adopted += 1
+            other_code += record["code_fingerprint"] != spec.code()
+        counts[experiment] = (adopted, other_code)
+    return counts
 
 
 class Progress(NamedTuple):
