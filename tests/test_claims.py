@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from unplugged import claims, reports, statistics
+from unplugged import claims, reports, statistics, tables
 
 CLAIMS = pd.read_csv(Path(__file__).parents[1] / "results" / "claims.csv")
 PRESET = {"noise": 0.0, "fraction": 1.0, "hidden": 256, "num_simulations": 4,
@@ -249,7 +249,7 @@ def test_a_claim_without_results_is_not_run_and_keeps_its_text():
     assert claims.sentence(decided, "R2").startswith("R2 undecided (IQM normalised score; mzu,")
     assert "R3" in reports.not_run(decided).partition("not implemented: ")[0]
     assert "M9, M10, M11" in reports.not_run(decided).partition("not implemented: ")[2]
-    table = reports.claims_table(decided)
+    table = tables.claims_table(decided)
     assert table["verdict"].iloc[0] == "undecided" and "R3" not in set(table["id"])
 
 
@@ -303,7 +303,7 @@ def test_ways_to_act_stand_side_by_side():
     final.loc[final["method"] == "mzu", ["selector", "score"]] = ["search", 9.0]
     drawn = rows.query("method == 'crr_model' and selector == 'policy'")
     greedy = drawn.assign(selector="greedy", score=2.0)
-    table = reports.by_way_to_act(pd.concat([rows, greedy]), final).set_index("method")
+    table = tables.by_way_to_act(pd.concat([rows, greedy]), final).set_index("method")
     assert list(table) == ["policy", "greedy", "value", "critic", "improved", "search"]
     assert table.loc["crr_model", "greedy"] == "2.00 [2.00, 2.00]"
     assert table.loc["crr_model", "search"].startswith("0.7")
@@ -312,8 +312,8 @@ def test_ways_to_act_stand_side_by_side():
     assert table.loc["cql", "critic"] and not table.loc["cql", "policy"]  # As while training.
     assert table.loc["rosmo", "improved"] and table.loc["bc", "policy"]
     assert table.loc["mzu", "search"] == table.loc["mzu", "policy"]  # Not the 9 while training.
-    without = reports.by_loss_and_selector(rows)
-    assert reports.by_loss_and_selector(pd.concat([rows, greedy])).equals(without)
+    without = tables.by_loss_and_selector(rows)
+    assert tables.by_loss_and_selector(pd.concat([rows, greedy])).equals(without)
 
 
 def test_low_data_on_some_of_the_games_is_compared_on_these():
@@ -327,7 +327,7 @@ def test_low_data_on_some_of_the_games_is_compared_on_these():
 def test_the_overall_table_has_the_papers_crr_on_its_network():
     frames = table2(**{"selectors_crr 5_policy": 0.805, "selectors_supervised 5_policy": 0.605})
     published = Path(__file__).parents[1] / "results" / "published"
-    table = reports.overall(
+    table = tables.overall(
         frames["minatar_curves"].query("update == 20"),
         frames["minatar_selectors"].query("update == 20"),
         pd.read_csv(published / "mzu_table1_atari_overall.csv"),

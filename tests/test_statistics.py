@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 import scipy.stats
 
-from unplugged import plots, reports, statistics
+from unplugged import plots, reports, statistics, tables
 
 
 def test_iqm_by_hand():
@@ -147,20 +147,20 @@ def test_choosing_a_checkpoint_by_each_rule():
             "score": [0.2, 0.4, 0.9],
         }
     )  # fmt: skip
-    chosen = reports.choose(run, "score").iloc[0]
+    chosen = tables.choose(run, "score").iloc[0]
     assert chosen[["final", "held-out loss", "FQE", "best"]].tolist() == [0.2, 0.9, 0.4, 0.9]
     assert chosen["average"] == pytest.approx(0.5)
     both = pd.concat([run, run.assign(seed=1)])
-    table = reports.selected(reports.choose(both, "score"))
+    table = tables.selected(tables.choose(both, "score"))
     assert table["method"].tolist() == ["bc", "all methods"]
     assert table["best"].tolist() == ["0.90 [0.90, 0.90]"] * 2
-    text = reports.selection_statement(reports.choose(both, "score"))
+    text = reports.selection_statement(tables.choose(both, "score"))
     assert "held-out loss +0.70 [+0.70, +0.70]" in text
 
 
 def test_final_and_best(rows):
     rows.loc[(rows["method"] == "bc") & (rows["update"] == 10), "mean_return"] = 0.9
-    table = reports.final_and_best(rows).set_index("method")
+    table = tables.final_and_best(rows).set_index("method")
     assert table.loc["bc"].tolist() == ["0.51", "0.90"] or table.loc["bc"].tolist() == [
         "0.50", "0.90",
     ]  # fmt: skip
@@ -176,14 +176,14 @@ def test_tables_beside_the_papers():
         {"environment": ["catch", "catch"], "noise": [0.0, 0.1], "episodes": [2000, 2000],
          "transitions": [18000, 18000], "mean_return": [0.71, 0.6]}
     )  # fmt: skip
-    table = reports.beside_table5(ours, paper5)
+    table = tables.beside_table5(ours, paper5)
     assert table["mean_return"].tolist()[0] == 0.8 and table["mean_return"].isna().tolist()[1]
     assert reports.missing_recordings(table) == (
         " Not recorded in this profile: catch at noise 0.1."
     )
     assert reports.missing_recordings(table[:1]) == ""
     paper6 = pd.DataFrame({"environment": ["catch"], "random": [-0.66], "online_dqn": [1.0]})
-    assert reports.beside_table6(ours, paper6).iloc[0].tolist() == ["catch", -0.6, -0.66, 0.9, 1.0]
+    assert tables.beside_table6(ours, paper6).iloc[0].tolist() == ["catch", -0.6, -0.66, 0.9, 1.0]
 
 
 NOTES = {"title": "t", "caption": "c", "paper": "p", "command": "make figures"}
