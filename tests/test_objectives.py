@@ -11,7 +11,7 @@ import pytest
 import numpy_reference as reference
 from conftest import NUM_ACTIONS, random_params
 from test_losses import STARTS, episodes, imagined_actions, windows_of  # noqa: F401
-from unplugged import improvement, learner, losses, methods
+from unplugged import improvement, learner, losses, methods, objectives
 
 
 def numpy_models(small, *params):
@@ -164,6 +164,31 @@ def test_mzu_reg_is_mzu_plus_rosmos_regulariser(model, small, episodes):  # noqa
         total["mzu_reg"], total["mzu"] + small.behavior_weight * parts["rosmo"]["behavior"],
         rtol=1e-5,
     )  # fmt: skip
+
+
+def test_reanalyse_has_a_searched_policy_and_the_networks_values(model, small, episodes):  # noqa: F811
+    theta, target = random_params(model, 0), random_params(model, 1)
+    batch = windows_of(episodes, STARTS, small.unroll_steps + small.td_steps + 1)
+    found = {
+        name: learner.Learner(model, methods.get(name), small).loss(
+            theta, target, batch, jax.random.key(5)
+        )[1]
+        for name in ("mzu", "onestep", "reanalyse")
+    }
+    np.testing.assert_allclose(found["reanalyse"]["value"], found["onestep"]["value"], rtol=1e-6)
+    assert abs(found["reanalyse"]["value"] - found["mzu"]["value"]) > 1e-3
+    assert abs(found["reanalyse"]["policy"] - found["onestep"]["policy"]) > 1e-3
+    roots = improvement.root_of(model, target, model.represent(target, batch.observation))
+    key = jax.random.split(jax.random.key(5))[1]
+    settings, method = small, methods.get("reanalyse")
+    searched = objectives.improve(target, roots, key, model, method, settings).policy
+    assert searched.shape == (small.unroll_steps + 1, len(STARTS), model.num_actions)
+    direct = improvement.mcts(
+        model, target,
+        jax.tree.map(lambda x: x[: small.unroll_steps + 1].reshape(-1, *x.shape[2:]), roots),
+        key, settings,
+    )  # fmt: skip
+    np.testing.assert_allclose(searched, direct.policy.reshape(searched.shape), rtol=1e-6)
 
 
 def test_planning_without_a_policy_target_is_refused():

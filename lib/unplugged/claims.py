@@ -235,7 +235,9 @@ def _r11(frames: Frames) -> tuple[list[Comparison], str]:
     pace = seconds_an_update(frame(frames, TIMES))
     estimate = time_ratio(sides["rosmo"], sides["mzu"], pace["rosmo"] / pace["mzu"])
     found = described(
-        "time of rosmo / time of mzu to mzu's final IQM score", estimate, list(sides.values())
+        "time of rosmo / time of mzu to mzu's final IQM score (supported if below 0.25)",
+        estimate,
+        list(sides.values()),
     )
     decided = "undecided"
     if found.seeds > 1 and estimate.high < 0.25:
@@ -464,7 +466,7 @@ LOSSES = {
     "supervised 1": {"method": "supervised", "unroll_steps": 1},
     "supervised 5": {"method": "supervised", "unroll_steps": 5},
     "crr 5": {"method": "crr_model", "unroll_steps": 5},
-    "reanalyse 5": {"method": "mzu", "unroll_steps": 5},
+    "reanalyse 5": {"method": "reanalyse", "unroll_steps": 5},
 }
 _NO_MODEL = {"method": "supervised_q"}  # supervised 0, whose values are its critic's
 
@@ -678,8 +680,11 @@ def decide(claims: pd.DataFrame, frames: Frames, only: Sequence[str] | None = No
 def measured_as(row: Any) -> str:
     """What a row of `decide` measured, with its interval; ratios and shares without a sign."""
     numbers = (row.value, row.low, row.high)
-    form = "{:+.4f}" if 0.0 < max(map(abs, numbers)) < 0.01 else "{:+.2f}"
-    value, low, high = map("{:.3f}".format if row.id in ("R11", "M5") else form.format, numbers)
+    digits = 4 if 0.0 < max(map(abs, numbers)) < 0.01 else 2
+    while digits < 4 and any(0.0 < abs(x) < 0.5 * 10.0**-digits for x in numbers):
+        digits += 1  # A bound beside 0 shows on which side it lies.
+    form = "{:.3f}" if row.id in ("R11", "M5") else f"{{:+.{digits}f}}"
+    value, low, high = map(form.format, numbers)
     return f"{value} [{low}, {high}]"
 
 

@@ -113,6 +113,12 @@ METHODS: dict[str, Method] = {
         bootstrap="operator",
         selector="search",
     ),
+    "reanalyse": Method(
+        summary="MuZero Unplugged with the value target of its Table 2: n steps, then the network",
+        operator=improvement.mcts,
+        bootstrap="network",
+        selector="search",
+    ),
     "mzu_q": Method(
         summary="MZU-Q: policy target from the search's Q instead of its visits",
         operator=improvement.mcts_q,

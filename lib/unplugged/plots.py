@@ -44,9 +44,10 @@ _LOOKS = {
     "crr_binary": Look(_PALETTE[3], "p", (0, (1, 1))),
     "supervised_q": Look(_PALETTE[8], "d", (0, (3, 3))),
     "supervised": Look(_PALETTE[2], "H", (0, (8, 2, 1, 2))),
+    "reanalyse": Look(_PALETTE[1], "+", (0, (5, 3))),
     "crr_model": Look(_PALETTE[6], "8", (0, (9, 1))),
 }
-_SPARE_MARKERS = "dH8+x12"
+_SPARE_MARKERS = "dH8x12"
 _NEUTRAL = (
     Look((0.0, 0.0, 0.0), "o", "-"),
     Look((0.55, 0.55, 0.55), "s", "--"),

@@ -170,13 +170,19 @@ def claims_table(decided: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def returns_by_game(final: pd.DataFrame, datasets: pd.DataFrame) -> pd.DataFrame:
+def returns_by_game(
+    final: pd.DataFrame, datasets: pd.DataFrame, paper: pd.DataFrame
+) -> pd.DataFrame:
     """ROSMO's Table 8: a row a game, a column a method, mean ± standard deviation of returns.
+
+    Below a game that Atari has too, the paper's numbers, which are on another scale.
 
     Args:
       final: rows of the last evaluation of each run.
       datasets: our dataset statistics, indexed by environment.
+      paper: the paper's table, `game`, `method`, `iqm_return`, `std`.
     """
+    theirs = paper.assign(game=paper["game"].str.lower(), method=paper["method"].str.lower())
     rows = []
     for game, of in final.groupby("environment"):
         cells = {m: _spread(of.loc[of["method"] == m, "mean_return"]) for m in _methods(of)}
@@ -189,6 +195,14 @@ def returns_by_game(final: pd.DataFrame, datasets: pd.DataFrame) -> pd.DataFrame
                 **cells,
             }
         )
+        published = {
+            row.method: f"{row.iqm_return:.0f} ± {row.std:.0f}"
+            for row in theirs[theirs["game"] == game.replace("_", "")].itertuples()
+            if row.method in cells
+        }
+        if published:
+            blank = dict.fromkeys(rows[-1], "n/a")
+            rows.append({**blank, "game": f"{game} (paper)", **published})
     return pd.DataFrame(rows)
 
 
@@ -196,11 +210,12 @@ def _methods(rows: pd.DataFrame) -> list[str]:
     return plots.in_order(rows["method"])
 
 
-# Rows of MuZero Unplugged's Table 1 by ours. Its CRR has MuZero's network, as its second BC has:
-# cells of its Table 2, acting by the policy. ROSMO's CRR has no model.
+# Rows of MuZero Unplugged's Table 1 by ours. Its MZU, CRR and second BC are cells of its Table 2,
+# the first acting by search, the others by the policy. ROSMO's CRR has no model.
 _TABLE_1 = {
     "bc": ("baseline", "BC"),
     "mzu": ("muzero_network", "MZU"),
+    "reanalyse": ("muzero_network", "MZU"),
     "crr, MuZero network": ("baseline", "CRR"),
     "bc, MuZero network": ("muzero_network", "BC"),
 }
@@ -213,18 +228,22 @@ def overall(
 
     Args:
       final: rows of the last evaluation of each run, with `score`.
-      selected: final scores by selector, of which the policies of CRR and BC on the MuZero
-        network are taken, where they are.
+      selected: final scores by selector, of which those of the paper's Table 1 are taken, where
+        they are: Reanalyse by search, CRR and BC on the MuZero network by their policies.
       mzu: MuZero Unplugged's Table 1a, `group`, `method`, `median_normalised`,
         `mean_normalised`.
       rosmo: ROSMO's headline numbers, `method`, `final_iqm_normalised`.
     """
     kinds = {"median": statistics.median, "mean": statistics.mean, "IQM": statistics.iqm}
     sides = {method: final[final["method"] == method] for method in _methods(final)}
-    by_policy = selected[(selected["selector"] == "policy") & (selected["unroll_steps"] == 5)]
-    for name, method in (("crr", "crr_model"), ("bc", "supervised")):
-        if (by_policy["method"] == method).any():
-            sides[f"{name}, MuZero network"] = by_policy[by_policy["method"] == method]
+    for name, method, selector in (
+        ("reanalyse", "reanalyse", "search"),
+        ("crr, MuZero network", "crr_model", "policy"),
+        ("bc, MuZero network", "supervised", "policy"),
+    ):
+        of = selected[(selected["method"] == method) & (selected["selector"] == selector)]
+        if not of.empty:
+            sides[name] = of[of["unroll_steps"] == 5]
     theirs = mzu.set_index(["group", "method"])
     iqm = rosmo.assign(method=rosmo["method"].str.lower()).set_index("method")
     rows = []
