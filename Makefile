@@ -8,6 +8,13 @@ BIN     := $(VENV)/bin
 # Results on a CPU come from single-threaded processes, one a core.
 SINGLE  := NPROC=1 OMP_NUM_THREADS=1 XLA_FLAGS="--xla_cpu_multi_thread_eigen=false $(XLA_FLAGS)"
 
+define draw_bench
+	@mkdir -p runs
+	$(BIN)/papermill notebooks/90_bench.ipynb runs/90_bench.ipynb -k python3 -l python \
+	  -p results results/bench -p figures figures/bench --no-progress-bar
+	$(BIN)/python -m unplugged.gallery figures
+endef
+
 .DEFAULT_GOAL := help
 .PHONY: help env reproduce progress adopt figures test lint lab bench clean
 
@@ -39,6 +46,7 @@ adopt: $(READY) ## take committed results of PROFILE as done, so that only what 
 figures: PROFILE = cpu
 figures: $(READY) ## redraw figures from committed results (PROFILE=cpu); trains nothing
 	$(BIN)/python pipeline.py --profile $(PROFILE) --cores $(CORES) --figures
+	$(draw_bench)
 
 test: $(READY) ## all tests, a file at a time on each core
 	$(SINGLE) $(BIN)/python -m pytest -n $(CORES) --maxprocesses 8 --dist loadfile
@@ -51,9 +59,7 @@ lab: $(READY) ## JupyterLab on notebooks/
 
 bench: $(READY) ## speed and memory beside the reference loop, and their figure
 	$(BIN)/python benchmarks/measure.py --out results/bench
-	$(BIN)/papermill notebooks/90_bench.ipynb runs/90_bench.ipynb -k python3 -l python \
-	  -p results results/bench -p figures figures/bench --no-progress-bar
-	$(BIN)/python -m unplugged.gallery figures
+	$(draw_bench)
 
 clean: ## remove the environment and caches; runs, results and figures stay
 	rm -rf $(VENV) .snakemake .pytest_cache .ruff_cache .hypothesis build lib/*.egg-info

@@ -39,13 +39,37 @@ def logs(name):
 # Every parameter of every run is checked here, before any work begins.
 COLLECTIONS, EXPERIMENTS, TRAINERS, SPECS = experiments.plan(config)
 
-# Runs whose last checkpoints act in several ways, as (experiment, run).
-EVALUATED = [
-    (experiment, run)
-    for experiment in config.get("evaluation", {}).get("experiments", [])
-    for run in EXPERIMENTS[experiment]
-    if SPECS[experiment, run].method in config["evaluation"]["methods"]
-]
+
+def is_adopted(experiment, run):
+    return experiments.is_adopted(Path(RUNS, experiment, run))
+
+
+def with_checkpoints(wanted, result):
+    """The runs as (experiment, run); none if some were adopted, which leaves a result as it is."""
+    adopted = [f"{experiment}/{run}" for experiment, run in wanted if is_adopted(experiment, run)]
+    if not adopted or DRAW_ONLY:
+        return wanted
+    print(f"{result} is not made: {len(adopted)} of its runs, such as {adopted[0]}, have no "
+          f"checkpoints; delete their folders in {RUNS} to train them", file=sys.stderr)
+    return []
+
+
+# Runs whose last checkpoints act in several ways.
+EVALUATED = with_checkpoints(
+    [
+        (experiment, run)
+        for experiment in config.get("evaluation", {}).get("experiments", [])
+        for run in EXPERIMENTS[experiment]
+        if SPECS[experiment, run].method in config["evaluation"]["methods"]
+    ],
+    "minatar_selectors",
+)
+
+# Runs whose checkpoints are scored offline.
+SCORED = config.get("selection", {}).get("experiment")
+SELECTED = with_checkpoints(
+    [(SCORED, run) for run in EXPERIMENTS.get(SCORED, [])], "bsuite_selection"
+)
 
 # Whose runs' training is timed: the environments of an experiment.
 TIMING = config.get("timing", {})
@@ -161,11 +185,11 @@ NOTEBOOKS = {
 
 
 def is_there(name):
-    """Whether an experiment's results can be had: from runs or, when only drawing, committed."""
-    if DRAW_ONLY:
-        return os.path.exists(f"{RESULTS}/{name}.csv")
-    derived = {"minatar_selectors": EVALUATED, "minatar_times": TIMED}
-    return name in EXPERIMENTS or bool(derived.get(name))
+    """Whether results can be had: from runs, or as they are committed."""
+    made = {"minatar_selectors": EVALUATED, "minatar_times": TIMED, "bsuite_selection": SELECTED}
+    if not DRAW_ONLY and (name in EXPERIMENTS or made.get(name)):
+        return True
+    return (DRAW_ONLY or name in made) and os.path.exists(f"{RESULTS}/{name}.csv")
 
 
 def dataset_files(experiments):
@@ -190,12 +214,13 @@ for notebook, parts in NOTEBOOKS.items():
     missing = [name for name in parts.get("experiments", []) if not is_there(name)]
     if DRAW_ONLY and not missing:  # Snakemake would leave the old figure, and say nothing.
         missing = [path for path in read_by(parts) if not os.path.exists(path)]
+    elif "bsuite_selection.csv" in parts.get("reads", []) and not is_there("bsuite_selection"):
+        missing.append("bsuite_selection")
     if missing:
         print(f"{notebook} is not drawn: no {', '.join(missing)} in profile {PROFILE}", file=sys.stderr)
         continue
     experiments_read = parts.get("experiments", []) + list(filter(is_there, parts.get("also", [])))
     DRAWN[notebook] = {**parts, "experiments": experiments_read}
-SELECTED = config.get("selection", {}).get("experiment")  # whose checkpoints are scored offline
 
 
 # A fresh clone has committed results but no runs: they are asked for by name, or nothing would
@@ -215,7 +240,7 @@ rule all:
 
 def data_of(experiment, run):
     """The dataset of a run that is trained here; one whose results were adopted needs none."""
-    if experiments.is_adopted(Path(RUNS, experiment, run)):
+    if is_adopted(experiment, run):
         return []
     return EXPERIMENTS[experiment][run].get("dataset", [])
 
@@ -296,13 +321,15 @@ if not DRAW_ONLY:
         shell:
             PAPERMILL
 
-    rule selection_results:
-        input:
-            [f"{RUNS}/{SELECTED}/{run}/selection.csv" for run in EXPERIMENTS.get(SELECTED, [])],
-        output:
-            f"{RESULTS}/bsuite_selection.csv",
-        run:
-            concatenate(input, output[0])
+    if SELECTED:
+
+        rule selection_results:
+            input:
+                [f"{RUNS}/{experiment}/{run}/selection.csv" for experiment, run in SELECTED],
+            output:
+                f"{RESULTS}/bsuite_selection.csv",
+            run:
+                concatenate(input, output[0])
 
     rule evaluate:
         input:
@@ -328,19 +355,21 @@ if not DRAW_ONLY:
         shell:
             PAPERMILL
 
-    rule selector_results:
-        input:
-            rows=[f"{RUNS}/{experiment}/{run}/selectors.csv" for experiment, run in EVALUATED],
-            provenance=[
-                f"{RUNS}/{experiment}/{run}/selectors.provenance.json"
-                for experiment, run in EVALUATED
-            ],
-        output:
-            rows=f"{RESULTS}/minatar_selectors.csv",
-            provenance=f"{RESULTS}/minatar_selectors.provenance.json",
-        run:
-            concatenate(input.rows, output.rows)
-            gather(["/".join(key) for key in EVALUATED], input.provenance, output.provenance)
+    if EVALUATED:
+
+        rule selector_results:
+            input:
+                rows=[f"{RUNS}/{experiment}/{run}/selectors.csv" for experiment, run in EVALUATED],
+                provenance=[
+                    f"{RUNS}/{experiment}/{run}/selectors.provenance.json"
+                    for experiment, run in EVALUATED
+                ],
+            output:
+                rows=f"{RESULTS}/minatar_selectors.csv",
+                provenance=f"{RESULTS}/minatar_selectors.provenance.json",
+            run:
+                concatenate(input.rows, output.rows)
+                gather(["/".join(key) for key in EVALUATED], input.provenance, output.provenance)
 
     rule time:
         input:

@@ -153,7 +153,9 @@ def test_end_to_end_over_a_kill(clone):
     code, output = finish(clone, "--adopt")
     assert code == 0 and "bsuite_curves: 2 runs taken" in output, output
     code, output = finish(clone, "--", "-n")
-    assert code == 0 and not re.search(r"^train ", output, re.M), output
+    assert code == 0 and not re.search(r"^(train|evaluate|select) ", output, re.M), output
+    assert "bsuite_selection is not made: 1 of its runs" in output
+    assert "37_bsuite_selection is not drawn: no bsuite_selection" in output
     more = yaml.safe_load(yaml.safe_dump(TINY))
     more["experiments"]["bsuite_curves"]["grid"]["method"].append("onestep")
     more["experiments"]["minatar_curves"]["common"]["updates"] = 3

@@ -207,7 +207,11 @@ def mcts(
     *,
     noise: bool = True,
 ) -> Improvement:
-    """MuZero's operator: visit distribution, value and Q of the root (ROSMO, eq. 3 and 4)."""
+    """MuZero's operator: visit distribution, value and Q of the root (ROSMO, eq. 3 and 4).
+
+    The root's value is mctx's, in whose mean the network's own value counts as one more visit:
+    (v + N x eq. 3) / (N + 1) after N simulations.
+    """
     return _of_tree(search(model, params, root, key, settings, noise=noise))
 
 

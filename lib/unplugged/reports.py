@@ -145,10 +145,10 @@ def uneven(rows: pd.DataFrame) -> str:
 
 
 def flatness(rows: pd.DataFrame, by: Sequence[str] = ("environment",)) -> str:
-    """Says which mean curves still moved in their last fifth, by more than a twentieth.
+    """Says which mean curves still moved at the end.
 
-    A curve moves if the means of its last tenth and of the tenth before differ by more than
-    5% of the range of all curves on that environment.
+    A curve moves if the means of the last fifth of its evaluations and of the fifth before
+    differ by more than 5% of the range of all mean curves on that environment.
 
     Args:
       rows: evaluations.
@@ -160,16 +160,17 @@ def flatness(rows: pd.DataFrame, by: Sequence[str] = ("environment",)) -> str:
     total = 0
     for (*where, method), of in rows.groupby([*by, "method"]):
         curve = of.groupby("update")["mean_return"].mean().sort_index().to_numpy()
-        tenth = max(1, len(curve) // 10)
-        before, after = curve[-2 * tenth : -tenth].mean(), curve[-tenth:].mean()
+        fifth = max(1, len(curve) // 5)
+        before, after = curve[-2 * fifth : -fifth].mean(), curve[-fifth:].mean()
         total += 1
         if abs(after - before) > 0.05 * spans[of["environment"].iloc[0]]:
             moving.setdefault(method, []).append(" ".join(map(str, where)))
+    rule = "the last fifth of the evaluations against the fifth before, by 5% of the range"
     if not moving:
-        return "Every curve has flattened by the end (last tenth against the tenth before)."
+        return f"Every curve is flat at the end ({rule})."
     curves = [f"{method} ({', '.join(moving[method])})" for method in plots.in_order(moving)]
     count = sum(map(len, moving.values()))
-    return f"Not flat at the end, {count} of {total} curves: {', '.join(curves)}."
+    return f"Not flat at the end ({rule}), {count} of {total} curves: {', '.join(curves)}."
 
 
 def iqm_statement(last: pd.DataFrame) -> str:

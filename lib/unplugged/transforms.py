@@ -15,7 +15,10 @@ EPSILON = 1e-3
 
 
 def squash(x: jax.Array) -> jax.Array:
-    """h(x) = sign(x)(sqrt(|x| + 1) - 1) + 0.001 x, elementwise, any shape."""
+    """h(x) = sign(x)(sqrt(|x| + 1) - 1) + 0.001 x, elementwise, any shape.
+
+    ROSMO prints the last term inside the bracket, by which h would not be odd.
+    """
     return jnp.sign(x) * (jnp.sqrt(jnp.abs(x) + 1.0) - 1.0) + EPSILON * x
 
 
