@@ -214,6 +214,13 @@ def test_a_figure_without_its_caption_is_refused(tmp_path):
     assert not (tmp_path / "none").exists()
 
 
+def test_what_is_not_there_is_named():
+    pairs = [("rosmo", 0.1), ("rosmo", 1.0), ("mzu", 1.0), ("bc", 0.1)]
+    final = pd.DataFrame(pairs, columns=["method", "fraction"])
+    assert reports.not_there(final) == "Not run: mzu at 10%, bc at 100%."
+    assert reports.not_there(final[final["method"] == "rosmo"]) == ""
+
+
 def test_every_method_has_a_look_of_its_own():
     from unplugged import methods
 

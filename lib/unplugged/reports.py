@@ -144,6 +144,18 @@ def uneven(rows: pd.DataFrame) -> str:
     return f"Each method at its own last update ({'; '.join(parts)})."
 
 
+def not_there(final: pd.DataFrame) -> str:
+    """Which methods lack runs at which shares of the data, if some do; else nothing."""
+    every = plots.in_order(final["method"])
+    parts = [
+        f"{method} at {fraction:.0%}"
+        for fraction, of in final.groupby("fraction")
+        for method in every
+        if method not in set(of["method"])
+    ]
+    return f"Not run: {', '.join(parts)}." if parts else ""
+
+
 def flatness(rows: pd.DataFrame, by: Sequence[str] = ("environment",)) -> str:
     """Says which mean curves still moved at the end.
 
