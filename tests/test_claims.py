@@ -316,6 +316,8 @@ def test_ways_to_act_stand_side_by_side():
     assert trained["search"] == trained["policy"]  # Not the 9 while training.
     without = tables.by_loss_and_selector(rows)
     assert tables.by_loss_and_selector(pd.concat([rows, greedy])).equals(without)
+    with pytest.raises(ValueError, match=r"Table 2 is of supervised_q, supervised, .*are mzu"):
+        tables.by_loss_and_selector(rows.assign(method="mzu"))
 
 
 def test_low_data_on_some_of_the_games_is_compared_on_these():

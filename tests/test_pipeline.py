@@ -25,7 +25,7 @@ TINY = {
     ],
     "collection": {"seed": 0, "random_episodes": 10},
     "selection": {"experiment": "bsuite_holdout", "fqe_updates": 5},
-    "evaluation": {"experiments": ["minatar_curves"], "methods": ["mzu"], "episodes": 2},
+    "evaluation": {"experiments": ["minatar_curves"], "methods": ["reanalyse"], "episodes": 2},
     "timing": {"experiment": "minatar_curves", "updates": 1, "seconds": 0.0, "repeats": 2},
     "experiments": {
         "bsuite_curves": {
@@ -39,7 +39,7 @@ TINY = {
                        "eval_episodes": 3, "holdout": 0.2, "keep_checkpoints": True},
         },
         "minatar_curves": {
-            "grid": {"environment": ["breakout"], "method": ["rosmo", "mzu"]},
+            "grid": {"environment": ["breakout"], "method": ["rosmo", "mzu", "reanalyse"]},
             "common": {"benchmark": "minatar", "seeds": [0], "updates": 2, "eval_every": 1,
                        "eval_episodes": 2, "batch_size": 4, "num_simulations": 2},
         },
@@ -115,7 +115,8 @@ def test_end_to_end_over_a_kill(clone):
     assert list(acted["selector"]) == ["policy", "greedy", "value", "search"]
     assert set(acted["update"]) == {2}
     times = pd.read_csv(clone / "results" / "tiny" / "minatar_times.csv")
-    assert list(times["method"]) == ["rosmo", "mzu"] * 2 and (times["seconds"] > 0).all()
+    assert list(times["method"]) == ["rosmo", "mzu", "reanalyse"] * 2
+    assert (times["seconds"] > 0).all()
     assert not list(checkpoints.glob("*/checkpoints.old*"))
 
     # Once more: nothing is done again.
@@ -135,7 +136,7 @@ def test_end_to_end_over_a_kill(clone):
         shutil.rmtree(clone / folder)
     (clone / "figures").mkdir()
     code, output = finish(clone, "--", "-n")
-    assert code == 0 and re.search(r"^train +5$", output, re.M), output
+    assert code == 0 and re.search(r"^train +6$", output, re.M), output
     code, output = finish(clone, "--figures")
     assert code == 0, output
     assert "32_bsuite_fractions is not drawn: no bsuite_fractions in profile tiny" in output
@@ -144,7 +145,7 @@ def test_end_to_end_over_a_kill(clone):
     missing = "37_bsuite_selection is not drawn: no results/tiny/bsuite_selection.csv"
     assert code == 0 and missing in output
     code, output = finish(clone, "--progress")
-    assert code == 0 and "0 of 5 runs" in output
+    assert code == 0 and "0 of 6 runs" in output
     assert {p.name: p.read_bytes() for p in (clone / "figures" / "tiny").iterdir()} == drawn
     assert not (clone / "runs" / "tiny" / "bsuite_curves").exists()
     assert not (clone / "runs" / "tiny" / "datasets").exists()
@@ -162,7 +163,7 @@ def test_end_to_end_over_a_kill(clone):
     (clone / "profiles" / "tiny.yaml").write_text(yaml.safe_dump(more))
     code, output = finish(clone, "--", "-n")
     assert code == 0 and "minatar_curves/breakout_mzu is no longer as committed" in output
-    assert re.search(r"^train +3$", output, re.M), output
+    assert re.search(r"^train +4$", output, re.M), output
 
 
 def test_two_pipelines_in_one_clone(clone):

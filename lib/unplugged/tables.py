@@ -280,7 +280,11 @@ def by_loss_and_selector(rows: pd.DataFrame) -> pd.DataFrame:
 
     Args:
       rows: final scores by selector, with `method`, `unroll_steps` and `selector`.
+
+    Raises:
+      ValueError: if none of the runs is a column of the table.
     """
+    methods = sorted(rows["method"].unique())
     rows = rows[rows["selector"].isin((*ACTING, "critic"))]
     found = []
     for loss, run in {"supervised 0": {"method": "supervised_q"}, **claims.LOSSES}.items():
@@ -294,6 +298,9 @@ def by_loss_and_selector(rows: pd.DataFrame) -> pd.DataFrame:
             )
             acting = "value" if selector == "critic" else selector
             found.append({"loss": loss, "acting": acting, **estimate._asdict()})
+    if not found:
+        wanted = ["supervised_q", *dict.fromkeys(run["method"] for run in claims.LOSSES.values())]
+        raise ValueError(f"Table 2 is of {', '.join(wanted)}; evaluated are {', '.join(methods)}")
     return _as_cells(found)
 
 
