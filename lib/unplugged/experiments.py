@@ -205,7 +205,8 @@ def adopt(wanted: Plan, results: Path, folder: Path) -> dict[str, tuple[int, int
 
     Then only what is new in a profile is trained. An adopted run has its rows and provenance,
     which names the code that it came from, but no checkpoints: what plays or scores those needs
-    the run trained, and asked for more updates it is trained from the beginning (`let_go`).
+    the run trained, and asked for more updates it is trained from the beginning (`let_go`). That
+    a profile records its data otherwise than before is not noticed.
 
     Args:
       wanted: the profile's plan.
