@@ -6,7 +6,9 @@ import os
 import sys
 from pathlib import Path
 
-from unplugged import experiments, files, fingerprint, reports
+from snakemake.exceptions import WorkflowError
+
+from unplugged import claims, experiments, files, fingerprint, reports
 
 # A library that runs imports gives the root logger a handler: each line would come twice.
 logging.getLogger("snakemake.logging").propagate = False
@@ -84,9 +86,15 @@ COLLECTED_WITH = {
     "bsuite": lambda name: [
         "collect.train_dqn",
         "collect.random_returns",
+        "datasets.statistics",
         f"environments.{COLLECTIONS[name].parameters['environment']}",
     ],
-    "minatar": lambda name: ["dqn.train", "games.play"],
+    "minatar": lambda name: [
+        "dqn.train",
+        "dqn.random_returns",
+        "datasets.statistics",
+        f"games.{COLLECTIONS[name].parameters['environment']}",
+    ],
 }
 
 # Figure notebooks: the experiments of which each needs results, what else it reads from
@@ -137,11 +145,7 @@ NOTEBOOKS = {
     },
     "39_claims": {  # decides what can be decided from the experiments that there are
         "experiments": ["bsuite_curves"],
-        "also": [
-            "bsuite_noise", "bsuite_fractions", "bsuite_capacity", "bsuite_search",
-            "minatar_curves", "minatar_fractions", "minatar_ablations", "minatar_onestep",
-            "minatar_selectors", "minatar_times", "online_fractions", "online_exploitation",
-        ],
+        "also": [name for name in claims.EXPERIMENTS if name != "bsuite_curves"],
         "tables": ["claims"],
         "writes": ["claims.csv"],
     },
@@ -348,7 +352,10 @@ if not DRAW_ONLY:
             ),
             code=lambda w: [
                 fingerprint.of_notebook("notebooks/23_evaluate.ipynb"),
-                fingerprint.of_library(["runs.by_selectors"]),
+                fingerprint.of_library(
+                    ["runs.by_selectors"]
+                    + [f"acting.{name}" for name in SPECS[w.experiment, w.run].ways_to_act()]
+                ),
             ],
         log:
             **logs("{experiment}/{run}/evaluated"),
@@ -398,6 +405,11 @@ if not DRAW_ONLY:
             code=lambda w: [
                 fingerprint.of_notebook("notebooks/24_time.ipynb"),
                 fingerprint.of_library(["timing.measure"]),
+                sorted(
+                    SPECS[w.experiment, run].code()
+                    for run, of in EXPERIMENTS[w.experiment].items()
+                    if of["environment"] == w.environment
+                ),
             ],
         log:
             **logs("times/{experiment}/{environment}"),
@@ -454,6 +466,9 @@ if not DRAW_ONLY:
 def concatenate(paths, target):
     """Tidy CSVs with the same columns, one after the other."""
     parts = [open(path).read().splitlines(keepends=True) for path in paths]
+    for path, part in zip(paths, parts):
+        if part[0] != parts[0][0]:
+            raise WorkflowError(f"{path} has other columns than {paths[0]}; train its run again")
     lines = [line for i, part in enumerate(parts) for line in part[i > 0 :]]
     files.write_whole(target, "".join(lines))
 

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 
@@ -155,6 +156,7 @@ def committed(tmp_path):
                 cells = ("catch", noise, 1.0, 0.0, spec.method, spec.acts_by, {}, seed, update, run)
                 lines.append(",".join(map(str, cells)) + "\n")
         records[run] = {"parameters": {**dataclasses.asdict(spec), "dataset": "elsewhere.npz"},
+                        "settings": dataclasses.asdict(spec.settings),
                         "code_fingerprint": spec.code()}  # fmt: skip
     header = "environment,noise,fraction,holdout,method,selector,overrides,seed,update,seconds\n"
     folder = tmp_path / "results"
@@ -195,6 +197,41 @@ def test_a_run_of_other_parameters_is_not_taken_and_is_let_go(committed, tmp_pat
     plan = experiments.plan(PROFILE)
     experiments.adopt(plan, results, runs)
     assert len(experiments.let_go(changed, runs)) == 4
+    assert not list(runs.rglob("results.csv"))
+
+
+def test_results_of_an_earlier_preset_are_not_taken(committed, tmp_path, monkeypatch):
+    results, runs = committed[0], tmp_path / "runs"
+    plan = experiments.plan(PROFILE)
+    note = results / "one.provenance.json"
+    records = json.loads(note.read_text())
+    del records["catch_rosmo_noise0"]["settings"]["network"]  # not known then, so at its default
+    records["catch_mzu_noise0"]["settings"]["td_steps"] += 1
+    note.write_text(json.dumps(records))
+    assert experiments.adopt(plan, results, runs) == {"one": (3, 0)}
+    assert not (runs / "one" / "catch_mzu_noise0").exists()
+
+
+def test_letting_go_can_be_cut_off_anywhere(committed, tmp_path, monkeypatch):
+    results, runs = committed[0], tmp_path / "runs"
+    plan = experiments.plan(PROFILE)
+    experiments.adopt(plan, results, runs)
+    one = PROFILE["experiments"]["one"]
+    other = {**one, "common": {**one["common"], "updates": 200}}
+    changed = experiments.plan({**PROFILE, "experiments": {"one": other}})
+
+    unlink, left = Path.unlink, iter([True])
+
+    def cut(path, **options):
+        unlink(path, **options)
+        if next(left, False):
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", cut)
+        with pytest.raises(KeyboardInterrupt):
+            experiments.let_go(changed, runs)
+    assert len(experiments.let_go(changed, runs)) == 3
     assert not list(runs.rglob("results.csv"))
 
 

@@ -6,7 +6,8 @@ import pytest
 from unplugged import fingerprint
 
 ROOTS = [
-    "runs.train", "methods.rosmo", "acting.improved", "networks.mlp", "environments.catch",
+    "runs.train", "methods.rosmo", "acting.improved", "networks.conv", "environments.catch",
+    "settings.minatar",
 ]  # fmt: skip
 
 
@@ -42,6 +43,9 @@ def changed(tmp_path, monkeypatch):
         ("methods.py", 'selector="improved"', 'selector="policy"'),
         ("networks.py", "zero=True, name=name", "zero=False, name=name"),
         ("settings.py", "batch_size: int = 128", "batch_size: int = 64"),
+        ("settings.py", "td_steps=5", "td_steps=7"),  # MinAtar's
+        ("networks.py", "defvjp(_convolve_forward, ", "defvjp(None, "),
+        ("networks.py", "_correlate(x, w, stride, padding), x)[1](g)", "x, x)[1](g)"),
         ("environments.py", "self._rng.random() < self._noise", "self._rng.random() > 2"),
     ],
 )
@@ -60,6 +64,7 @@ def test_code_that_a_run_reaches_counts(changed, file, old, new):
         ("improvement.py", "def mcts(", "def another():\n    pass\n\n\ndef mcts("),
         ("plots.py", "linewidth=3", "linewidth=4"),
         ("environments.py", "cartpole.Cartpole,", "None,"),
+        ("settings.py", "BSUITE = Settings()", "BSUITE = Settings(td_steps=7)"),
     ],
 )
 def test_what_it_does_not_reach_does_not_count(changed, file, old, new):

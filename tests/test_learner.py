@@ -105,16 +105,20 @@ def test_update_equals_adamw_by_hand(model, small, dataset):
 
 
 def test_learning_rate_warms_up_and_decays():
-    import optax
+    """Of a constant gradient Adam's step is the rate itself."""
+    optimizer = learner.optimizer(settings.BSUITE)
+    params = {"layer": {"b": jnp.zeros([])}}
+    gradient = {"layer": {"b": jnp.ones([])}}
 
-    preset = settings.BSUITE
-    schedule = optax.warmup_exponential_decay_schedule(
-        0.0, preset.learning_rate, preset.warmup_updates, preset.decay_updates, preset.decay_rate
-    )
+    def update(state, _):
+        change, state = optimizer.update(gradient, state, params)
+        return state, -change["layer"]["b"]
+
+    _, rates = jax.lax.scan(update, optimizer.init(params), length=101_001)
     np.testing.assert_allclose(
-        [schedule(0), schedule(500), schedule(1_000), schedule(101_000)],
-        [0.0, 3.5e-4, 7e-4, 7e-5],
-        rtol=1e-5,
+        rates[jnp.array([0, 500, 1_000, 51_000, 101_000])],
+        [0.0, 3.5e-4, 7e-4, 7e-4 * 0.1**0.5, 7e-5],
+        rtol=1e-3,
     )
 
 

@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import pytest
 
 import numpy_reference as reference
 from conftest import NUM_ACTIONS, OBSERVATION, make_episode, random_params
-from unplugged import datasets, improvement, learner, losses, methods, windows
+from unplugged import datasets, improvement, learner, losses, methods, objectives, windows
 
 METADATA = {"num_actions": NUM_ACTIONS, "environment": "toy"}
 
@@ -243,4 +244,70 @@ def test_gradient_is_scaled_at_each_dynamics_step(model, small):
         return losses.unroll(model, params, state, actions, scale)[0][-1].sum()
 
     full, half = (jax.grad(last)(state, scale) for scale in (1.0, 0.5))
+    assert np.abs(full).max() > 0
     np.testing.assert_allclose(half, full * 0.25, rtol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["rosmo", "mzu", "supervised", "crr", "cql", "bc"])
+def test_gradient_equals_finite_differences(model, small, episodes, method):
+    """With no gradient scaled, the whole loss along one direction; targets do not depend on it."""
+    learn = learner.Learner(
+        model, methods.get(method), dataclasses.replace(small, gradient_scale=1.0)
+    )
+    params, target = random_params(model, 20), random_params(model, 21)
+    direction = jax.tree.map(lambda x: 0.1 * x, random_params(model, 22))
+    batch = windows_of(episodes, STARTS, sum(learn.method.window(small)) + 1)
+
+    def along(step):
+        moved = jax.tree.map(lambda p, d: p + step * d, params, direction)
+        return learn.loss(moved, target, batch, jax.random.key(0))[0]
+
+    numeric = (along(1e-2) - along(-1e-2)) / 2e-2
+    np.testing.assert_allclose(jax.grad(along)(0.0), numeric, rtol=2e-2, atol=2e-3)
+
+
+def test_the_settings_gradient_scale_reaches_the_representation(model, small, episodes):
+    params, target = random_params(model, 20), random_params(model, 21)
+    batch = windows_of(episodes, STARTS, small.unroll_steps + small.td_steps + 1)
+    gradients = []
+    for scale in (0.0, 0.5, 1.0):
+        settings = dataclasses.replace(small, gradient_scale=scale)
+        learn = learner.Learner(model, methods.get("rosmo"), settings)
+        found = jax.grad(learn.loss, has_aux=True)(params, target, batch, jax.random.key(0))[0]
+        gradients.append(found["representation"]["representation_0"]["w"])
+    for one, other in itertools.pairwise(gradients):
+        assert np.abs(one - other).max() > 1e-4
+
+
+@pytest.mark.parametrize("method", ["rosmo", "mzu", "reanalyse"])
+def test_targets_made_beforehand_give_the_same_loss(model, small, episodes, method):
+    learn = learner.Learner(model, methods.get(method), small)
+    params, target = random_params(model, 20), random_params(model, 21)
+    batch = windows_of(episodes, STARTS, small.unroll_steps + small.td_steps + 1)
+    key = jax.random.key(3)
+    roots = improvement.root_of(model, target, model.represent(target, batch.observation))
+    improved = objectives.improve(
+        target, roots, jax.random.split(key)[1], model, learn.method, small
+    )
+    own, _ = learn.loss(params, target, batch, key)
+    given, _ = learn.loss(params, target, batch._replace(improved=improved), key)
+    np.testing.assert_allclose(given, own, rtol=1e-6)
+
+
+def test_a_loss_with_weights_is_the_weighted_mean_of_its_windows(model, small, episodes):
+    learn = learner.Learner(model, methods.get("rosmo"), small)
+    params, target, key = random_params(model, 20), random_params(model, 21), jax.random.key(3)
+    # Inside an episode, where no action is drawn at random.
+    batch = windows_of(episodes, [(0, 0), (0, 1), (0, 2)], small.unroll_steps + small.td_steps + 1)
+    weight = jnp.array([0.5, 2.0, 0.0])
+    both, parts = learn.loss(params, target, batch._replace(weight=weight), key)
+    alone = [
+        learn.loss(params, target, jax.tree.map(lambda x, i=i: x[:, i : i + 1], batch), key)
+        for i in range(3)
+    ]
+    np.testing.assert_allclose(
+        both, np.mean([w * x for w, (x, _) in zip(weight, alone)]), rtol=1e-5
+    )
+    for name, part in parts.items():
+        wanted = np.mean([w * x[name] for w, (_, x) in zip(weight, alone)])
+        np.testing.assert_allclose(part, wanted, rtol=1e-5, atol=1e-7)

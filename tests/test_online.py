@@ -10,11 +10,14 @@ import pytest
 
 from unplugged import (
     bits,
+    checkpoints,
     datasets,
     games,
+    improvement,
     learner,
     losses,
     methods,
+    objectives,
     online,
     replay,
     runs,
@@ -152,8 +155,16 @@ def test_the_best_episodes_are_kept():
     assert drawn.real[0].all()
     kept = datasets.best(dataset, 3 / 8)
     np.testing.assert_allclose(np.sort(kept.episode_returns), best, rtol=1e-5)
-    there = {x.tobytes() for x in np.asarray(kept.observation[~kept.is_last], np.float32)}
-    assert {np.asarray(x).tobytes() for x in drawn.observation[0]} == there
+    # Windows as those of the dataset, and every transition about as often; rewards tell which.
+    drawn = source.sample(state, (), jax.random.key(1), 4_000)
+    steps = np.flatnonzero(~kept.is_last)
+    start = np.array([np.flatnonzero(kept.reward == x)[0] for x in np.asarray(drawn.reward[0])])
+    wanted = windows.at(windows.store(kept), jnp.asarray(start), LENGTH)
+    for name in ("observation", "action", "reward", "discount", "real", "known"):
+        np.testing.assert_array_equal(getattr(drawn, name), getattr(wanted, name), name)
+    found, counts = np.unique(start, return_counts=True)
+    np.testing.assert_array_equal(found, steps)
+    assert counts.min() > 0.7 * counts.mean() and counts.max() < 1.3 * counts.mean()
 
 
 def test_shares_are_whole_windows():
@@ -214,6 +225,85 @@ def test_environment_steps_shrink_as_the_fraction_grows(fraction):
     assert np.isfinite(parts["loss"]).all() and parts["loss"].shape == (8,)
 
 
+def acted(ours, state):
+    """What each actor did, from the ring's rows: its episodes as columns [rows, ...] of a tick."""
+    recent = state.sources["recent"]
+    count = int(recent.count)
+    ticks = jax.tree.map(lambda x: np.asarray(x[:count]), recent.ticks)
+    assert len(recent.ticks.action) >= count, "nothing was overwritten"
+    for actor in range(ours.actors):
+        column = jax.tree.map(lambda x: x[:, actor], ticks)  # noqa: B023
+        ends = np.flatnonzero(column.is_last)
+        for begin, end in zip([0, *(ends[:-1] + 1)], ends):
+            yield jax.tree.map(lambda x: x[begin : end + 1], column)  # noqa: B023
+
+
+def test_what_is_acted_is_what_the_game_does():
+    spec = online.OnlineSpec(reanalyse_fraction=0.5, **{**CATCH, "replay_capacity": 4_000})
+    ours, data, _ = spec.build()
+    state, _ = ours.run(ours.init(0), data, 8)
+    game = ours.game
+    resets = [game.reset(jax.random.key(i)) for i in range(64)]
+    beginnings = {np.asarray(seen).tobytes(): world for world, seen in resets}
+    step, episodes = jax.jit(game.step), 0
+    for of in acted(ours, state):
+        seen = np.asarray(bits.unpack(jnp.asarray(of.observation), game.observation_shape))
+        world = beginnings[seen[0].astype(np.float32).tobytes()]
+        for t in range(len(of.action) - 1):
+            world, after = step(world, jnp.asarray(of.action[t]), jax.random.key(0))
+            np.testing.assert_array_equal(seen[t + 1], after.observation)
+            assert of.reward[t] == after.reward and of.discount[t] == after.discount
+            assert bool(after.last) == bool(of.is_last[t + 1])
+        assert of.reward[-1] == 0.0 and of.discount[-1] == of.discount[-2] == 0.0
+        episodes += 1
+    assert episodes >= ours.actors
+
+
+def test_acting_becomes_greedy_as_the_temperature_falls():
+    spec = online.OnlineSpec(
+        reanalyse_fraction=0.0, temperatures=[1.0, 1e-3], temperature_updates=4,
+        **{**CATCH, "replay_capacity": 4_000, "overrides": {**SMALL, "num_simulations": 6}},
+    )  # fmt: skip
+    ours, data, _ = spec.build()
+
+    def greedy(state, since):
+        ticks = jax.tree.map(lambda x: np.asarray(x[since : int(state.sources["recent"].count)]),
+                             state.sources["recent"].ticks)  # fmt: skip
+        policy = ticks.improved.policy
+        chosen = np.take_along_axis(policy, ticks.action[..., None], axis=-1)[..., 0]
+        return (chosen == policy.max(axis=-1))[~ticks.is_last]
+
+    state, _ = ours.run(ours.init(0), data, 4)
+    before = int(state.sources["recent"].count)
+    assert not greedy(state, 0).all()
+    state, _ = ours.run(state, data, 4)
+    assert int(state.sources["recent"].count) > before and greedy(state, before).all()
+
+
+@pytest.mark.parametrize("method", ["mzu", "rosmo", "reanalyse"])
+def test_stored_windows_are_reanalysed_with_the_target_network(method):
+    spec = online.OnlineSpec(reanalyse_fraction=0.5, **{**CATCH, "method": method})
+    ours, data, _ = spec.build()
+    state, parts = ours.run(ours.init(0), data, 4)
+    assert np.isfinite(parts["loss"]).all()
+    target = jax.tree.map(lambda x: x + 0.1, state.params)
+    state = state._replace(learner=state.learner._replace(target_params=target))
+    key = jax.random.key(3)
+    batch = ours.draw(state, data, key)
+    # The first half of the batch, by the operator itself.
+    roots = improvement.root_of(
+        ours.model, target, ours.model.represent(target, batch.observation[:, :4])
+    )
+    last = jax.random.split(key, len(ours.counts) + 2)[-1]
+    wanted = objectives.improve(
+        target, roots, last, ours.model, ours.learner.method, ours.learner.settings
+    )
+    steps = LENGTH if ours.learner.method.bootstrap == "operator" else SMALL["unroll_steps"] + 1
+    assert batch.improved.value.shape == (steps, 8)
+    np.testing.assert_allclose(batch.improved.policy[:, :4], wanted.policy, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(batch.improved.value[:, :4], wanted.value, rtol=1e-5, atol=1e-6)
+
+
 def test_first_hand_windows_carry_the_acting_search():
     spec = online.OnlineSpec(reanalyse_fraction=0.5, prioritised=True, **CATCH)
     ours, data, _ = spec.build()
@@ -269,10 +359,11 @@ def test_an_online_run_resumes_to_the_same_bits(tmp_path):
     columns = [c for c in whole.columns if c != "seconds"]
     assert whole[columns].equals(resumed[columns])
     (_, _, a), (_, _, b) = (
-        list(runs.saved_states(spec, spec.build()[0], tmp_path / name))[-1]
+        list(runs.saved_states(spec, tmp_path / name, *spec.build()[::2]))[-1]
         for name in ("whole", "cut")
     )
-    jax.tree.map(lambda x, y: np.testing.assert_array_equal(*map(runs._raw_keys, (x, y))), a, b)
+    a, b = map(checkpoints.raw_keys, (a, b))
+    jax.tree.map(np.testing.assert_array_equal, a, b)
     assert float(a.actors.best) == float(a.sources["best"].returns.max())
     assert whole["best_acted"].iloc[-1] == float(a.actors.best)
 

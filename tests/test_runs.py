@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 
 from unplugged import (
+    checkpoints,
     datasets,
     environments,
     evaluation,
-    fingerprint,
     improvement,
     learner,
     losses,
@@ -99,7 +99,7 @@ def test_a_finished_run_is_not_trained_again(catch, tmp_path, monkeypatch, vmap_
     more = runs.train(one, tmp_path)
     pd.testing.assert_frame_equal(more[more["seed"] < 2].reset_index(drop=True), before)
     assert (more["seed"] == 2).sum() == 3
-    saved = [seed for seed, _, _ in runs.saved_states(one, one.build()[0], tmp_path)]
+    saved = [seed for seed, _, _ in runs.saved_states(one, tmp_path, *one.build()[::2])]
     assert sorted(saved) == [0, 1, 2]  # The last checkpoint of each, once.
 
 
@@ -120,21 +120,20 @@ def test_checkpoints_of_other_code_are_adopted_only_if_asked(catch, tmp_path, mo
     one = spec(catch, updates=20, seeds=[0])
     for name in ("aside", "adopted"):
         before = runs.train(one, tmp_path / name)
+    code = one.code()
     monkeypatch.setattr(runs.Spec, "code", lambda self: "changed")
-    monkeypatch.setenv(runs.ADOPT, "1")
+    monkeypatch.setenv(checkpoints.ADOPT, "1")
     again = runs.train(one, tmp_path / "adopted")
     pd.testing.assert_frame_equal(again, before)  # Times and all: nothing was trained.
     record = json.loads((tmp_path / "adopted" / "provenance.json").read_text())
     assert record["code_fingerprint"] == "changed"
-    assert record["earlier_code_fingerprints"] == [fingerprint.of_library(
-        ["runs.train", "acting.improved", "networks.mlp", "environments.catch", "methods.rosmo"]
-    )]  # fmt: skip
+    assert record["earlier_code_fingerprints"] == [code]
     runs.train(one, tmp_path / "adopted")
     assert not (tmp_path / "adopted" / "checkpoints.old-1").exists()
     # Other parameters are never adopted, nor is other code without being asked.
     runs.train(spec(catch, updates=20, seeds=[0], method="bc"), tmp_path / "adopted")
     assert (tmp_path / "adopted" / "checkpoints.old-1").exists()
-    monkeypatch.delenv(runs.ADOPT)
+    monkeypatch.delenv(checkpoints.ADOPT)
     runs.train(one, tmp_path / "aside")
     assert (tmp_path / "aside" / "checkpoints.old-1").exists()
 
@@ -256,7 +255,15 @@ def test_a_method_of_ones_own_runs_like_ours(catch, tmp_path, monkeypatch):
     monkeypatch.setitem(methods.METHODS, "mine", mine)
     frame = runs.train(spec(catch, method="mine"), tmp_path)
     assert (frame["method"] == "mine").all() and len(frame) == 6
-    assert spec(catch, method="mine").code() != spec(catch).code()
+    code = spec(catch, method="mine").code()
+    assert code != spec(catch).code()
+    # Each of its fields counts, also where it takes a name of ours.
+    other = dataclasses.replace(mine, bootstrap="operator")
+    monkeypatch.setitem(methods.METHODS, "mine", other)
+    assert spec(catch, method="mine").code() != code
+    ours = spec(catch, method="rosmo").code()
+    monkeypatch.setitem(methods.METHODS, "rosmo", mine)
+    assert spec(catch, method="rosmo").code() == code != ours
 
 
 def test_check_losses_names_the_first_bad_update():
@@ -317,6 +324,21 @@ def test_restore_gives_the_parameters_that_were_evaluated(catch, tmp_path, vmap_
     assert returns.mean() == last["mean_return"].item()
     with pytest.raises(FileNotFoundError, match="no checkpoint of seed 7"):
         runs.restore(one, tmp_path, 7)
+    for change in ({"method": "onestep"}, {"holdout": 0.2}, {"data_seed": 1}):
+        with pytest.raises(ValueError, match=f"of another run: .*{next(iter(change))}"):
+            runs.restore(dataclasses.replace(one, **change), tmp_path, 1)
+
+
+def test_a_seed_that_went_on_alone_is_the_one_restored(catch, tmp_path):
+    runs.train(spec(catch, updates=20, vmap_seeds=True), tmp_path)
+    alone = spec(catch, seeds=[0], updates=40)
+    frame = runs.train(alone, tmp_path)
+    _, state = runs.restore(alone, tmp_path, 0)
+    assert state.updates == frame["update"].max() == 40
+    both = dict.fromkeys([0, 1])
+    for seed, update, _ in runs.saved_states(spec(catch), tmp_path, *spec(catch).build()[::2]):
+        both[seed] = update
+    assert both == {0: 20, 1: 20}  # Asked for both, the group that holds both.
 
 
 def test_one_checkpoint_acts_in_several_ways(catch, tmp_path):
@@ -348,3 +370,9 @@ def test_acting_in_several_ways_is_refused_where_it_makes_no_sense(catch, tmp_pa
 @pytest.mark.parametrize("method", methods.METHODS)
 def test_every_method_acts_by_what_it_learns(catch, method):
     assert spec(catch, method=method, selector=methods.METHODS[method].selector)
+
+
+def test_cql_has_no_policy_to_act_by(catch):
+    assert spec(catch, method="cql").ways_to_act() == ["critic"]
+    with pytest.raises(ValueError, match=r"unknown selector of cql 'policy'.*Valid: critic"):
+        spec(catch, method="cql", selector="policy")

@@ -16,6 +16,9 @@ def test_bootstrap_resamples_within_tasks():
     # Two tasks far apart, each without spread: nothing can vary, however seeds are resampled.
     apart = statistics.bootstrap([np.zeros(5), np.full(5, 10.0)], statistics.mean)
     assert apart == (5.0, 5.0, 5.0, 10)
+    # Hardly any spread: resampled as one task, the tasks would mix.
+    nearly = statistics.bootstrap([np.arange(5) * 1e-3, 10.0 + np.arange(5) * 1e-3])
+    assert 4.999 < nearly.low < nearly.high < 5.006
 
 
 def test_bootstrap_interval_has_about_the_right_width_and_is_seeded():

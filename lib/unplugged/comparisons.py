@@ -85,7 +85,11 @@ def beside(rows: pd.DataFrame, others: pd.DataFrame, *columns: str) -> pd.DataFr
 
 
 def some(rows: pd.DataFrame, **wanted: Any) -> pd.DataFrame:
-    """Rows with these values (None: missing), at their last update; `NotRun` if none."""
+    """Rows with these values (None: missing), at their last update; of no values, of all rows.
+
+    Raises:
+      NotRun: if there are none.
+    """
     for column, value in wanted.items():
         rows = rows[rows[column].isna()] if value is None else rows[rows[column] == value]
     if rows.empty:

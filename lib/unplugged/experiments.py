@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from unplugged import checks, files, methods, online, replay, runs
+from unplugged import checkpoints, checks, files, methods, online, replay, runs
 from unplugged.settings import Settings
 
 _SETTINGS = [field.name for field in dataclasses.fields(Settings)]
@@ -157,20 +157,21 @@ def is_adopted(folder: Path) -> bool:
     return (folder / "results.csv").exists() and not (folder / "checkpoints").exists()
 
 
-def _is_of(parameters: Mapping[str, Any], spec: runs.Spec) -> bool:
-    """Whether recorded parameters are a run's; one that was not known yet is at its default.
+def _is_of(record: Mapping[str, Any], spec: runs.Spec) -> bool:
+    """Whether a record of provenance is a run's; what was not known yet is at its default.
 
     Where the dataset lies and how seeds were put together changes no number.
     """
-    defaults = {
-        field.name: field.default
-        for field in dataclasses.fields(spec)
-        if field.default is not dataclasses.MISSING
-    }
     wanted = json.loads(json.dumps(dataclasses.asdict(spec)))
-    found = {**defaults, **parameters}
+    found = {**checkpoints.defaults(type(spec)), **record["parameters"]}
     ignored = ("dataset", "vmap_seeds")
-    return all(found.get(name) == value for name, value in wanted.items() if name not in ignored)
+    settings = {**checkpoints.defaults(Settings), **record["settings"]}
+    same = json.dumps(settings, sort_keys=True) == json.dumps(
+        dataclasses.asdict(spec.settings), sort_keys=True
+    )
+    return same and all(
+        found.get(name) == value for name, value in wanted.items() if name not in ignored
+    )
 
 
 def _labels(wanted: Plan, spec: runs.Spec) -> dict[str, Any]:
@@ -193,8 +194,8 @@ def let_go(wanted: Plan, folder: Path) -> list[str]:
         target = folder / experiment / run
         if not is_adopted(target):
             continue
-        if not _is_of(json.loads((target / "provenance.json").read_text())["parameters"], spec):
-            for name in _ADOPTED:
+        if not _is_of(json.loads((target / "provenance.json").read_text()), spec):
+            for name in reversed(_ADOPTED):  # without results it is not adopted any more
                 (target / name).unlink(missing_ok=True)
             found.append(f"{experiment}/{run}")
     return found
@@ -235,7 +236,7 @@ def adopt(wanted: Plan, results: Path, folder: Path) -> dict[str, tuple[int, int
             begun = is_adopted(target) or (target / "checkpoints").exists()
             if record is None or begun:
                 continue
-            if not _is_of(record["parameters"], spec):
+            if not _is_of(record, spec):
                 continue
             where = pd.Series(True, index=cells.index)
             for column, value in _labels(wanted, spec).items():

@@ -12,7 +12,7 @@ import hashlib
 import inspect
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -92,6 +92,12 @@ def _definitions() -> dict[str, list[_Definition]]:
                 for target in targets:
                     if isinstance(target, ast.Name) and node.value is not None:
                         add(target.id, node.value)
+        for node in tree.body:
+            if isinstance(node, ast.Expr):  # f.defvjp(g) is part of both f and g.
+                names = {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
+                for name in sorted(names):
+                    if f"{module}.{name}" in found:
+                        add(name, node)
     return found
 
 
@@ -100,16 +106,22 @@ def defines(name: str) -> bool:
     return name in _definitions()
 
 
-def of_functions(functions: Iterable[Callable], roots: Iterable[str] = ()) -> str:
-    """Fingerprint of functions, some of them not the library's, such as a notebook's.
+def of_functions(functions: Mapping[str, Callable], roots: Iterable[str], rest: str) -> str:
+    """Fingerprint of functions by their part, some of them not the library's, as a notebook's.
 
     Of the library's own, all that they lead to counts, as of `roots`; of others, their source.
+
+    Args:
+      functions: part that a function plays -> the function.
+      roots: as for `of_library`.
+      rest: whatever else the fingerprint is of.
 
     Raises:
       ValueError: if a function's source is not to be had.
     """
-    digest, roots = hashlib.sha256(), list(roots)
-    for function in functions:
+    digest, roots = hashlib.sha256(rest.encode()), list(roots)
+    for part, function in functions.items():
+        digest.update(f"{part}\n{getattr(function, '__qualname__', '')}\n".encode())
         package, _, module = getattr(function, "__module__", "").rpartition(".")
         name = f"{module}.{getattr(function, '__name__', '')}"
         if package == _PACKAGE.name and defines(name):

@@ -31,6 +31,7 @@ class Method:
       regularizer: advantage of the recorded action, by which its imitation is weighted
         (ROSMO, eq. 11); None for no imitation beside the operator.
       weighting: from that advantage to the weight.
+      learns_policy: whether a policy is learned beside values.
       unrolls: whether a model is learned and unrolled for K steps.
       bootstraps: whether values are learned from n-step returns.
     """
@@ -42,6 +43,7 @@ class Method:
     bootstrap: Literal["network", "operator"] = "network"
     regularizer: Callable[..., jax.Array] | None = None
     weighting: Callable[[jax.Array], jax.Array] = losses.heaviside
+    learns_policy: bool = True
     unrolls: bool = True
     bootstraps: bool = True
 
@@ -71,6 +73,7 @@ METHODS: dict[str, Method] = {
     "cql": Method(
         summary="conservative Q-learning, CQL(H), categorical Q",
         objective=objectives.conservative,
+        learns_policy=False,
         unrolls=False,
         selector="critic",
     ),

@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 import pandas as pd
 from tqdm import tqdm
 
 from unplugged import (
     acting,
+    checkpoints,
     checks,
     datasets,
     environments,
@@ -88,7 +87,7 @@ class Spec:
         checks.one_of("method", self.method, methods.METHODS)
         if self.selector is not None:
             checks.one_of("selector", self.selector, acting.SELECTORS)
-            checks.one_of(f"selector of {self.method}", self.selector, self._ways_to_act())
+            checks.one_of(f"selector of {self.method}", self.selector, self.ways_to_act())
         seeds = tuple(self.seeds)
         if not seeds or len(set(seeds)) != len(seeds):
             raise ValueError(f"seeds must be distinct and at least one, got {list(seeds)}")
@@ -105,12 +104,13 @@ class Spec:
             )
         self.settings  # noqa: B018  # Raises if an override is wrong.
 
-    def _ways_to_act(self) -> list[str]:
+    def ways_to_act(self) -> list[str]:
         """Selectors that use nothing but what the method learns."""
         method = methods.METHODS[self.method]
         if method.unrolls:
             return [name for name in acting.SELECTORS if name != "critic"]
-        return ["policy", "greedy", *(["critic"] if method.bootstraps else [])]
+        by_policy = ["policy", "greedy"] if method.learns_policy else []
+        return [*by_policy, *(["critic"] if method.bootstraps else [])]
 
     @property
     def settings(self) -> Settings:
@@ -125,21 +125,35 @@ class Spec:
     def code(self) -> str:
         """Fingerprint of the code that this run's numbers depend on.
 
-        Of a method that a notebook added to the table, the source of its functions counts.
+        Of a method that a notebook made, the source of its functions counts.
         """
-        roots, row = self.roots(), f"methods.{self.method}"
-        if fingerprint.defines(row):
-            return fingerprint.of_library([*roots, row])
-        method = methods.METHODS[self.method]
-        parts = (method.objective, method.operator, method.regularizer, method.weighting)
-        return fingerprint.of_functions([part for part in parts if part is not None], roots)
+        row = methods.METHODS[self.method]
+        parts = {field.name: getattr(row, field.name) for field in dataclasses.fields(row)}
+        functions = {name: part for name, part in parts.items() if callable(part)}
+        rest = {n: x for n, x in parts.items() if n not in ("summary", "selector", *functions)}
+        return fingerprint.of_functions(functions, self.roots(), json.dumps(rest))
 
     def roots(self) -> list[str]:
         """Names of the code that the run's numbers depend on."""
-        roots = ["runs.train", f"acting.{self.acts_by}", f"networks.{self.settings.network}"]
-        if self.benchmark == "bsuite":
-            roots.append(f"environments.{self.environment}")
-        return roots
+        module = "environments" if self.benchmark == "bsuite" else "games"
+        world = f"{module}.{self.environment}"
+        return [
+            "runs.train",
+            f"settings.{self.benchmark}",
+            f"acting.{self.acts_by}",
+            f"networks.{self.settings.network}",
+            *([world] if fingerprint.defines(world) else []),
+        ]
+
+    def identity(self, dataset: datasets.Dataset | None) -> dict[str, Any]:
+        """What must be the same for checkpoints to go on; `dataset` is what it trains on."""
+        ignored = ("dataset", "seeds", "updates", "vmap_seeds")
+        found = {
+            **{name: x for name, x in dataclasses.asdict(self).items() if name not in ignored},
+            "data": None if dataset is None else datasets.checksum(dataset),
+            "code": self.code(),
+        }
+        return json.loads(json.dumps(found))
 
     @property
     def updates_at_once(self) -> int:
@@ -237,83 +251,6 @@ def check_losses(losses: Mapping[str, jax.Array], first_update: int) -> None:
         raise NonFiniteLossError(first_update + int(bad[0]) + 1, str(parts))
 
 
-class _Checkpoints:
-    """Checkpoints of a group of seeds: the learner's state and the rows so far."""
-
-    def __init__(self, folder: Path, *, keep: bool = True):
-        options = ocp.CheckpointManagerOptions(
-            max_to_keep=None if keep else 1, enable_async_checkpointing=False
-        )
-        self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
-
-    def updates(self) -> list[int]:
-        """The updates at which there is a checkpoint, in order."""
-        return sorted(self._manager.all_steps())
-
-    def restore(
-        self, like: Any, step: int | None = None
-    ) -> tuple[Any, list[dict[str, Any]]] | None:
-        """The checkpoint at an update (None: the last), or None if there is none."""
-        step = self._manager.latest_step() if step is None else step
-        if step is None:
-            return None
-        saved = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(_raw_keys(like)), rows=ocp.args.JsonRestore()
-            ),
-        )
-        raw = jax.tree.unflatten(jax.tree.structure(like), jax.tree.leaves(saved["state"]))
-        state = jax.tree.map(
-            lambda x, of: jax.random.wrap_key_data(x) if _is_key(of) else x, raw, like
-        )
-        return state, saved["rows"]
-
-    def save(self, update: int, state: Any, rows: list[dict[str, Any]]) -> None:
-        self._manager.save(
-            update,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(_raw_keys(state)), rows=ocp.args.JsonSave(rows)
-            ),
-        )
-
-    def close(self) -> None:
-        self._manager.close()
-
-
-def _is_key(x: Any) -> bool:
-    return jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
-
-
-def _raw_keys(state: Any) -> Any:
-    return jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, state)
-
-
-def _seed_group_name(seeds: Sequence[int]) -> str:
-    return "seed_" + "_".join(map(str, seeds))
-
-
-def _saved_groups(checkpoints: Path) -> list[tuple[int, ...]]:
-    """The groups of seeds that have checkpoints, the largest first."""
-    groups = [
-        tuple(int(part) for part in folder.name.split("_")[1:])
-        for folder in sorted(checkpoints.glob("seed_*"))
-    ]
-    return sorted(groups, key=len, reverse=True)
-
-
-def _groups(checkpoints: Path, seeds: Sequence[int], together: bool) -> list[tuple[int, ...]]:
-    """Which seeds train in one program: groups with checkpoints go on as they are."""
-    groups, rest = [], set(seeds)
-    for group in _saved_groups(checkpoints):
-        if rest.issuperset(group):
-            groups.append(group)
-            rest.difference_update(group)
-    if rest:
-        groups += [tuple(sorted(rest))] if together else [(seed,) for seed in sorted(rest)]
-    return sorted(groups)
-
-
 @dataclasses.dataclass
 class _Trainer:
     """What the groups of seeds of one run share: the compiled update and the policy."""
@@ -379,20 +316,18 @@ class _Trainer:
     def train(self, seeds: Sequence[int], folder: Path) -> list[dict[str, Any]]:
         """Trains a group of seeds (one, or several in one program); returns its rows."""
         spec = self.spec
-        states = [self.learner.init(seed) for seed in seeds]
-        together = len(seeds) > 1
-        state = jax.tree.map(lambda *x: jnp.stack(x), *states) if together else states[0]
+        state = checkpoints.stack([self.learner.init(seed) for seed in seeds])
 
         def evaluate(update: int, seconds: float, losses: Sequence[float | None]) -> list[dict]:
             rows = []
             for i, seed in enumerate(seeds):
-                one = jax.tree.map(lambda x, i=i: x[i], state) if together else state
+                one = checkpoints.unstack(state, len(seeds), i)
                 rows.append(self.row(seed, update, seconds, one, losses[i]))
             return rows
 
-        checkpoints = _Checkpoints(folder / _seed_group_name(seeds), keep=spec.keep_checkpoints)
+        own = checkpoints.of_group(folder, seeds, keep=spec.keep_checkpoints)
         try:
-            saved = checkpoints.restore(state)
+            saved = own.restore(state)
             if saved is None:
                 rows = evaluate(0, 0.0, [None] * len(seeds))
                 update, seconds = 0, 0.0
@@ -419,56 +354,16 @@ class _Trainer:
                 if update % spec.eval_every == 0:
                     rows += evaluate(update, seconds, np.mean(means, axis=0).tolist())
                     means = []
-                    checkpoints.save(update, state, rows)
+                    own.save(update, state, rows)
                     self._note_progress()
                     shown = " ".join(f"{row['mean_return']:.4g}" for row in rows[-len(seeds) :])
                     self.progress.set_description(f"seed {seeds}, return {shown}")
         finally:
-            checkpoints.close()
+            own.close()
         return [row for row in rows if row["update"] <= spec.updates]
 
 
-ADOPT = "UNPLUGGED_ADOPT"  # "1" in the environment: go on with checkpoints of earlier code
-
-
-def _keep_or_set_aside(
-    folder: Path, identity: Mapping[str, Any], kind: type[Spec]
-) -> tuple[Path, list[str]]:
-    """The folder for checkpoints of this very run; another run's are renamed, not lost.
-
-    Checkpoints that differ in the code alone are kept if the environment says so (`ADOPT`),
-    which is right after a change that changes no number. A parameter that they do not know
-    yet counts as its default.
-
-    Returns:
-      The folder, and the fingerprints of earlier code that its checkpoints went through.
-    """
-    checkpoints, note = folder / "checkpoints", folder / "checkpoints" / "identity.json"
-    identity, earlier = dict(identity), []
-    if checkpoints.exists():
-        found = json.loads(note.read_text()) if note.exists() else {}
-        earlier = found.pop("earlier_code", [])
-        if found == identity:
-            return checkpoints, earlier
-        defaults = {
-            field.name: field.default
-            for field in dataclasses.fields(kind)
-            if field.name in identity and field.default is not dataclasses.MISSING
-        }
-        only_code = "code" in found and {**defaults, **found, "code": identity["code"]} == identity
-        if only_code and os.environ.get(ADOPT) == "1":
-            earlier = [*earlier, found["code"]]
-        else:
-            earlier, number = [], 1
-            while (aside := folder / f"checkpoints.old-{number}").exists():
-                number += 1
-            what = "code" if only_code else "parameters, data or code"
-            print(f"the checkpoints in {folder} are of other {what}: now {aside}")
-            checkpoints.rename(aside)
-    if earlier:
-        identity["earlier_code"] = earlier
-    files.write_whole(note, json.dumps(identity, sort_keys=True, indent=1))
-    return checkpoints, earlier
+_CHECKPOINTS = "checkpoints"  # within a run's folder
 
 
 def train(spec: Spec, folder: str | os.PathLike[str]) -> pd.DataFrame:
@@ -495,30 +390,22 @@ def train(spec: Spec, folder: str | os.PathLike[str]) -> pd.DataFrame:
     with files.lock(folder / ".lock", patience=float("inf"), busy=busy):
         start = provenance.now()
         learner, data, dataset = spec.build()
-        identity = {
-            **{
-                key: value
-                for key, value in dataclasses.asdict(spec).items()
-                if key not in ("dataset", "seeds", "updates", "vmap_seeds")
-            },
-            "data": None if dataset is None else datasets.checksum(dataset),
-            "code": spec.code(),
-        }
-        identity = json.loads(json.dumps(identity))
-        checkpoints, earlier_code = _keep_or_set_aside(folder, identity, type(spec))
+        identity, saved = spec.identity(dataset), folder / _CHECKPOINTS
+        known = checkpoints.defaults(type(spec))
+        earlier_code = checkpoints.keep_or_set_aside(saved, identity, known)
         together = spec.vmap_seeds
         if together is None:
             together = jax.default_backend() != "cpu"
-        groups = _groups(checkpoints, spec.seeds, together)
+        groups = checkpoints.groups(saved, spec.seeds, together)
         total = len(spec.seeds) * spec.updates
         rows: list[dict[str, Any]] = []
         with tqdm(total=total, unit="update", mininterval=5.0, file=sys.stdout) as progress:
-            noise = 0.0 if dataset is None else dataset.metadata["noise"]
+            noise = 0.0 if dataset is None else dataset.metadata.get("noise", 0.0)
             note = folder / "progress.json"
             trainer = _Trainer(spec, learner, data, noise, progress, note)
             try:
                 for seeds in groups:
-                    rows += trainer.train(seeds, checkpoints)
+                    rows += trainer.train(seeds, saved)
             except NonFiniteLossError as error:
                 frame = pd.DataFrame(rows + error.rows)
                 files.write_whole(folder / "results.partial.csv", frame.to_csv(index=False))
@@ -540,34 +427,22 @@ def train(spec: Spec, folder: str | os.PathLike[str]) -> pd.DataFrame:
 
 
 def saved_states(
-    spec: Spec, learner: Learner, folder: str | os.PathLike[str]
+    spec: Spec, folder: str | os.PathLike[str], learner: Any, dataset: datasets.Dataset | None
 ) -> Iterator[tuple[int, int, Any]]:
     """Every checkpoint of a run: (seed, update, state), of groups of seeds each seed alone.
 
     Args:
       spec: the run, as it was given to `train`.
-      learner: its learner, see `build`.
       folder: its directory.
+      learner: its learner, see `build`.
+      dataset: what it trains on, see `build`.
+
+    Raises:
+      ValueError: if the checkpoints are of a run with other parameters or data.
     """
-    checkpoints, left = Path(folder) / "checkpoints", set(spec.seeds)
-    for seeds in _saved_groups(checkpoints):
-        wanted = left.intersection(seeds)
-        left -= wanted
-        if not wanted:
-            continue
-        states = [learner.init(seed) for seed in seeds]
-        together = len(seeds) > 1
-        like = jax.tree.map(lambda *x: jnp.stack(x), *states) if together else states[0]
-        saved = _Checkpoints(checkpoints / _seed_group_name(seeds))
-        try:
-            for update in saved.updates():
-                state, _ = saved.restore(like, update)
-                for i, seed in enumerate(seeds):
-                    if seed in wanted:
-                        one = jax.tree.map(lambda x, i=i: x[i], state) if together else state
-                        yield seed, update, one
-        finally:
-            saved.close()
+    saved = Path(folder) / _CHECKPOINTS
+    checkpoints.check(saved, spec.identity(dataset), checkpoints.defaults(type(spec)))
+    yield from checkpoints.states(saved, spec.seeds, learner.init)
 
 
 def restore(spec: Spec, folder: str | os.PathLike[str], seed: int) -> tuple[Any, Any]:
@@ -580,10 +455,11 @@ def restore(spec: Spec, folder: str | os.PathLike[str], seed: int) -> tuple[Any,
 
     Raises:
       FileNotFoundError: if the seed has no checkpoint there.
+      ValueError: if the checkpoints there are of another run.
     """
-    learner, _, _ = spec.build()
+    learner, _, dataset = spec.build()
     found = None
-    for of_seed, _, state in saved_states(spec, learner, folder):
+    for of_seed, _, state in saved_states(spec, folder, learner, dataset):
         if of_seed == seed:
             found = state
     if found is None:
@@ -611,18 +487,19 @@ def by_selectors(
       The last rows of its results, a row a seed and selector.
 
     Raises:
-      ValueError: if a selector is unknown, or does not fit the method.
+      ValueError: if a selector is unknown or does not fit the method, or the checkpoints are of
+        another run.
       FileNotFoundError: if a seed has no checkpoint at the last update.
     """
     checks.within("episodes", episodes, 1, integer=True)
     if selectors is None:
         compared = ("policy", "greedy", "value", "search", "critic")
-        selectors = [name for name in compared if name in spec._ways_to_act()]
+        selectors = [name for name in compared if name in spec.ways_to_act()]
     specs = [dataclasses.replace(spec, selector=selector) for selector in selectors]
-    learner, _, _ = spec.build()
+    learner, _, dataset = spec.build()
     params = {
         seed: state.params
-        for seed, update, state in saved_states(spec, learner, folder)
+        for seed, update, state in saved_states(spec, folder, learner, dataset)
         if update == spec.updates
     }
     if missing := sorted(set(spec.seeds) - set(params)):

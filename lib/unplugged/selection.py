@@ -123,12 +123,13 @@ def score(spec: runs.Spec, folder: str | os.PathLike[str], *, fqe_updates: int) 
       The run's rows at checkpoints, with `holdout_loss` and `fqe_return` (discounted).
 
     Raises:
-      ValueError: if the run held nothing out or kept only its last checkpoint.
+      ValueError: if the run held nothing out or kept only its last checkpoint, or the
+        checkpoints are of another run.
     """
     if not spec.holdout or not spec.keep_checkpoints:
         raise ValueError("selection needs a run with holdout above 0 and keep_checkpoints")
     checks.within("fqe_updates", fqe_updates, 1, integer=True)
-    learner, _, _ = runs.build(spec)
+    learner, _, dataset = runs.build(spec)
     whole = datasets.load(spec.dataset)
     _, held = runs.divide(spec, whole)
     fraction = datasets.subsample(whole, spec.fraction, spec.data_seed)
@@ -147,10 +148,10 @@ def score(spec: runs.Spec, folder: str | os.PathLike[str], *, fqe_updates: int) 
     )  # fmt: skip
     rows = []
     total = len(spec.seeds) * (spec.updates // spec.eval_every)
+    saved = runs.saved_states(spec, folder, learner, dataset)
     for seed, update, state in tqdm(
-        runs.saved_states(spec, learner, folder), total=total, unit="checkpoint", mininterval=5.0,
-        file=sys.stdout,
-    ):  # fmt: skip
+        saved, total=total, unit="checkpoint", mininterval=5.0, file=sys.stdout
+    ):
         act_key, key = jax.random.split(jax.random.fold_in(jax.random.key(seed), update))
         estimate = fqe(data, first, act(state.params, act_key), key)
         rows.append(
