@@ -204,3 +204,19 @@ def test_nothing_half_written_when_saving_fails(dataset, tmp_path, monkeypatch):
         datasets.save(dataset, tmp_path / "toy.npz")
     assert (tmp_path / "toy.npz").read_bytes() == before
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_statistics_of_a_recording():
+    episodes = [
+        {"observation": np.zeros([3, 2]), "action": [0, 1], "reward": [0.0, float(i)],
+         "terminated": True}
+        for i in range(20)
+    ]  # fmt: skip
+    recording = datasets.from_episodes(episodes, {"environment": "made up", "num_actions": 2})
+    row = datasets.statistics(recording, np.array([1.0, 2.0]), seed=3).iloc[0]
+    assert (row["environment"], row["noise"], row["seed"]) == ("made up", 0.0, 3)
+    assert (row["episodes"], row["transitions"]) == (20, 40)
+    assert row["mean_return"] == 9.5
+    assert row["online_return"] == 18.5  # the last two
+    assert (row["random_return"], row["random_episodes"]) == (1.5, 2)
+    assert row["checksum"] == datasets.checksum(recording)

@@ -220,3 +220,10 @@ def test_pixel_networks_that_do_not_fit_are_refused():
         networks.conv(representation=(5,), dynamics=(4,), **common)
     with pytest.raises(ValueError, match="equal channels"):
         networks.resnet(representation=(5,), dynamics=(4,), **common)
+
+
+def test_random_play_is_that_of_the_uniform_policy():
+    returns = dqn.random_returns("asterix", episodes=64, seed=1)
+    np.testing.assert_array_equal(returns, dqn.random_returns("asterix", episodes=64, seed=1))
+    # Two steps of standard error about what a thousand episodes have in the committed results.
+    assert abs(returns.mean() - 0.456) < 2 * returns.std() / 8

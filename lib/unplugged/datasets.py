@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from unplugged import checks, files
 
@@ -147,7 +148,7 @@ def validate(dataset: Dataset) -> None:
             f"{list(dataset.observation.shape)}"
         )
     first, last = np.flatnonzero(dataset.is_first), np.flatnonzero(dataset.is_last)
-    if steps == 0 or len(first) != len(last) or first[0] != 0 or last[-1] != steps - 1:
+    if not len(first) or len(first) != len(last) or first[0] != 0 or last[-1] != steps - 1:
         raise DatasetError("episodes are not whole: is_first and is_last do not pair up")
     if (first[1:] != last[:-1] + 1).any() or (first >= last).any():
         raise DatasetError("episodes are not whole: is_first and is_last do not pair up")
@@ -219,6 +220,35 @@ def split(dataset: Dataset, holdout: float, seed: int) -> tuple[Dataset, Dataset
             f"holdout {holdout} of {dataset.num_episodes} episodes leaves none to train on"
         )
     return dataset.episodes(rest), dataset.episodes(held)
+
+
+def statistics(dataset: Dataset, random_returns: np.ndarray, seed: int) -> pd.DataFrame:
+    """One row about a recording of an online agent's training, the normalised score's ends in it.
+
+    Args:
+      dataset: the recording.
+      random_returns: episode returns of the uniform policy, the score's 0 on average.
+      seed: of the recording.
+
+    Returns:
+      `environment`, `noise`, `episodes`, `transitions`, `mean_return`, `online_return` (the mean
+      of the last tenth of the episodes, exploration included: the score's 1), `random_return`,
+      `random_episodes`, `seed` and `checksum`.
+    """
+    returns = pd.Series(dataset.episode_returns)
+    row = {
+        "environment": dataset.metadata["environment"],
+        "noise": dataset.metadata.get("noise", 0.0),
+        "episodes": dataset.num_episodes,
+        "transitions": dataset.num_transitions,
+        "mean_return": returns.mean(),
+        "online_return": returns.tail(max(1, len(returns) // 10)).mean(),
+        "random_return": random_returns.mean(),
+        "random_episodes": len(random_returns),
+        "seed": seed,
+        "checksum": checksum(dataset),
+    }
+    return pd.DataFrame([row])
 
 
 def checksum(dataset: Dataset) -> str:

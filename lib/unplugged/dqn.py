@@ -296,3 +296,15 @@ def train(
         "code_version": importlib.metadata.version("unplugged"),
     }
     return datasets.Dataset(**whole_episodes(parts), metadata=metadata)
+
+
+def random_returns(name: str, *, episodes: int, seed: int) -> np.ndarray:
+    """Returns of the uniform policy on a MinAtar game with sticky actions. Shape [episodes]."""
+    checks.within("episodes", episodes, 1, integer=True)
+    game = games.make("minatar", name)
+
+    def act(observation: jax.Array, key: jax.Array) -> jax.Array:
+        return jax.random.randint(key, [len(observation)], 0, game.num_actions)
+
+    play = jax.jit(lambda key: games.play(game, act, key, episodes)[0])
+    return np.asarray(play(jax.random.key(seed)))
