@@ -109,7 +109,7 @@ def pixels(**levels):
             ],
             "minatar_selectors": [
                 *(x for s in ("policy", "value", "search")
-                  for loss, run in claims.LOSSES.items()
+                  for loss, run in claims.LOSSES.items() if "unroll_steps" in run
                   for x in rows("selectors", loss, s, selector=s,
                                 unroll_steps=run["unroll_steps"])),
                 *rows("selectors", "supervised_q", "critic", selector="critic"),
@@ -219,6 +219,20 @@ def test_one_seed_decides_nothing():
     frames = {name: rows[rows["seed"] == 0] for name, rows in study(rosmo=9.0, mzu=1.0).items()}
     decided = claims.decide(CLAIMS, frames, ["R1", "R3", "R8"])
     assert set(decided["verdict"]) == set(decided["claim_verdict"]) == {"undecided"}
+    frames = {
+        name: rows if name == "minatar_times" else rows[rows["seed"] == 0]
+        for name, rows in pixels(rosmo=2.0, mzu=1.0).items()
+    }
+    decided = claims.decide(CLAIMS, frames, ["R11", "M5"])
+    assert set(decided["verdict"]) == set(decided["claim_verdict"]) == {"undecided"}
+
+
+def test_without_times_of_both_their_ratio_is_not_run():
+    frames = pixels()
+    times = frames["minatar_times"]
+    frames["minatar_times"] = times[times["method"] == "rosmo"]
+    decided = claims.decide(CLAIMS, frames, ["R11"])
+    assert decided["claim_verdict"].tolist() == ["not run"]
 
 
 def test_claims_at_another_fraction_or_noise_than_stated_are_not_run():

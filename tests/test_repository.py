@@ -97,7 +97,7 @@ def test_imports_go_one_way():
             if name.strip()
         }
 
-    for module in ("statistics", "plots", "reports", "gallery"):
+    for module in ("statistics", "claims", "plots", "tables", "reports", "speed", "gallery"):
         assert not {"jax", "haiku", "mctx"} & imports(module)
     learning = {f"unplugged.{m}" for m in ("networks", "losses", "methods", "learner", "runs")}
     for module in ("datasets", "environments", "windows", "transforms", "collect"):

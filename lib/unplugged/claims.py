@@ -30,6 +30,7 @@ from unplugged.comparisons import (
     tasks,
     together,
 )
+from unplugged.settings import MINATAR
 
 PAPER_METHODS = ("rosmo", "mzu", "crr", "cql", "bc")
 
@@ -233,6 +234,8 @@ def _r11(frames: Frames) -> tuple[list[Comparison], str]:
     if any(of.empty for of in sides.values()):
         raise NotRun("no results of rosmo and mzu")
     pace = seconds_an_update(frame(frames, TIMES))
+    if missing := sides.keys() - pace.keys():
+        raise NotRun(f"no times of {', '.join(sorted(missing))}")
     estimate = time_ratio(sides["rosmo"], sides["mzu"], pace["rosmo"] / pace["mzu"])
     found = described(
         "time of rosmo / time of mzu to mzu's final IQM score (supported if below 0.25)",
@@ -247,21 +250,22 @@ def _r11(frames: Frames) -> tuple[list[Comparison], str]:
     return [found._replace(verdict=decided)], decided
 
 
-def _one_game(frames: Frames) -> pd.DataFrame:
-    """All runs on the game of the ablations, at equal updates."""
+def ablations(frames: Frames) -> pd.DataFrame:
+    """All runs on the game of `minatar_ablations`, of whatever experiment, at equal updates."""
     part = frame(frames, "minatar_ablations")
     others = ("minatar_curves", "minatar_fractions", "minatar_onestep")
     parts = [part, *(frames[name] for name in others if name in frames)]
     return even(*(rows[rows["environment"].isin(part["environment"])] for rows in parts))
 
 
-# The preset of MinAtar, from which an ablation departs in one setting.
-_PRESET = {"fraction": 1.0, "num_simulations": 20, "unroll_steps": 5}
+# From which an ablation departs in one setting.
+PRESET = {"fraction": 1.0, "num_simulations": MINATAR.num_simulations,
+          "unroll_steps": MINATAR.unroll_steps}  # fmt: skip
 
 
 def _on_game(rows: pd.DataFrame, first: Mapping[str, Any], second: Mapping[str, Any]) -> Comparison:
     """The difference in mean return of two kinds of runs on one game."""
-    sides = [some(rows, **{**_PRESET, **wanted}) for wanted in (first, second)]
+    sides = [some(rows, **{**PRESET, **wanted}) for wanted in (first, second)]
     names = [
         " ".join([wanted["method"], *(f"({k} {v})" for k, v in wanted.items() if k != "method")])
         for wanted in (first, second)
@@ -270,7 +274,7 @@ def _on_game(rows: pd.DataFrame, first: Mapping[str, Any], second: Mapping[str, 
 
 
 def _r12(frames: Frames) -> tuple[list[Comparison], str]:
-    rows = _one_game(frames)
+    rows = ablations(frames)
     found = [
         _on_game(rows, {"method": "rosmo", "fraction": part}, {"method": "mzu", "fraction": part})
         for part in (0.1, 0.01)
@@ -279,7 +283,7 @@ def _r12(frames: Frames) -> tuple[list[Comparison], str]:
 
 
 def _r13(frames: Frames) -> tuple[list[Comparison], str]:
-    rows = _one_game(frames)
+    rows = ablations(frames)
     few = {"num_simulations": 4}
     found = [
         _on_game(rows, {"method": "mzu_q", **few}, {"method": "mzu", **few}),
@@ -289,9 +293,9 @@ def _r13(frames: Frames) -> tuple[list[Comparison], str]:
 
 
 def _r14(frames: Frames) -> tuple[list[Comparison], str]:
-    rows = _one_game(frames)
+    rows = ablations(frames)
     cells = {
-        (method, steps): some(rows, **{**_PRESET, "method": method, "unroll_steps": steps})
+        (method, steps): some(rows, **{**PRESET, "method": method, "unroll_steps": steps})
         for method in ("mzu", "rosmo")
         for steps in (5, 1)
     }
@@ -306,7 +310,7 @@ def _r14(frames: Frames) -> tuple[list[Comparison], str]:
 
 
 def _r15(frames: Frames) -> tuple[list[Comparison], str]:
-    rows = _one_game(frames)
+    rows = ablations(frames)
     early = rows[(rows["update"] > 0) & (rows["update"] <= 0.1 * rows["update"].max())]
     if early.empty:
         raise NotRun("no evaluation in the first tenth of training")
@@ -457,18 +461,19 @@ def _m5(frames: Frames) -> tuple[list[Comparison], str]:
 
     estimate = statistics.bootstrap(tasks(rows, "score"), share)
     found = described("share of games with mzu >= online agent", estimate, [rows])
-    decided = "supported" if estimate.value == 1.0 else "not supported"
-    return [found._replace(verdict=decided)], decided
+    if found.seeds > 1:
+        found = found._replace(verdict="supported" if estimate.value == 1.0 else "not supported")
+    return [found], found.verdict
 
 
-# Columns of MuZero Unplugged's Table 2 that have a model: name -> which runs.
+# Columns of MuZero Unplugged's Table 2: name -> which runs.
 LOSSES = {
+    "supervised 0": {"method": "supervised_q"},  # no model; its values are its critic's
     "supervised 1": {"method": "supervised", "unroll_steps": 1},
     "supervised 5": {"method": "supervised", "unroll_steps": 5},
     "crr 5": {"method": "crr_model", "unroll_steps": 5},
     "reanalyse 5": {"method": "reanalyse", "unroll_steps": 5},
 }
-_NO_MODEL = {"method": "supervised_q"}  # supervised 0, whose values are its critic's
 
 
 def _cells(
@@ -479,8 +484,8 @@ def _cells(
     found = [
         compare(
             f"{loss} by {selector} - {other_loss} by {other_selector}",
-            some(rows, selector=selector, **LOSSES.get(loss, _NO_MODEL)),
-            some(rows, selector=other_selector, **LOSSES.get(other_loss, _NO_MODEL)),
+            some(rows, selector=selector, **LOSSES[loss]),
+            some(rows, selector=other_selector, **LOSSES[other_loss]),
             statistic=statistics.median,
         )
         for loss, selector, other_loss, other_selector in pairs
@@ -497,7 +502,12 @@ def _m3(frames: Frames) -> tuple[list[Comparison], str]:
 def _m6(frames: Frames) -> tuple[list[Comparison], str]:
     return _cells(
         frames,
-        [(loss, "search", loss, other) for loss in LOSSES for other in ("value", "policy")],
+        [
+            (loss, "search", loss, other)
+            for loss in LOSSES
+            if loss != "supervised 0"  # nothing to search with
+            for other in ("value", "policy")
+        ],
     )
 
 
@@ -554,8 +564,7 @@ def scaling(rows: pd.DataFrame) -> tuple[statistics.Estimate, float, float]:
 def one_game(rows: pd.DataFrame) -> pd.DataFrame:
     """Final rows of the game on which most Reanalyse fractions were tried."""
     count = rows.groupby("environment")["reanalyse_fraction"].nunique()
-    rows = even(rows[rows["environment"] == count.idxmax()])
-    return rows[rows["update"] == rows["update"].max()]
+    return some(even(rows[rows["environment"] == count.idxmax()]))
 
 
 def _m1(frames: Frames) -> tuple[list[Comparison], str]:
@@ -574,13 +583,12 @@ def _m1(frames: Frames) -> tuple[list[Comparison], str]:
 
 
 def _m2(frames: Frames) -> tuple[list[Comparison], str]:
-    rows = even(frame(frames, "online_fractions"))
-    rows = rows[rows["update"] == rows["update"].max()]
+    rows = some(even(frame(frames, "online_fractions")))
     found = []
     for fraction, of in rows.groupby("reanalyse_fraction"):
         estimate = statistics.bootstrap(tasks(of, "score"), statistics.mean)
-        games = of["environment"].nunique()
-        name = f"fraction {fraction:g} - random policy, games: {games}"
+        games = ", ".join(sorted(of["environment"].unique()))
+        name = f"fraction {fraction:g} - random policy, mean of {games}"
         found.append(described(name, estimate, [of]))
     return found, together([one.verdict for one in found])
 

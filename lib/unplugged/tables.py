@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from unplugged import claims, plots, statistics
+from unplugged.comparisons import tasks
 
 
 def span(values: pd.Series, noun: str = "") -> str:
@@ -23,6 +24,12 @@ def _spread(values: pd.Series) -> str:
     if len(values) == 1:
         return f"{values.iloc[0]:.2f}"
     return f"{values.mean():.2f} ± {values.std(ddof=1):.2f}"
+
+
+def _spreads(rows: pd.DataFrame) -> dict[str, str]:
+    """Mean ± standard deviation of the return by method."""
+    methods = plots.in_order(rows["method"])
+    return {m: _spread(rows.loc[rows["method"] == m, "mean_return"]) for m in methods}
 
 
 def _interval(estimate: Any) -> str:
@@ -185,7 +192,7 @@ def returns_by_game(
     theirs = paper.assign(game=paper["game"].str.lower(), method=paper["method"].str.lower())
     rows = []
     for game, of in final.groupby("environment"):
-        cells = {m: _spread(of.loc[of["method"] == m, "mean_return"]) for m in _methods(of)}
+        cells = _spreads(of)
         ends = datasets.loc[game]
         rows.append(
             {
@@ -204,10 +211,6 @@ def returns_by_game(
             blank = dict.fromkeys(rows[-1], "n/a")
             rows.append({**blank, "game": f"{game} (paper)", **published})
     return pd.DataFrame(rows)
-
-
-def _methods(rows: pd.DataFrame) -> list[str]:
-    return plots.in_order(rows["method"])
 
 
 # Rows of MuZero Unplugged's Table 1 by ours. Its MZU, CRR and second BC are cells of its Table 2,
@@ -235,7 +238,7 @@ def overall(
       rosmo: ROSMO's headline numbers, `method`, `final_iqm_normalised`.
     """
     kinds = {"median": statistics.median, "mean": statistics.mean, "IQM": statistics.iqm}
-    sides = {method: final[final["method"] == method] for method in _methods(final)}
+    sides = {method: final[final["method"] == method] for method in plots.in_order(final["method"])}
     for name, method, selector in (
         ("reanalyse", "reanalyse", "search"),
         ("crr, MuZero network", "crr_model", "policy"),
@@ -248,7 +251,7 @@ def overall(
     iqm = rosmo.assign(method=rosmo["method"].str.lower()).set_index("method")
     rows = []
     for name, side in sides.items():
-        scores = [of["score"].to_numpy() for _, of in side.groupby("environment")]
+        scores = tasks(side, "score")
         published = {}
         if name in _TABLE_1:
             of = theirs.loc[_TABLE_1[name]]
@@ -269,8 +272,7 @@ ACTING = ("policy", "value", "search")
 def _as_cells(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
     """Cells of MuZero Unplugged's Table 2 in its order."""
     cells = pd.DataFrame(rows)
-    columns = ["supervised 0", *claims.LOSSES]
-    cells["loss"] = pd.Categorical(cells["loss"], columns, ordered=True)
+    cells["loss"] = pd.Categorical(cells["loss"], list(claims.LOSSES), ordered=True)
     cells["acting"] = pd.Categorical(cells["acting"], ACTING, ordered=True)
     return cells.sort_values(["acting", "loss"], ignore_index=True)
 
@@ -287,19 +289,16 @@ def by_loss_and_selector(rows: pd.DataFrame) -> pd.DataFrame:
     methods = sorted(rows["method"].unique())
     rows = rows[rows["selector"].isin((*ACTING, "critic"))]
     found = []
-    for loss, run in {"supervised 0": {"method": "supervised_q"}, **claims.LOSSES}.items():
+    for loss, run in claims.LOSSES.items():
         of = rows
         for column, value in run.items():
             of = of[of[column] == value]
         for selector, part in of.groupby("selector"):
-            estimate = statistics.bootstrap(
-                [task["score"].to_numpy() for _, task in part.groupby("environment")],
-                statistics.median,
-            )
+            estimate = statistics.bootstrap(tasks(part, "score"), statistics.median)
             acting = "value" if selector == "critic" else selector
             found.append({"loss": loss, "acting": acting, **estimate._asdict()})
     if not found:
-        wanted = ["supervised_q", *dict.fromkeys(run["method"] for run in claims.LOSSES.values())]
+        wanted = dict.fromkeys(run["method"] for run in claims.LOSSES.values())
         raise ValueError(f"Table 2 is of {', '.join(wanted)}; evaluated are {', '.join(methods)}")
     return _as_cells(found)
 
@@ -350,16 +349,13 @@ def by_way_to_act(selected: pd.DataFrame, final: pd.DataFrame) -> pd.DataFrame:
     ways = ("policy", "greedy", "value", "critic", "improved", "search")
     ways = [name for name in ways if (rows["selector"] == name).any()]
     found = []
-    for method in _methods(rows):
+    for method in plots.in_order(rows["method"]):
         of_method = rows[rows["method"] == method]
         several = of_method["unroll_steps"].nunique() > 1
         for steps, of in of_method.groupby("unroll_steps"):
             row = {"method": f"{method}, unroll {steps:g}" if several else method}
             for way in ways:
-                scores = [
-                    task["score"].to_numpy()
-                    for _, task in of[of["selector"] == way].groupby("environment")
-                ]
+                scores = tasks(of[of["selector"] == way], "score")
                 row[way] = _interval(statistics.bootstrap(scores, statistics.iqm)) if scores else ""
             found.append(row)
     return pd.DataFrame(found)
@@ -373,11 +369,11 @@ def low_data(final: pd.DataFrame, datasets: pd.DataFrame, paper: pd.DataFrame) -
       datasets: our dataset statistics, indexed by environment.
       paper: the paper's numbers, `data_fraction`, `game`, `method`, `return`.
     """
-    columns = _methods(final)
+    columns = plots.in_order(final["method"])
     rows = []
     for (fraction, game), of in final.groupby(["fraction", "environment"]):
         where = {"data": f"{fraction:.0%}", "game": game}
-        cells = {m: _spread(of.loc[of["method"] == m, "mean_return"]) for m in _methods(of)}
+        cells = _spreads(of)
         online = f"{datasets.loc[game, 'online_return']:.2f}"
         rows.append({**where, **dict.fromkeys(columns, "n/a"), **cells, "online DQN": online})
         theirs = paper[(paper["data_fraction"] == fraction) & (paper["game"] == game)]
