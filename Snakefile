@@ -354,7 +354,7 @@ if not DRAW_ONLY:
                 fingerprint.of_notebook("notebooks/23_evaluate.ipynb"),
                 fingerprint.of_library(
                     ["runs.by_selectors"]
-                    + [f"acting.{name}" for name in SPECS[w.experiment, w.run].ways_to_act()]
+                    + [f"acting.{name}" for name in SPECS[w.experiment, w.run].compared_ways()]
                 ),
             ],
         log:
@@ -468,7 +468,10 @@ def concatenate(paths, target):
     parts = [open(path).read().splitlines(keepends=True) for path in paths]
     for path, part in zip(paths, parts):
         if part[0] != parts[0][0]:
-            raise WorkflowError(f"{path} has other columns than {paths[0]}; train its run again")
+            raise WorkflowError(
+                f"{path} has other columns than {paths[0]}; delete the older one's folder, so that "
+                "it is made again"
+            )
     lines = [line for i, part in enumerate(parts) for line in part[i > 0 :]]
     files.write_whole(target, "".join(lines))
 

@@ -212,7 +212,8 @@ def test_results_of_an_earlier_preset_are_not_taken(committed, tmp_path, monkeyp
     assert not (runs / "one" / "catch_mzu_noise0").exists()
 
 
-def test_letting_go_can_be_cut_off_anywhere(committed, tmp_path, monkeypatch):
+@pytest.mark.parametrize("after", [1, 2, 3])
+def test_letting_go_can_be_cut_off_anywhere(committed, tmp_path, monkeypatch, after):
     results, runs = committed[0], tmp_path / "runs"
     plan = experiments.plan(PROFILE)
     experiments.adopt(plan, results, runs)
@@ -220,19 +221,19 @@ def test_letting_go_can_be_cut_off_anywhere(committed, tmp_path, monkeypatch):
     other = {**one, "common": {**one["common"], "updates": 200}}
     changed = experiments.plan({**PROFILE, "experiments": {"one": other}})
 
-    unlink, left = Path.unlink, iter([True])
+    unlink, left = Path.unlink, iter(range(after))
 
     def cut(path, **options):
         unlink(path, **options)
-        if next(left, False):
+        if next(left) + 1 == after:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "unlink", cut)
         with pytest.raises(KeyboardInterrupt):
             experiments.let_go(changed, runs)
-    assert len(experiments.let_go(changed, runs)) == 3
-    assert not list(runs.rglob("results.csv"))
+    assert len(experiments.let_go(changed, runs)) == (4 if after == 1 else 3)
+    assert not list(runs.rglob("results.csv")) and not list(runs.rglob("progress.json"))
 
 
 def test_a_committed_table_with_missing_rows_is_refused(committed, tmp_path):

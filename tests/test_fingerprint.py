@@ -3,12 +3,12 @@ import shutil
 
 import pytest
 
-from unplugged import fingerprint
+from unplugged import fingerprint, runs
 
-ROOTS = [
-    "runs.train", "methods.rosmo", "acting.improved", "networks.conv", "environments.catch",
-    "settings.minatar",
-]  # fmt: skip
+
+def code():
+    """The fingerprint of a run."""
+    return runs.Spec(dataset="", benchmark="minatar", environment="asterix", method="rosmo").code()
 
 
 @pytest.fixture
@@ -22,12 +22,12 @@ def changed(tmp_path, monkeypatch):
         assert old in text
         (package / file).write_text(text.replace(old, new, 1))
         fingerprint._definitions.cache_clear()
-        return fingerprint.of_library(ROOTS)
+        return code()
 
-    before = fingerprint.of_library(ROOTS)
+    before = code()
     monkeypatch.setattr(fingerprint, "_PACKAGE", package)
     fingerprint._definitions.cache_clear()
-    assert fingerprint.of_library(ROOTS) == before
+    assert code() == before
     change.before = before
     yield change
     monkeypatch.undo()
@@ -46,7 +46,8 @@ def changed(tmp_path, monkeypatch):
         ("settings.py", "td_steps=5", "td_steps=7"),  # MinAtar's
         ("networks.py", "defvjp(_convolve_forward, ", "defvjp(None, "),
         ("networks.py", "_correlate(x, w, stride, padding), x)[1](g)", "x, x)[1](g)"),
-        ("environments.py", "self._rng.random() < self._noise", "self._rng.random() > 2"),
+        ("games.py", '"asterix": "Asterix', '"asterix": "Freeway'),
+        ("acting.py", "one_step(model, params, root, key, settings).p", "mcts(model, settings).p"),
     ],
 )
 def test_code_that_a_run_reaches_counts(changed, file, old, new):
@@ -61,6 +62,8 @@ def test_code_that_a_run_reaches_counts(changed, file, old, new):
         ("methods.py", 'selector="search"', 'selector="policy"'),  # mzu's row
         ("methods.py", '    "bc": Method(', '    "new": None,\n    "bc": Method('),
         ("acting.py", "jnp.argmax(better", "jnp.argmin(better"),
+        ("improvement.py", "def mcts_q(", "def mcts_other("),
+        ("games.py", '"breakout": "Breakout', '"breakout": "Freeway'),
         ("improvement.py", "def mcts(", "def another():\n    pass\n\n\ndef mcts("),
         ("plots.py", "linewidth=3", "linewidth=4"),
         ("environments.py", "cartpole.Cartpole,", "None,"),

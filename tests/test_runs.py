@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import json
 import os
 import signal
@@ -245,6 +246,14 @@ def a_users_operator(model, params, root, key, settings):
     return improved._replace(policy=best)
 
 
+def weight(scale, advantage):
+    return scale * advantage
+
+
+def weight_by(scale):
+    return lambda advantage: scale * advantage
+
+
 def test_a_method_of_ones_own_runs_like_ours(catch, tmp_path, monkeypatch):
     mine = methods.Method(
         summary="greedy one-step target",
@@ -261,9 +270,20 @@ def test_a_method_of_ones_own_runs_like_ours(catch, tmp_path, monkeypatch):
     other = dataclasses.replace(mine, bootstrap="operator")
     monkeypatch.setitem(methods.METHODS, "mine", other)
     assert spec(catch, method="mine").code() != code
+    # So does what a partial and a closure hold.
+    for weightings in (
+        [functools.partial(weight, scale) for scale in (1.0, 2.0)],
+        [weight_by(scale) for scale in (1.0, 2.0)],
+    ):
+        codes = {code}
+        for weighting in weightings:
+            other = dataclasses.replace(mine, weighting=weighting)
+            monkeypatch.setitem(methods.METHODS, "mine", other)
+            codes.add(spec(catch, method="mine").code())
+        assert len(codes) == 3
     ours = spec(catch, method="rosmo").code()
     monkeypatch.setitem(methods.METHODS, "rosmo", mine)
-    assert spec(catch, method="rosmo").code() == code != ours
+    assert spec(catch, method="rosmo").code() != ours
 
 
 def test_check_losses_names_the_first_bad_update():
@@ -339,6 +359,15 @@ def test_a_seed_that_went_on_alone_is_the_one_restored(catch, tmp_path):
     for seed, update, _ in runs.saved_states(spec(catch), tmp_path, *spec(catch).build()[::2]):
         both[seed] = update
     assert both == {0: 20, 1: 20}  # Asked for both, the group that holds both.
+
+
+def test_a_seed_of_two_groups_is_the_one_that_went_on(catch, tmp_path):
+    for seeds in ([1, 2], [0, 1]):
+        runs.train(spec(catch, seeds=seeds, updates=20, vmap_seeds=True), tmp_path)
+    every = spec(catch, seeds=[0, 1, 2], updates=40, vmap_seeds=True)
+    runs.train(every, tmp_path)
+    found = runs.saved_states(every, tmp_path, *every.build()[::2])
+    assert {seed: update for seed, update, _ in found} == {0: 40, 1: 40, 2: 40}
 
 
 def test_one_checkpoint_acts_in_several_ways(catch, tmp_path):

@@ -76,22 +76,28 @@ def of_group(folder: Path, seeds: Sequence[int], *, keep: bool = True) -> Checkp
     return Checkpoints(folder / ("seed_" + "_".join(map(str, seeds))), keep=keep)
 
 
-def _saved_groups(folder: Path, seeds: Sequence[int]) -> list[tuple[int, ...]]:
-    """The groups with checkpoints: those of wanted seeds alone, then others; the largest first."""
+def _saved_groups(folder: Path) -> list[tuple[int, ...]]:
+    """The groups that have checkpoints, the largest first."""
     found = [
         tuple(int(part) for part in group.name.split("_")[1:])
         for group in sorted(folder.glob("seed_*"))
     ]
-    return sorted(found, key=lambda group: (not set(seeds).issuperset(group), -len(group)))
+    return sorted(found, key=len, reverse=True)
+
+
+def _whole_groups(folder: Path, seeds: Sequence[int]) -> tuple[list[tuple[int, ...]], set[int]]:
+    """The groups that go on as they are, and the seeds that are in none of them."""
+    found, rest = [], set(seeds)
+    for group in _saved_groups(folder):
+        if rest.issuperset(group):
+            found.append(group)
+            rest.difference_update(group)
+    return found, rest
 
 
 def groups(folder: Path, seeds: Sequence[int], together: bool) -> list[tuple[int, ...]]:
     """Which seeds train in one program: groups with checkpoints go on as they are."""
-    found, rest = [], set(seeds)
-    for group in _saved_groups(folder, seeds):
-        if rest.issuperset(group):
-            found.append(group)
-            rest.difference_update(group)
+    found, rest = _whole_groups(folder, seeds)
     if rest:
         found += [tuple(sorted(rest))] if together else [(seed,) for seed in sorted(rest)]
     return sorted(found)
@@ -105,12 +111,13 @@ def states(folder: Path, seeds: Sequence[int], init: Callable[[int], Any]) -> It
       seeds: the seeds wanted; one without checkpoints is left out.
       init: from a seed to a state of the same form.
     """
-    left = set(seeds)
-    for group in _saved_groups(folder, seeds):
-        wanted = left.intersection(group)
-        left -= wanted
-        if not wanted:
-            continue
+    whole, left = _whole_groups(folder, seeds)
+    chosen = [(group, set(group)) for group in whole]
+    for group in _saved_groups(folder):  # Of the others, those that hold a wanted seed.
+        if wanted := left.intersection(group):
+            chosen.append((group, wanted))
+            left -= wanted
+    for group, wanted in chosen:
         saved, like = of_group(folder, group), stack([init(seed) for seed in group])
         try:
             for update in saved.updates():
@@ -147,7 +154,9 @@ def defaults(kind: type) -> dict[str, Any]:
 def _differing(found: Mapping[str, Any], identity: Mapping[str, Any], known: Mapping) -> list[str]:
     """In what two identities differ, code aside; what one does not know yet is at its default."""
     known = json.loads(json.dumps({name: known[name] for name in known if name in identity}))
-    found = {**known, **found}
+    # Older ones do not know the settings: then they are in their code.
+    settings = {**known["settings"], **found.get("settings", identity["settings"])}
+    found = {**known, **found, "settings": settings}
     names = sorted((found.keys() | identity.keys()) - {"code"})
     return [name for name in names if name not in found or found[name] != identity.get(name)]
 
@@ -163,15 +172,18 @@ def _identity_in(folder: Path) -> tuple[dict[str, Any], list[str]]:
 def check(folder: Path, identity: Mapping[str, Any], known: Mapping[str, Any]) -> None:
     """Raises ValueError if a folder's checkpoints are of a run with other parameters or data.
 
+    How they were evaluated does not matter.
+
     Args:
       folder: a run's folder for checkpoints; if it is not there, nothing is wrong.
       identity: of the run that is wanted.
-      known: parameters' defaults.
+      known: parameters' defaults, of `settings` those of each setting.
     """
     if not folder.exists():
         return
     found, _ = _identity_in(folder)
-    if differing := _differing(found, identity, known):
+    ignored = ("selector", "eval_every", "eval_episodes")
+    if differing := [x for x in _differing(found, identity, known) if x not in ignored]:
         name = differing[0]
         raise ValueError(
             f"the checkpoints in {folder} are of another run: {', '.join(differing)} differ "
@@ -190,7 +202,7 @@ def keep_or_set_aside(
     Args:
       folder: a run's folder for checkpoints.
       identity: of the run.
-      known: parameters' defaults; what older checkpoints do not know counts as that.
+      known: as for `check`; what older checkpoints do not know counts as that.
 
     Returns:
       The fingerprints of earlier code that its checkpoints went through.

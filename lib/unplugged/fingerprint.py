@@ -109,7 +109,8 @@ def defines(name: str) -> bool:
 def of_functions(functions: Mapping[str, Callable], roots: Iterable[str], rest: str) -> str:
     """Fingerprint of functions by their part, some of them not the library's, as a notebook's.
 
-    Of the library's own, all that they lead to counts, as of `roots`; of others, their source.
+    Of the library's own, all that they lead to counts, as of `roots`; of others, their source
+    and what they hold (a partial's arguments, a closure's values), but not what they call.
 
     Args:
       functions: part that a function plays -> the function.
@@ -121,6 +122,11 @@ def of_functions(functions: Mapping[str, Callable], roots: Iterable[str], rest: 
     """
     digest, roots = hashlib.sha256(rest.encode()), list(roots)
     for part, function in functions.items():
+        while isinstance(function, functools.partial):
+            digest.update(repr((function.args, function.keywords)).encode())
+            function = function.func
+        for cell in getattr(function, "__closure__", None) or ():
+            digest.update(repr(cell.cell_contents).encode())
         digest.update(f"{part}\n{getattr(function, '__qualname__', '')}\n".encode())
         package, _, module = getattr(function, "__module__", "").rpartition(".")
         name = f"{module}.{getattr(function, '__name__', '')}"

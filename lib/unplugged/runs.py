@@ -112,6 +112,11 @@ class Spec:
         by_policy = ["policy", "greedy"] if method.learns_policy else []
         return [*by_policy, *(["critic"] if method.bootstraps else [])]
 
+    def compared_ways(self) -> list[str]:
+        """Of the ways to act those of MuZero Unplugged's Table 2, `critic` and `greedy`."""
+        ways = self.ways_to_act()
+        return [x for x in ("policy", "greedy", "value", "search", "critic") if x in ways]
+
     @property
     def settings(self) -> Settings:
         """The benchmark's preset with the overrides."""
@@ -127,11 +132,12 @@ class Spec:
 
         Of a method that a notebook made, the source of its functions counts.
         """
-        row = methods.METHODS[self.method]
+        row, name = methods.METHODS[self.method], f"methods.{self.method}"
         parts = {field.name: getattr(row, field.name) for field in dataclasses.fields(row)}
         functions = {name: part for name, part in parts.items() if callable(part)}
         rest = {n: x for n, x in parts.items() if n not in ("summary", "selector", *functions)}
-        return fingerprint.of_functions(functions, self.roots(), json.dumps(rest))
+        roots = [*self.roots(), *([name] if fingerprint.defines(name) else [])]
+        return fingerprint.of_functions(functions, roots, json.dumps(rest))
 
     def roots(self) -> list[str]:
         """Names of the code that the run's numbers depend on."""
@@ -150,6 +156,7 @@ class Spec:
         ignored = ("dataset", "seeds", "updates", "vmap_seeds")
         found = {
             **{name: x for name, x in dataclasses.asdict(self).items() if name not in ignored},
+            "settings": dataclasses.asdict(self.settings),
             "data": None if dataset is None else datasets.checksum(dataset),
             "code": self.code(),
         }
@@ -366,6 +373,12 @@ class _Trainer:
 _CHECKPOINTS = "checkpoints"  # within a run's folder
 
 
+def _known(spec: Spec) -> dict[str, Any]:
+    """Defaults of what an identity holds."""
+    defaults = checkpoints.defaults
+    return {**defaults(type(spec)), "settings": defaults(type(spec.settings))}
+
+
 def train(spec: Spec, folder: str | os.PathLike[str]) -> pd.DataFrame:
     """Trains and evaluates every seed of a run, or goes on where it was cut off.
 
@@ -391,8 +404,7 @@ def train(spec: Spec, folder: str | os.PathLike[str]) -> pd.DataFrame:
         start = provenance.now()
         learner, data, dataset = spec.build()
         identity, saved = spec.identity(dataset), folder / _CHECKPOINTS
-        known = checkpoints.defaults(type(spec))
-        earlier_code = checkpoints.keep_or_set_aside(saved, identity, known)
+        earlier_code = checkpoints.keep_or_set_aside(saved, identity, _known(spec))
         together = spec.vmap_seeds
         if together is None:
             together = jax.default_backend() != "cpu"
@@ -441,7 +453,7 @@ def saved_states(
       ValueError: if the checkpoints are of a run with other parameters or data.
     """
     saved = Path(folder) / _CHECKPOINTS
-    checkpoints.check(saved, spec.identity(dataset), checkpoints.defaults(type(spec)))
+    checkpoints.check(saved, spec.identity(dataset), _known(spec))
     yield from checkpoints.states(saved, spec.seeds, learner.init)
 
 
@@ -479,8 +491,7 @@ def by_selectors(
     Args:
       spec: the run, as it was given to `train`.
       folder: its directory.
-      selectors: ways to act, see `acting.SELECTORS`; None: those of `policy`, `value`, `search`
-        (MuZero Unplugged, Table 2), `critic` and `greedy` that the method has learned for.
+      selectors: ways to act, see `acting.SELECTORS`; None: `Spec.compared_ways`.
       episodes: episodes of each selector and seed.
 
     Returns:
@@ -492,9 +503,7 @@ def by_selectors(
       FileNotFoundError: if a seed has no checkpoint at the last update.
     """
     checks.within("episodes", episodes, 1, integer=True)
-    if selectors is None:
-        compared = ("policy", "greedy", "value", "search", "critic")
-        selectors = [name for name in compared if name in spec.ways_to_act()]
+    selectors = spec.compared_ways() if selectors is None else selectors
     specs = [dataclasses.replace(spec, selector=selector) for selector in selectors]
     learner, _, dataset = spec.build()
     params = {
