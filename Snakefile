@@ -63,6 +63,7 @@ EVALUATED = with_checkpoints(
         for experiment in config.get("evaluation", {}).get("experiments", [])
         for run in EXPERIMENTS[experiment]
         if SPECS[experiment, run].method in config["evaluation"]["methods"]
+        and SPECS[experiment, run].environment in config["evaluation"]["environments"]
     ],
     "minatar_selectors",
 )
@@ -157,14 +158,15 @@ NOTEBOOKS = {
     },
     "41_minatar_curves": {
         "experiments": ["minatar_curves", "minatar_times"],
+        "also": ["minatar_selectors"],
         "draws": ["minatar_curves", "minatar_games", "minatar_improvement"],
-        "tables": ["minatar_returns"],
+        "tables": ["minatar_returns", "minatar_overall"],
     },
     "42_minatar_selectors": {
         "experiments": ["minatar_selectors", "minatar_curves"],
         "also": ["minatar_losses"],  # the same runs while training; kept beside the others
         "draws": ["minatar_selectors"],
-        "tables": ["minatar_selectors", "minatar_overall", "minatar_acting"],
+        "tables": ["minatar_selectors", "minatar_acting"],
     },
     "43_minatar_ablations": {
         "experiments": [

@@ -25,7 +25,8 @@ TINY = {
     ],
     "collection": {"seed": 0, "random_episodes": 10},
     "selection": {"experiment": "bsuite_holdout", "fqe_updates": 5},
-    "evaluation": {"experiments": ["minatar_curves"], "methods": ["reanalyse"], "episodes": 2},
+    "evaluation": {"experiments": ["minatar_curves"], "methods": ["reanalyse"],
+                   "environments": ["breakout"], "episodes": 2},
     "timing": {"experiment": "minatar_curves", "updates": 1, "seconds": 0.0, "repeats": 2},
     "experiments": {
         "bsuite_curves": {

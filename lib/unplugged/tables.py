@@ -227,12 +227,12 @@ _TABLE_1 = {
 def overall(
     final: pd.DataFrame, selected: pd.DataFrame, mzu: pd.DataFrame, rosmo: pd.DataFrame
 ) -> pd.DataFrame:
-    """MuZero Unplugged's Table 1: scores over all games, the papers' beside ours.
+    """MuZero Unplugged's Table 1: scores over the games, how many, the papers' beside ours.
 
     Args:
       final: rows of the last evaluation of each run, with `score`.
-      selected: final scores by selector, of which those of the paper's Table 1 are taken, where
-        they are: Reanalyse by search, CRR and BC on the MuZero network by their policies.
+      selected: final scores by selector, maybe none; those of the paper's Table 1 are taken:
+        Reanalyse by search, CRR and BC on the MuZero network by their policies.
       mzu: MuZero Unplugged's Table 1a, `group`, `method`, `median_normalised`,
         `mean_normalised`.
       rosmo: ROSMO's headline numbers, `method`, `final_iqm_normalised`.
@@ -258,7 +258,7 @@ def overall(
             published = {"median": of["median_normalised"], "mean": of["mean_normalised"]}
         if name in iqm.index:
             published["IQM"] = iqm.loc[name, "final_iqm_normalised"]
-        row: dict[str, Any] = {"method": name}
+        row: dict[str, Any] = {"method": name, "games": len(scores)}
         for kind, statistic in kinds.items():
             row[kind] = _interval(statistics.bootstrap(scores, statistic))
             row[f"{kind} (paper)"] = f"{published[kind]:.2f}" if kind in published else "n/a"
