@@ -186,10 +186,10 @@ def test_comparisons_are_at_equal_updates_and_say_what_they_rest_on():
     assert row["value"].item() == pytest.approx(0.5) and row["improvement"].item() == 1.0
     at = curves[curves["update"] == 20].set_index(["method", "environment"])["score"]
     sides = [
-        [at[method, world].to_numpy() for world in ("cartpole", "catch", "mountain_car")]
+        [[at[method, world].to_numpy() for world in ("cartpole", "catch", "mountain_car")]]
         for method in ("rosmo", "mzu")
     ]
-    expected = statistics.difference(*sides)
+    expected = statistics.contrast(*sides)
     assert (row["low"].item(), row["high"].item()) == expected[1:3]
 
 

@@ -63,17 +63,17 @@ def test_mean_median_and_optimality_gap_by_hand():
 
 def test_difference_by_hand_and_of_one_with_itself():
     ours, theirs = [np.array([3.0, 3.0]), np.array([5.0])], [np.array([1.0, 1.0]), np.array([2.0])]
-    apart = statistics.difference(ours, theirs, statistics.mean)
+    apart = statistics.contrast([ours], [theirs], statistics.mean)
     np.testing.assert_allclose(apart[:3], 4.0 - 1.5)
     x = [np.random.default_rng(0).normal(size=6)]
-    same = statistics.difference(x, x, statistics.mean)
+    same = statistics.contrast([x], [x], statistics.mean)
     assert same.value == 0.0 and same.low < 0.0 < same.high and same.samples == 12
 
 
 def test_interval_of_a_difference_has_the_width_that_theory_gives():
     rng = np.random.default_rng(0)
     a, b = rng.normal(1.0, 1.0, 300), rng.normal(0.0, 2.0, 300)
-    estimate = statistics.difference([a], [b], statistics.mean)
+    estimate = statistics.contrast([[a]], [[b]], statistics.mean)
     np.testing.assert_allclose(estimate.high - estimate.low, 2 * 1.96 * np.sqrt(5 / 300), rtol=0.15)
 
 

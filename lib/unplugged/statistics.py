@@ -121,16 +121,6 @@ def contrast(
     return interval(of, *(task for tasks in sets for task in tasks), **options)
 
 
-def difference(
-    ours: Sequence[np.ndarray],
-    theirs: Sequence[np.ndarray],
-    statistic: Statistic = iqm,
-    **options: int,
-) -> Estimate:
-    """statistic(ours) - statistic(theirs), see `contrast`."""
-    return contrast([ours], [theirs], statistic, **options)
-
-
 def probability_of_improvement(
     ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray], **options: int
 ) -> Estimate:
