@@ -349,6 +349,26 @@ def test_restore_gives_the_parameters_that_were_evaluated(catch, tmp_path, vmap_
             runs.restore(dataclasses.replace(one, **change), tmp_path, 1)
 
 
+def test_checkpoints_of_another_preset_are_set_aside_and_refused(catch, tmp_path, monkeypatch):
+    one = spec(catch, updates=20, seeds=[0])
+    runs.train(one, tmp_path)
+    changed = dataclasses.replace(settings.BSUITE, discount=0.9)
+    with monkeypatch.context() as patch:
+        patch.setitem(settings.PRESETS, "bsuite", changed)
+        with pytest.raises(ValueError, match="of another run: settings differ"):
+            runs.restore(one, tmp_path, 0)
+        patch.setenv(checkpoints.ADOPT, "1")  # For other code alone.
+        runs.train(one, tmp_path)
+    assert (tmp_path / "checkpoints.old-1").exists()
+    # Older checkpoints do not say their settings.
+    runs.train(one, tmp_path)
+    note = tmp_path / "checkpoints" / "identity.json"
+    identity = json.loads(note.read_text())
+    del identity["settings"]
+    note.write_text(json.dumps(identity))
+    assert runs.restore(one, tmp_path, 0)[1].updates == 20
+
+
 def test_a_seed_that_went_on_alone_is_the_one_restored(catch, tmp_path):
     runs.train(spec(catch, updates=20, vmap_seeds=True), tmp_path)
     alone = spec(catch, seeds=[0], updates=40)

@@ -149,7 +149,7 @@ def plan(profile: Mapping[str, Any]) -> Plan:
     return Plan(collections, found, {e: KINDS[kind][0] for e, kind in kinds.items()}, specs)
 
 
-_ADOPTED = ("provenance.json", "results.csv", "progress.json")  # done last, undone first
+_ADOPTED = ("provenance.json", "progress.json", "results.csv")  # the results come last
 
 
 def is_adopted(folder: Path) -> bool:
@@ -195,7 +195,8 @@ def let_go(wanted: Plan, folder: Path) -> list[str]:
         if not is_adopted(target):
             continue
         if not _is_of(json.loads((target / "provenance.json").read_text()), spec):
-            for name in reversed(_ADOPTED):
+            # Cut off, it is still adopted, or what stays says nothing of it.
+            for name in ("progress.json", "results.csv", "provenance.json"):
                 (target / name).unlink(missing_ok=True)
             found.append(f"{experiment}/{run}")
     return found
@@ -251,7 +252,7 @@ def adopt(wanted: Plan, results: Path, folder: Path) -> dict[str, tuple[int, int
             done = len(spec.seeds) * spec.updates
             progress = {"done": done, "total": done, "updates": 0, "seconds": 0.0}
             parts = (
-                json.dumps(record, indent=1, sort_keys=True), header + rows, json.dumps(progress)
+                json.dumps(record, indent=1, sort_keys=True), json.dumps(progress), header + rows
             )  # fmt: skip
             for name, content in zip(_ADOPTED, parts):
                 files.write_whole(target / name, content)
