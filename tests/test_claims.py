@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from unplugged import claims, reports, statistics, tables
+from unplugged import claims, measures, reports, statistics, tables
 
 CLAIMS = pd.read_csv(Path(__file__).parents[1] / "results" / "claims.csv")
 PRESET = {"noise": 0.0, "fraction": 1.0, "hidden": 256, "num_simulations": 4,
@@ -367,27 +367,27 @@ def test_the_ratio_of_times_by_hand():
     fast = runs("rosmo", "catch", 2.0, spread=0.0)
     slow = runs("mzu", "catch", 1.5, spread=0.0)
     # rosmo's curve 0, 1, 2 at updates 0, 10, 20 crosses 1.5 at update 15.
-    estimate = claims.time_ratio(fast, slow, 0.1)
+    estimate = measures.time_ratio(fast, slow, 0.1)
     np.testing.assert_allclose(estimate[:3], 15 / 20 * 0.1)
     never = runs("rosmo", "catch", 1.0, spread=0.0)
-    assert np.isinf(claims.time_ratio(never, slow, 0.1).value)
+    assert np.isinf(measures.time_ratio(never, slow, 0.1).value)
     # Where the slower method is at its last score by update 2 already, that is its time.
     slow.loc[slow["update"] > 0, "score"] = 0.75
-    np.testing.assert_allclose(claims.time_ratio(fast, slow, 0.1)[:3], 7.5 / 2 * 0.1)
+    np.testing.assert_allclose(measures.time_ratio(fast, slow, 0.1)[:3], 7.5 / 2 * 0.1)
     slow["score"] = 0.0
     with pytest.raises(claims.NotRun, match="no higher"):
-        claims.time_ratio(fast, slow, 0.1)
+        measures.time_ratio(fast, slow, 0.1)
 
 
 def test_seconds_an_update_are_medians_of_repeats_and_means_of_games():
-    assert claims.seconds_an_update(times(rosmo=1.0, mzu=10.0)) == {"mzu": 20.0, "rosmo": 2.0}
+    assert measures.seconds_an_update(times(rosmo=1.0, mzu=10.0)) == {"mzu": 20.0, "rosmo": 2.0}
 
 
 def test_the_best_update_is_chosen_on_other_seeds():
     rows = pd.concat([runs("rosmo", "catch", 1.0, seeds=2, spread=0.0)])
     at = (rows["update"] == 10) & (rows["seed"] == 0)
     rows.loc[at, "score"] = 3.0  # Seed 1 would choose update 10 for seed 1's loss of 0.5.
-    gains = claims.best_over_final(rows).set_index("seed")["gain"]
+    gains = measures.best_over_final(rows).set_index("seed")["gain"]
     assert gains[0] == 0.0 and gains[1] == -0.5
 
 
@@ -427,7 +427,7 @@ def test_how_measurements_are_written(claim, numbers, shown):
 
 
 def test_the_slope_of_a_line_by_hand():
-    estimate, intercept, explained = claims.scaling(
+    estimate, intercept, explained = measures.scaling(
         claims.one_game(online(2.0, spread=0.0)["online_fractions"])
     )
     np.testing.assert_allclose(estimate[:3], 2.0)

@@ -97,7 +97,8 @@ def test_imports_go_one_way():
             if name.strip()
         }
 
-    for module in ("statistics", "claims", "plots", "tables", "reports", "speed", "gallery"):
+    numbers = ("statistics", "comparisons", "measures", "claims", "speed")
+    for module in (*numbers, "plots", "tables", "reports", "gallery"):
         assert not {"jax", "haiku", "mctx"} & imports(module)
     learning = {f"unplugged.{m}" for m in ("networks", "losses", "methods", "learner", "runs")}
     for module in ("datasets", "environments", "windows", "transforms", "collect"):
