@@ -4,11 +4,13 @@ import json
 import re
 import subprocess
 import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -34,6 +36,12 @@ def test_lock_pins_every_direct_need_within_its_bounds():
         need = Requirement(text)
         assert canonical(need.name) in pins, f"{need.name} is not in requirements.lock"
         assert need.specifier.contains(pins[canonical(need.name)], prereleases=True), text
+
+
+def test_locked_packages_install_on_the_oldest_python():
+    """pip skips a version that needs a later Python, even a later patch of the same minor."""
+    needed = {name: metadata.metadata(name)["Requires-Python"] or "" for name in locked()}
+    assert not {name: of for name, of in needed.items() if not SpecifierSet(of).contains("3.11.0")}
 
 
 def test_conda_environment_installs_the_same_lock():
