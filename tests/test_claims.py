@@ -308,6 +308,33 @@ def test_pixels_where_all_are_equal():
     assert found["M5"] == "supported"  # At least the online agent's score, which is 1.
 
 
+def test_table_2_alone_does_not_put_mzu_above_crr():
+    levels = {"selectors_crr 5_policy": 0.8, "selectors_supervised 5_policy": 0.5, "bc": 0.5}
+    decided = claims.decide(CLAIMS, table2(curves_mzu=0.7, **levels), ["M3"])
+    assert list(decided["verdict"]) == ["not supported", *["supported"] * 3]
+    assert set(decided["environments"]) == {"asterix, breakout"}
+    assert set(decided["claim_verdict"]) == {"not supported"}
+    frames = table2(**levels)
+    del frames["minatar_selectors"]
+    decided = claims.decide(CLAIMS, frames, ["M3"])
+    assert list(decided["comparison"]) == ["mzu - crr", "crr - bc"]
+
+
+def test_table_2_has_the_games_one_by_one():
+    rows = table2()["minatar_selectors"].query("update == 20").copy()
+    rows.loc[rows["environment"] == "asterix", "score"] += 1.0
+    published = Path(__file__).parents[1] / "results" / "published"
+    paper = tables.table2_of_the_paper(pd.read_csv(published / "mzu_table2_atari_ablation.csv"))
+    table = tables.beside_table2(rows, tables.by_loss_and_selector(rows), paper)
+    found = table.set_index("acting")["reanalyse 5"]
+    assert found["search (paper)"] == "2.65"
+    means = [float(found[name].split()[0]) for name in ("search", "search, asterix")]
+    assert means[1] - means[0] == pytest.approx(0.5, abs=0.011)
+    one = rows[rows["environment"] == "asterix"]
+    table = tables.beside_table2(one, tables.by_loss_and_selector(one), paper)
+    assert len(table) == 6
+
+
 def test_ways_to_act_stand_side_by_side():
     frames = table2(**{"selectors_supervised 5_policy": 0.4, "selectors_crr 5_search": 0.7})
     rows, final = frames["minatar_selectors"], frames["minatar_curves"].query("update == 20")

@@ -403,9 +403,18 @@ def _cells(
 
 
 def _m3(frames: Frames) -> tuple[list[Comparison], str]:
-    # The paper's CRR and BC are cells of its Table 2: MuZero's network, acting by its policy.
-    crr, bc = ("crr 5", "policy"), ("supervised 5", "policy")
-    return _cells(frames, [("reanalyse 5", "search", *crr), (*crr, *bc)])
+    rows = _papers(frames, "minatar_curves")
+    found = [
+        compare(
+            f"{a} - {b}", some(rows, method=a), some(rows, method=b), statistic=statistics.median
+        )
+        for a, b in itertools.pairwise(("mzu", "crr", "bc"))
+    ]
+    if "minatar_selectors" in frames:
+        # The paper's own are cells of its Table 2, CRR and BC on MuZero's network, by the policy.
+        crr, bc = ("crr 5", "policy"), ("supervised 5", "policy")
+        found += _cells(frames, [("reanalyse 5", "search", *crr), (*crr, *bc)])[0]
+    return found, together([one.verdict for one in found])
 
 
 def _m6(frames: Frames) -> tuple[list[Comparison], str]:

@@ -29,6 +29,7 @@ class Comparison(NamedTuple):
       runs: runs of both sides.
       seeds: the fewest seeds of a task and side.
       updates: updates at which the runs are compared.
+      environments: of which environments, joined by commas.
       verdict: by the interval.
     """
 
@@ -40,6 +41,7 @@ class Comparison(NamedTuple):
     runs: int
     seeds: int
     updates: int
+    environments: str
     verdict: str
 
 
@@ -155,5 +157,8 @@ def described(
     """
     seeds = min(int(rows.groupby("environment")["seed"].nunique().min()) for rows in cells)
     updates = min(int(rows["update"].max()) for rows in cells)
+    environments = ", ".join(sorted({name for rows in cells for name in rows["environment"]}))
     decided = verdict(estimate) if seeds > 1 else "undecided"
-    return Comparison(name, *estimate[:3], float("nan"), estimate.samples, seeds, updates, decided)
+    return Comparison(
+        name, *estimate[:3], float("nan"), estimate.samples, seeds, updates, environments, decided
+    )

@@ -171,6 +171,7 @@ def claims_table(decided: pd.DataFrame) -> pd.DataFrame:
                 "P(improvement)": "" if np.isnan(row.improvement) else f"{row.improvement:.2f}",
                 "seeds": str(row.seeds),
                 "updates": f"{row.updates:,}",
+                "on": row.environments,
                 "its verdict": row.verdict,
             }
         )
@@ -319,11 +320,20 @@ def table2_of_the_paper(paper: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def beside_table2(ours: pd.DataFrame, theirs: pd.DataFrame) -> pd.DataFrame:
-    """Table 2, a row a way to act, ours and the paper's, a column a loss."""
-    rows = []
+def beside_table2(rows: pd.DataFrame, ours: pd.DataFrame, theirs: pd.DataFrame) -> pd.DataFrame:
+    """Table 2, a row a way to act, ours, the paper's and ours game by game, a column a loss.
+
+    Args:
+      rows: see `by_loss_and_selector`.
+      ours: what that makes of them.
+      theirs: see `table2_of_the_paper`.
+    """
+    parts = {"": ours, " (paper)": theirs}
+    if rows["environment"].nunique() > 1:
+        parts |= {f", {game}": by_loss_and_selector(of) for game, of in rows.groupby("environment")}
+    found = []
     for acting in ACTING:
-        for name, cells in (("", ours), (" (paper)", theirs)):
+        for name, cells in parts.items():
             row = {"acting": f"{acting}{name}"}
             for loss in ours["loss"].cat.categories:
                 cell = cells[(cells["acting"] == acting) & (cells["loss"] == loss)]
@@ -331,9 +341,9 @@ def beside_table2(ours: pd.DataFrame, theirs: pd.DataFrame) -> pd.DataFrame:
                     row[loss] = "n/a"
                 else:
                     one = cell.iloc[0]
-                    row[loss] = f"{one['value']:.2f}" if name else _interval(one)
-            rows.append(row)
-    return pd.DataFrame(rows)
+                    row[loss] = f"{one['value']:.2f}" if np.isnan(one["low"]) else _interval(one)
+            found.append(row)
+    return pd.DataFrame(found)
 
 
 def by_way_to_act(selected: pd.DataFrame, final: pd.DataFrame) -> pd.DataFrame:
