@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from unplugged import claims, measures, reports, statistics, tables
+from unplugged import claims, claims_muzero, claims_rosmo, measures, reports, statistics, tables
 
 CLAIMS = pd.read_csv(Path(__file__).parents[1] / "results" / "claims.csv")
 PRESET = {"noise": 0.0, "fraction": 1.0, "hidden": 256, "num_simulations": 4,
@@ -40,7 +40,7 @@ def study(**levels):
     both = [(m, e) for m in ("rosmo", "mzu") for e in worlds]
     return {
         "bsuite_curves": pd.concat(
-            [runs(m, e, level("curves", m, e), updates=40) for m in claims.PAPER_METHODS
+            [runs(m, e, level("curves", m, e), updates=40) for m in claims_rosmo.PAPER_METHODS
              for e in worlds]
         ),
         "bsuite_fractions": pd.concat(
@@ -89,7 +89,7 @@ def pixels(**levels):
         name: pd.concat(frames)
         for name, frames in {
             "minatar_curves": [
-                x for m in claims.PAPER_METHODS
+                x for m in claims_rosmo.PAPER_METHODS
                 for x in rows("curves", m)
             ],
             "minatar_times": [times(rosmo=1.0, mzu=10.0)],
@@ -109,7 +109,7 @@ def pixels(**levels):
             ],
             "minatar_selectors": [
                 *(x for s in ("policy", "value", "search")
-                  for loss, run in claims.LOSSES.items() if "unroll_steps" in run
+                  for loss, run in claims_muzero.LOSSES.items() if "unroll_steps" in run
                   for x in rows("selectors", loss, s, selector=s,
                                 unroll_steps=run["unroll_steps"])),
                 *rows("selectors", "supervised_q", "critic", selector="critic"),
@@ -271,7 +271,7 @@ def table2(**levels):
     """`pixels` with the runs of MuZero Unplugged's Table 2 under their methods' own names."""
     frames = pixels(**levels)
     rows = frames["minatar_selectors"]
-    own = {loss: run["method"] for loss, run in claims.LOSSES.items()}
+    own = {loss: run["method"] for loss, run in claims_muzero.LOSSES.items()}
     rows["method"] = rows["method"].replace(own)
     return frames
 
@@ -455,7 +455,7 @@ def test_how_measurements_are_written(claim, numbers, shown):
 
 def test_the_slope_of_a_line_by_hand():
     estimate, intercept, explained = measures.scaling(
-        claims.one_game(online(2.0, spread=0.0)["online_fractions"])
+        claims_muzero.one_game(online(2.0, spread=0.0)["online_fractions"])
     )
     np.testing.assert_allclose(estimate[:3], 2.0)
     np.testing.assert_allclose([intercept, explained], [0.0, 1.0], atol=1e-9)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -43,6 +43,10 @@ class Comparison(NamedTuple):
     updates: int
     environments: str
     verdict: str
+
+
+# From the frames of all experiments to a claim's comparisons and its verdict.
+Rule = Callable[[Frames], tuple[list[Comparison], str]]
 
 
 def verdict(estimate: statistics.Estimate) -> str:

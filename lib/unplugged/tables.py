@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from unplugged import claims, plots, statistics
+from unplugged import claims, claims_muzero, plots, statistics
 from unplugged.comparisons import tasks
 
 
@@ -273,7 +273,7 @@ ACTING = ("policy", "value", "search")
 def _as_cells(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
     """Cells of MuZero Unplugged's Table 2 in its order."""
     cells = pd.DataFrame(rows)
-    cells["loss"] = pd.Categorical(cells["loss"], list(claims.LOSSES), ordered=True)
+    cells["loss"] = pd.Categorical(cells["loss"], list(claims_muzero.LOSSES), ordered=True)
     cells["acting"] = pd.Categorical(cells["acting"], ACTING, ordered=True)
     return cells.sort_values(["acting", "loss"], ignore_index=True)
 
@@ -290,7 +290,7 @@ def by_loss_and_selector(rows: pd.DataFrame) -> pd.DataFrame:
     methods = sorted(rows["method"].unique())
     rows = rows[rows["selector"].isin((*ACTING, "critic"))]
     found = []
-    for loss, run in claims.LOSSES.items():
+    for loss, run in claims_muzero.LOSSES.items():
         of = rows
         for column, value in run.items():
             of = of[of[column] == value]
@@ -299,7 +299,7 @@ def by_loss_and_selector(rows: pd.DataFrame) -> pd.DataFrame:
             acting = "value" if selector == "critic" else selector
             found.append({"loss": loss, "acting": acting, **estimate._asdict()})
     if not found:
-        wanted = dict.fromkeys(run["method"] for run in claims.LOSSES.values())
+        wanted = dict.fromkeys(run["method"] for run in claims_muzero.LOSSES.values())
         raise ValueError(f"Table 2 is of {', '.join(wanted)}; evaluated are {', '.join(methods)}")
     return _as_cells(found)
 
