@@ -461,6 +461,20 @@ def test_the_slope_of_a_line_by_hand():
     np.testing.assert_allclose([intercept, explained], [0.0, 1.0], atol=1e-9)
 
 
+def test_an_offline_run_has_no_place_on_the_line():
+    rows = online(2.0, spread=0.0)["online_fractions"]
+    offline = rows[rows["reanalyse_fraction"] == 0.9].assign(reanalyse_fraction=1.0, frames=0)
+    estimate, _, explained = measures.scaling(claims_muzero.one_game(pd.concat([rows, offline])))
+    np.testing.assert_allclose([*estimate[:3], explained], [2.0, 2.0, 2.0, 1.0])
+
+
+def test_budgets_that_hardly_differ_decide_nothing_about_budgets():
+    frames = online(2.0)
+    assert verdicts(frames)["M2"] == "supported"
+    frames["online_fractions"]["frames"] = frames["online_fractions"]["frames"].clip(2e5)
+    assert verdicts(frames)["M2"] == "not run"
+
+
 def test_online_claims():
     found = verdicts(online(2.0, **{"best 1": 2.0}))
     assert [found[k] for k in ("M1", "M2", "M12")] == ["supported"] * 3

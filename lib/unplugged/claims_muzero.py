@@ -132,7 +132,11 @@ def _m8(frames: Frames) -> tuple[list[Comparison], str]:
 
 
 def one_game(rows: pd.DataFrame) -> pd.DataFrame:
-    """Final rows of the game on which most Reanalyse fractions were tried."""
+    """Final rows of the game on which most Reanalyse fractions were tried, of runs that act.
+
+    At a fraction of 1 nothing is acted, which has no place on a logarithmic axis.
+    """
+    rows = rows[rows["reanalyse_fraction"] < 1.0]
     count = rows.groupby("environment")["reanalyse_fraction"].nunique()
     return some(even(rows[rows["environment"] == count.idxmax()]))
 
@@ -154,11 +158,15 @@ def _m1(frames: Frames) -> tuple[list[Comparison], str]:
 
 def _m2(frames: Frames) -> tuple[list[Comparison], str]:
     rows = some(even(frame(frames, "online_fractions")))
+    budgets = rows.groupby("reanalyse_fraction")["frames"].mean()
+    if budgets.max() < 10 * budgets.min():
+        raise NotRun("the data budgets do not differ tenfold")
     found = []
     for fraction, of in rows.groupby("reanalyse_fraction"):
         estimate = statistics.bootstrap(tasks(of, "score"), statistics.mean)
         games = ", ".join(sorted(of["environment"].unique()))
-        name = f"fraction {fraction:g} - random policy, mean of {games}"
+        steps = f"{budgets[fraction]:,.0f} steps"
+        name = f"fraction {fraction:g} ({steps}) - random policy, mean of {games}"
         found.append(described(name, estimate, [of]))
     return found, together([one.verdict for one in found])
 

@@ -3,8 +3,9 @@
 One number goes from purely online to purely offline (MuZero Unplugged, Sections 3 and 4). Of a
 batch's B windows, the Reanalyse fraction has its targets made anew from stored data with the
 target network; the others carry the targets of the search that acted. What is not reanalysed
-is acted: for each first-hand window of T steps, T environment steps. Updates and searches (B T
-an update) are the same at every fraction, environment steps shrink as it grows.
+is acted: for each first-hand window of T steps, T turns of an actor, each an environment step or
+an episode's final observation. Updates and searches (B T an update) are the same at every
+fraction, environment steps shrink as it grows.
 
 That holds where values bootstrap from the operator's (`mzu` and its kin). Where they bootstrap
 from the network's (`rosmo`), the target network's values count in all windows, first-hand ones
