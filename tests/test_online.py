@@ -318,11 +318,17 @@ def test_first_hand_windows_carry_the_acting_search():
     assert not all(float(x) in stored for x in first[:4])  # Made anew, with other noise.
 
 
+def each(batch):
+    """What tells one window of a batch from another."""
+    parts = [np.asarray(x) for x in (batch.observation, batch.action, batch.reward, batch.real)]
+    return [b"".join(part[:, i].tobytes() for part in parts) for i in range(len(parts[1][0]))]
+
+
 def test_sources_mix(recording):
     weights = {"dataset": 2.0, "recent": 2.0, "demonstrations": 1.0, "best": 1.0}
     spec = online.OnlineSpec(
         dataset=recording, reanalyse_fraction=0.75, demonstrations=0.25, best_episodes=4,
-        sources=weights, **CATCH,
+        sources=weights, prioritised=True, **CATCH,
     )  # fmt: skip
     ours, data, dataset = spec.build()
     assert dict(ours.counts) == {"recent": 2, "best": 1, "demonstrations": 1, "dataset": 2}
@@ -333,6 +339,47 @@ def test_sources_mix(recording):
     state, parts = ours.run(ours.init(0), data, 4)
     assert np.isfinite(parts["loss"]).all()
     assert spec.columns(state)["sources"] == "best 1+dataset 2+demonstrations 1+recent 2"
+    key, draw = jax.random.key(5), jax.jit(ours.draw)
+    recent = state.sources["recent"]
+    evenly = recent._replace(priority=(recent.priority > 0).astype(float))
+    held = {
+        name: set(each(ours.sources[name].sample(of, data, key, 8_000)))
+        for name, of in (("recent", evenly), ("best", state.sources["best"]))
+    } | {
+        name: set(each(windows.at(store, store.start, LENGTH))) for name, store in data.items()
+    }  # fmt: skip
+    assert held["demonstrations"] < held["dataset"] and not held["best"] <= held["dataset"]
+    of = ["recent"] * 2 + ["best", "demonstrations"] + ["dataset"] * 2 + ["recent"] * 2
+    weights = []
+    for one in jax.random.split(key, 30):
+        batch = draw(state, data, one)
+        assert all(window in held[name] for name, window in zip(of, each(batch)))
+        weights.append(batch.weight)
+    weighted = np.array(of) == "recent"
+    assert (np.asarray(weights)[:, ~weighted] == 1.0).all()
+    assert (np.asarray(weights)[:, weighted] != 1.0).mean() > 0.9
+
+
+def test_until_an_episode_is_over_the_most_recent_stand_in_for_the_best():
+    spec = online.OnlineSpec(
+        reanalyse_fraction=0.75, sources={"best": 1.0}, best_episodes=4, prioritised=True,
+        **{**CATCH, "environment": "deep_sea_10"},
+    )  # fmt: skip
+    ours, data, _ = spec.build()
+    key, draw = jax.random.key(5), jax.jit(ours.draw)
+    first, *_ = jax.random.split(key, len(ours.counts) + 2)
+    state = ours.init(0)
+    assert ours.prefill == 10 and not ours.sources["best"].holds_any(state.sources["best"])
+    wanted = ours.sources["recent"].sample(state.sources["recent"], data, first, 6)
+    found = draw(state, data, key)
+    assert each(found)[:6] == each(wanted)
+    np.testing.assert_allclose(found.weight[:6], wanted.weight, rtol=1e-5)
+    assert (found.weight[:6] != 1.0).all()
+    state = ours.act(state, key, 1)
+    found = draw(state, data, key)
+    best = ours.sources["best"].sample(state.sources["best"], data, first, 6)
+    assert each(found)[:6] == each(best)
+    assert (found.weight[:6] == 1.0).all() and (found.weight[6:] != 1.0).all()
 
 
 def test_rosmo_online_compares_stored_action_values_with_the_value_of_their_time():
@@ -380,11 +427,33 @@ def test_online_runs_that_make_no_sense_are_refused(recording, tmp_path):
     refused("demonstrations has a weight, but no", sources={"recent": 1, "demonstrations": 1})
     refused("best has so little weight", sources={"recent": 1.0, "best": 0.01})
     refused("nothing is acted", reanalyse_fraction=1.0)
-    refused("at least", replay_capacity=50)
+    with pytest.raises(ValueError, match="at least 10: 100 rows"):
+        online.OnlineSpec(**{**CATCH, "replay_capacity": 99})  # Before anything is built.
     refused("multiple of round_updates", round_updates=3)
+    refused("nothing is drawn from it", dataset=recording)
+    refused("reanalysed is reanalyse_fraction", fraction=0.5)
+    refused("nothing is reanalysed", reanalyse_fraction=0.0, sources={"recent": 1, "best": 1})
+    refused("sources must map", sources="best")
+    refused("weight of source best", sources={"best": float("inf")})
+    refused("temperatures must be a list", temperatures=0.5)
+    refused("temperature must lie in", temperatures=[2.0])
+    refused("prioritised must be", prioritised="false")
     refused("no improvement operator", method="bc")
     refused("was recorded in 'catch'", environment="deep_sea_4", dataset=recording,
             sources={"dataset": 1.0})  # fmt: skip
     refused("SIZE is a number", environment="deep_sea_x")
-    with pytest.raises(MemoryError, match="replay_capacity"):
+
+
+def test_a_replay_that_does_not_fit_is_refused_before_it_is_allocated(monkeypatch, tmp_path):
+    monkeypatch.setattr(replay, "_free_memory", lambda: 10 * 2**30)
+    with pytest.raises(MemoryError, match=r"10\.0 GiB are free; lower replay_capacity"):
         online.OnlineSpec(**{**CATCH, "replay_capacity": 2**31 - 1}).build()
+    monkeypatch.undo()
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/meminfo").write_text("MemTotal: 9 kB\nMemAvailable: 8 kB\n")
+    assert replay._free_memory(tmp_path) == 8 * 1024
+    limit = tmp_path / "sys/fs/cgroup/memory.max"
+    limit.parent.mkdir(parents=True)
+    for text, free in (("max", 8 * 1024), ("5000", 5000)):
+        limit.write_text(f"{text}\n")
+        assert replay._free_memory(tmp_path) == free

@@ -210,20 +210,16 @@ class OnlineLearner:
         return jax.lax.scan(body, state, jax.random.split(key, ticks))[0]
 
     def _stored(self, state: OnlineState, data: Any, name: str, key: jax.Array) -> windows.Windows:
-        """The windows to be reanalysed that one source gives; all weights 1 if it has none."""
+        """The windows to be reanalysed that one source gives."""
         number, source = self.counts[name], self.sources[name]
         found = source.sample(state.sources.get(name, ()), data, key, number)
-        if name == "best":  # Until an episode is over, there is none.
-            recent = self._stored_recent(state, data, key, number)
+        if name == "best":  # Until an episode is over there is none: the most recent.
+            recent = self.sources["recent"].sample(state.sources["recent"], data, key, number)
+            if recent.weight is not None:
+                found = found._replace(weight=jnp.ones([number]))
             some = source.holds_any(state.sources[name])
             found = jax.tree.map(lambda a, b: jnp.where(some, a, b), found, recent)
         return found
-
-    def _stored_recent(
-        self, state: OnlineState, data: Any, key: jax.Array, number: int
-    ) -> windows.Windows:
-        found = self.sources["recent"].sample(state.sources["recent"], data, key, number)
-        return found._replace(weight=None)
 
     def draw(self, state: OnlineState, data: Any, key: jax.Array) -> windows.Windows:
         """A batch: windows by source, their targets made anew, then first-hand ones."""
@@ -325,7 +321,7 @@ class OnlineSpec(runs.Spec):
       prioritised: whether "recent" is sampled by priority (MuZero, Appendix G), or uniformly.
       demonstrations: share of the dataset's episodes, those of highest return, that are the
         demonstrations. In (0, 1].
-      temperatures: of the acting policy, visits^(1 / T), one after another.
+      temperatures: of the acting policy, visits^(1 / T), one after another. In (0, 1].
       temperature_updates: updates that each lasts; the last one stays.
       round_updates: updates between rounds of acting; divides eval_every.
     """
@@ -345,9 +341,13 @@ class OnlineSpec(runs.Spec):
         super().__post_init__()
         checks.one_of("benchmark of an online run", self.benchmark, games.BENCHMARKS)
         checks.within("reanalyse_fraction", self.reanalyse_fraction, 0.0, 1.0)
+        if not isinstance(self.sources, Mapping):
+            raise ValueError(
+                f'sources must map names to weights, as {{"recent": 1.0}}, got {self.sources!r}'
+            )
         for name, weight in self.sources.items():
             checks.one_of("source", name, replay.SOURCES)
-            checks.within(f"weight of source {name}", weight, 0.0)
+            checks.within(f"weight of source {name}", weight, 0.0, 1e6)
         given = {name: float(self.sources.get(name, 0.0)) for name in replay.SOURCES}
         weights = {name: weight for name, weight in given.items() if weight > 0}
         object.__setattr__(self, "sources", weights)
@@ -356,6 +356,16 @@ class OnlineSpec(runs.Spec):
         recorded = [name for name in replay.RECORDED if name in weights]
         if recorded and not self.dataset:
             raise ValueError(f"the source {recorded[0]} has a weight, but no dataset is named")
+        if self.dataset and not recorded:
+            raise ValueError(
+                "a dataset is named, and nothing is drawn from it; in sources, give "
+                f"{' or '.join(replay.RECORDED)} a weight"
+            )
+        if not self.dataset and (self.fraction != 1.0 or self.holdout):
+            raise ValueError(
+                "fraction and holdout are shares of a dataset's episodes, and no dataset is named; "
+                "the share of a batch that is reanalysed is reanalyse_fraction"
+            )
         if self.first_hand == 0 and len(recorded) < len(weights):
             raise ValueError(
                 f"at a Reanalyse fraction of {self.reanalyse_fraction} nothing is acted, so that "
@@ -363,6 +373,11 @@ class OnlineSpec(runs.Spec):
                 'dataset and give sources {"dataset": 1}'
             )
         stored = self.settings.batch_size - self.first_hand
+        if not stored and set(weights) != {"recent"}:
+            raise ValueError(
+                f"at a Reanalyse fraction of {self.reanalyse_fraction} nothing is reanalysed, so "
+                "that sources have no use; raise the fraction, or leave them out"
+            )
         for name, count in replay.shares(weights, stored).items():
             if stored and not count:
                 raise ValueError(
@@ -373,13 +388,18 @@ class OnlineSpec(runs.Spec):
             raise ValueError(f"{self.method} has no improvement operator to act by")
         for name in ("replay_capacity", "best_episodes", "round_updates", "temperature_updates"):
             checks.within(name, getattr(self, name), 1, 2**31 - 1, integer=True)
+        if self.first_hand:
+            replay.rows_each(self.replay_capacity, self.actors, self.length)
+        if not isinstance(self.prioritised, bool):
+            raise ValueError(f"prioritised must be true or false, got {self.prioritised!r}")
         checks.within("demonstrations", self.demonstrations, 0.0, 1.0, open_low=True)
-        temperatures = tuple(self.temperatures)
-        if not temperatures:
-            raise ValueError("temperatures must hold at least one")
-        for temperature in temperatures:
-            checks.within("temperature", temperature, 0.0, open_low=True)
-        object.__setattr__(self, "temperatures", temperatures)
+        if not isinstance(self.temperatures, (list, tuple)) or not self.temperatures:
+            raise ValueError(
+                f"temperatures must be a list of at least one, got {self.temperatures}"
+            )
+        for temperature in self.temperatures:
+            checks.within("temperature", temperature, 0.0, 1.0, open_low=True)
+        object.__setattr__(self, "temperatures", tuple(self.temperatures))
         if self.eval_every % self.round_updates:
             raise ValueError(
                 f"eval_every ({self.eval_every}) must be a multiple of round_updates "
@@ -391,6 +411,16 @@ class OnlineSpec(runs.Spec):
         """Windows of a batch that are not reanalysed."""
         batch = self.settings.batch_size
         return batch - int(np.floor(self.reanalyse_fraction * batch + 0.5))
+
+    @property
+    def length(self) -> int:
+        """Steps of a window, K + n + 1."""
+        return sum(methods.get(self.method).window(self.settings)) + 1
+
+    @property
+    def actors(self) -> int:
+        """How many worlds step at once."""
+        return self.length * self.round_updates
 
     @property
     def updates_at_once(self) -> int:
@@ -428,13 +458,11 @@ def build(spec: OnlineSpec) -> tuple[OnlineLearner, Any, datasets.Dataset | None
     Raises:
       DatasetError: if the dataset is damaged or of another environment.
       MemoryError: if replay and best episodes do not fit into memory; nothing is allocated.
-      ValueError: if the replay is too small.
     """
     game = games.make(spec.benchmark, spec.environment)
     method, settings = methods.get(spec.method), spec.settings
     model = runs.model_of(settings, game.observation_shape, game.num_actions)
-    unroll_steps, td_steps = method.window(settings)
-    length = unroll_steps + td_steps + 1
+    _, td_steps = method.window(settings)
     dataset, data = None, {}
     if spec.dataset:
         dataset = runs.dataset_of(spec, game.observation_shape, game.num_actions)
@@ -442,11 +470,11 @@ def build(spec: OnlineSpec) -> tuple[OnlineLearner, Any, datasets.Dataset | None
         data["dataset"] = windows.store(dataset)
     if "demonstrations" in spec.sources:
         data["demonstrations"] = windows.store(datasets.best(dataset, spec.demonstrations))
-    actors, shape = length * spec.round_updates, game.observation_shape
+    length, shape = spec.length, game.observation_shape
     sources: dict[str, replay.Source] = {}
     if spec.first_hand:
         sources["recent"] = replay.Recent(
-            spec.replay_capacity, actors, length, td_steps, settings, shape,
+            spec.replay_capacity, spec.actors, length, td_steps, settings, shape,
             prioritised=spec.prioritised,
         )  # fmt: skip
     if "best" in spec.sources:
@@ -464,7 +492,7 @@ def build(spec: OnlineSpec) -> tuple[OnlineLearner, Any, datasets.Dataset | None
             if count
         },
         first_hand=spec.first_hand,
-        actors=actors,
+        actors=spec.actors,
         round_updates=spec.round_updates,
         prefill=2 * length,
         temperatures=spec.temperatures,

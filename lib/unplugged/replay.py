@@ -101,6 +101,17 @@ def _draw(weights: jax.Array, key: jax.Array, number: int) -> tuple[jax.Array, j
 LEAST_PRIORITY = 1e-3  # so that every window can be drawn
 
 
+def rows_each(capacity: int, actors: int, length: int) -> int:
+    """Rows of `Recent` for each of E actors; raises ValueError if two windows do not fit."""
+    rows = capacity // actors
+    if rows < 2 * length:
+        raise ValueError(
+            f"a replay of {capacity} rows holds {rows} steps of each of {actors} actors; "
+            f"windows of {length} steps need at least {2 * length}: {2 * length * actors} rows"
+        )
+    return rows
+
+
 class Ring(NamedTuple):
     """State of `Recent`: the last R ticks.
 
@@ -145,12 +156,7 @@ class Recent:
         *,
         prioritised: bool = False,
     ):
-        self._rows = capacity // actors
-        if self._rows < 2 * length:
-            raise ValueError(
-                f"a replay of {capacity} rows holds {self._rows} steps of each of {actors} actors; "
-                f"windows of {length} steps need at least {2 * length}: {2 * length * actors} rows"
-            )
+        self._rows = rows_each(capacity, actors, length)
         self._length, self._td_steps, self._settings = length, td_steps, settings
         self._shape, self._prioritised = tuple(shape), prioritised
 
@@ -355,12 +361,17 @@ def size_in_bytes(*states: Any) -> int:
     return sum(int(np.prod(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(states))
 
 
-def _free_memory() -> int:
-    """Bytes that the system can give; where it does not say so, all that it has."""
-    if (info := Path("/proc/meminfo")).exists():
+def _free_memory(root: str = "/") -> int:
+    """Bytes that the system can give, or a container's limit; if it does not say, all it has."""
+    found = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    if (info := Path(root, "proc/meminfo")).exists():
         fields = dict(line.split(":") for line in info.read_text().splitlines())
-        return int(fields["MemAvailable"].split()[0]) * 1024
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        found = [int(fields["MemAvailable"].split()[0]) * 1024]
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):  # cgroups' second version, first
+        limit = Path(root, "sys/fs/cgroup", name)
+        if limit.exists() and (text := limit.read_text().strip()) != "max":
+            found.append(int(text))
+    return min(found)
 
 
 def check_memory(needed: int, what: str) -> None:
