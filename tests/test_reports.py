@@ -35,10 +35,10 @@ def test_rows_are_read_with_their_score_and_settings(results):
 def test_table_2_by_hand(results):
     rows = reports.load(results, "bsuite_curves")
     ours = pd.read_csv(results / "dataset_statistics.csv").query("noise == 0")
+    ours = ours.set_index("environment")
     paper = pd.DataFrame({"environment": ["catch"], "random": [-0.5], "online_dqn": [0.9]})
-    table = tables.table2(
-        reports.final(rows), ours.set_index("environment"), paper.set_index("environment")
-    ).set_index("method")
+    paper = paper.set_index("environment")
+    table = tables.table2(reports.final(rows), ours, paper).set_index("method")
     assert table["catch"].to_dict() == {
         "rosmo": "1.50 ± 0.71",
         "mzu": "0.00",
@@ -51,6 +51,8 @@ def test_table_2_by_hand(results):
     assert table.loc["mzu", "IQM score"] == "0.25 [0.25, 0.25]"
     assert table.loc["rosmo", "IQM score"].startswith("0.62 [0.50, 0.75]")
     assert table["updates"].tolist()[:2] == ["20", "20"]
+    without = tables.table2(reports.final(rows), ours, paper.drop("catch")).set_index("method")
+    assert without.loc["random policy (paper)", "catch"] == ""  # An environment of one's own.
 
 
 def test_table_1_is_by_noise(results):

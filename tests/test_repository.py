@@ -7,6 +7,7 @@ import tomllib
 from importlib import metadata
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 from packaging.requirements import Requirement
@@ -118,6 +119,17 @@ def test_readme_shows_the_committed_table():
     assert shown
     for path, table in shown:
         assert table == (ROOT / path).read_text(), f"README.md differs from {path}"
+
+
+def test_the_readme_tells_every_claims_verdict():
+    decided = pd.read_csv(ROOT / "results" / "cpu" / "claims.csv").drop_duplicates("id")
+    wanted = decided.groupby("claim_verdict")["id"].agg(set).to_dict()
+    rows = re.findall(
+        r"^\| (supported|not supported|undecided|not run) \| (.*) \|$",
+        (ROOT / "README.md").read_text(),
+        re.M,
+    )
+    assert {verdict: set(re.findall(r"[RM]\d+", ids)) for verdict, ids in rows} == wanted
 
 
 def test_files_that_the_readme_names_exist():

@@ -21,6 +21,7 @@ from unplugged import (
     learner,
     losses,
     methods,
+    networks,
     runs,
     settings,
 )
@@ -414,6 +415,14 @@ def test_acting_in_several_ways_is_refused_where_it_makes_no_sense(catch, tmp_pa
         runs.by_selectors(trained, tmp_path, selectors=["critic"])
     with pytest.raises(ValueError, match=r"unknown selector of bc 'search'.*Valid: greedy, policy"):
         spec(catch, method="bc", selector="search")
+
+
+def test_a_network_is_chosen_by_its_name(catch, monkeypatch):
+    with pytest.raises(ValueError, match="unknown network 'mpl': did you mean 'mlp'"):
+        spec(catch, overrides={**SMALL, "network": "mpl"})
+    monkeypatch.setitem(networks.NETWORKS, "mine", networks.mlp)
+    learner = spec(catch, overrides={**SMALL, "network": "mine"}).build()[0]
+    assert learner.model.num_actions == 3
 
 
 @pytest.mark.parametrize("method", methods.METHODS)

@@ -102,7 +102,8 @@ class Spec:
             raise ValueError(
                 f"updates ({self.updates}) must be a multiple of eval_every ({self.eval_every})"
             )
-        self.settings  # noqa: B018  # Raises if an override is wrong.
+        # Raises if an override is wrong, too.
+        checks.one_of("network", self.settings.network, networks.NETWORKS)
 
     def ways_to_act(self) -> list[str]:
         """Selectors that use nothing but what the method learns."""

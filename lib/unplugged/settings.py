@@ -16,7 +16,7 @@ class Settings:
     The defaults are ROSMO's Table 4 (BSuite).
 
     Attributes:
-      network: kind of networks, see `networks.NETWORKS`: "mlp", "conv" or "resnet".
+      network: kind of networks, a name in `networks.NETWORKS`.
       representation: layer sizes of the representation (units, or channels).
       dynamics: layer sizes of the dynamics (units, or channels).
       prediction: layer sizes of the prediction trunk (units).
@@ -73,7 +73,6 @@ class Settings:
     temperature: float = 0.1
 
     def __post_init__(self) -> None:
-        checks.one_of("network", self.network, ("mlp", "conv", "resnet"))
         for name in ("representation", "dynamics", "prediction"):
             sizes = tuple(getattr(self, name))
             if not sizes:

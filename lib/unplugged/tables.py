@@ -64,7 +64,8 @@ def table2(final: pd.DataFrame, datasets: pd.DataFrame, paper: pd.DataFrame) -> 
         ("random policy", datasets, "random_return"),
         ("random policy (paper)", paper, "random"),
     ):
-        row = {environment: f"{frame.loc[environment, column]:.2f}" for environment in environments}
+        values = frame[column].reindex(environments).dropna()
+        row = dict.fromkeys(environments, "") | {at: f"{x:.2f}" for at, x in values.items()}
         score = {"online DQN": "1", "random policy": "0"}.get(name, "")
         rows.append({"method": name, **row, "IQM score": score, "updates": ""})
     return pd.DataFrame(rows)
