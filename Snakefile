@@ -127,8 +127,12 @@ NOTEBOOKS = {
         "tables": ["bsuite_capacity"],
     },
     "35_online": {
-        "experiments": ["online_fractions", "online_demonstrations"],
-        "draws": ["online_scaling", "online_demonstrations"],
+        "experiments": ["online_fractions"],
+        "draws": ["online_scaling"],
+    },
+    "35_online_demonstrations": {
+        "experiments": ["online_demonstrations", "online_fractions"],
+        "draws": ["online_demonstrations"],
     },
     "35_online_exploitation": {
         "experiments": ["online_exploitation"],
