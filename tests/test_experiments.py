@@ -72,7 +72,8 @@ def test_a_wrong_grid_is_refused(grid, message):
 
 ONLINE = {
     "kind": "online",
-    "grid": {"sources": [{"recent": 1.0}, {"recent": 0.5, "demonstrations": 0.5}]},
+    "grid": {"sources": [{"recent": 1.0}, {"recent": 0.5, "demonstrations": 0.5},
+                         {"recent": 1.0, "demonstrations": 0.0}]},
     "common": {"benchmark": "minatar", "environment": "breakout", "method": "mzu",
                "reanalyse_fraction": 0.5, "num_simulations": 2},
 }  # fmt: skip
@@ -83,9 +84,14 @@ def test_online_experiments_train_in_a_notebook_of_their_own():
     plan = experiments.plan({**PROFILE, "datasets": games, "experiments": {"three": ONLINE}})
     assert plan.notebooks == {"three": "21_train_online"}
     assert plan.collections["minatar_breakout"].notebook == "11_collect_minatar"
-    alone, mixed = (plan.specs["three", run] for run in plan.runs["three"])
-    assert list(plan.runs["three"]) == ["sources-recent1", "sources-recent0.5-demonstrations0.5"]
-    assert alone.dataset == "" and mixed.dataset == "runs/toy/datasets/minatar_breakout.npz"
+    alone, mixed, none = (plan.specs["three", run] for run in plan.runs["three"])
+    assert list(plan.runs["three"]) == [
+        "sources-recent1",
+        "sources-recent0.5-demonstrations0.5",
+        "sources-recent1-demonstrations0",
+    ]
+    assert mixed.dataset == "runs/toy/datasets/minatar_breakout.npz"
+    assert alone.dataset == none.dataset == "" and none.sources == {"recent": 1.0}
     assert mixed.sources == {"recent": 0.5, "demonstrations": 0.5}
     assert alone.settings.num_simulations == 2
 
@@ -96,6 +102,7 @@ def test_online_experiments_train_in_a_notebook_of_their_own():
         ({"kind": "onlin"}, "unknown kind of experiment 'onlin': did you mean 'online'"),
         ({"kind": "offline"}, "unknown run parameter 'reanalyse_fraction'"),
         ({"grid": {"reanalyse_fraction": [1.5]}}, "reanalyse_fraction must lie in"),
+        ({"grid": {"sources": ["best"]}}, "sources must map names to weights"),
         ({"grid": {"sources": [{"dataset": 1.0}]}}, "minatar_breakout is needed but not collec"),
     ],
 )

@@ -415,7 +415,7 @@ def test_an_online_run_resumes_to_the_same_bits(tmp_path):
     assert whole["best_acted"].iloc[-1] == float(a.actors.best)
 
 
-def test_online_runs_that_make_no_sense_are_refused(recording, tmp_path):
+def test_online_runs_that_make_no_sense_are_refused(recording):
     def refused(match, **changes):
         with pytest.raises(ValueError, match=match):
             online.OnlineSpec(**{**CATCH, **changes}).build()
@@ -446,14 +446,18 @@ def test_online_runs_that_make_no_sense_are_refused(recording, tmp_path):
 
 def test_a_replay_that_does_not_fit_is_refused_before_it_is_allocated(monkeypatch, tmp_path):
     monkeypatch.setattr(replay, "_free_memory", lambda: 10 * 2**30)
-    with pytest.raises(MemoryError, match=r"10\.0 GiB are free; lower replay_capacity"):
+    with pytest.raises(MemoryError, match=r"10\.0 GiB can be had; lower replay_capacity"):
         online.OnlineSpec(**{**CATCH, "replay_capacity": 2**31 - 1}).build()
     monkeypatch.undo()
     (tmp_path / "proc").mkdir()
     (tmp_path / "proc/meminfo").write_text("MemTotal: 9 kB\nMemAvailable: 8 kB\n")
     assert replay._free_memory(tmp_path) == 8 * 1024
-    limit = tmp_path / "sys/fs/cgroup/memory.max"
-    limit.parent.mkdir(parents=True)
-    for text, free in (("max", 8 * 1024), ("5000", 5000)):
-        limit.write_text(f"{text}\n")
+    groups = tmp_path / "sys/fs/cgroup"
+    (groups / "memory").mkdir(parents=True)
+    for name, text, free in (
+        ("memory.max", "max", 8 * 1024),
+        ("memory.max", "5000", 5000),
+        ("memory/memory.limit_in_bytes", "4000", 4000),
+    ):
+        (groups / name).write_text(f"{text}\n")
         assert replay._free_memory(tmp_path) == free

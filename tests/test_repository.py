@@ -106,7 +106,8 @@ def test_imports_go_one_way():
             if name.strip()
         }
 
-    numbers = ("statistics", "comparisons", "measures", "claims", "claims_rosmo", "speed")
+    rules = ("claims", "claims_rosmo", "claims_muzero")
+    numbers = (*rules, "statistics", "comparisons", "measures", "speed")
     for module in (*numbers, "plots", "tables", "reports", "gallery"):
         assert not {"jax", "haiku", "mctx"} & imports(module)
     learning = {f"unplugged.{m}" for m in ("networks", "losses", "methods", "learner", "runs")}

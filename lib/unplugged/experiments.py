@@ -103,7 +103,9 @@ def _one_run(
             overrides[key] = value
         elif key not in ("noise", "overrides"):
             parameters[key] = value
-    if kind == "online" and not set(values.get("sources", {})) & set(replay.RECORDED):
+    sources = values.get("sources", {})
+    recorded = isinstance(sources, Mapping) and any(map(sources.get, replay.RECORDED))
+    if kind == "online" and not recorded:
         return {**parameters, "overrides": overrides}
     benchmark = values.get("benchmark", "bsuite")
     dataset = _dataset(benchmark, values["environment"], values.get("noise", 0.0))

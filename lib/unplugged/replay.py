@@ -380,6 +380,6 @@ def check_memory(needed: int, what: str) -> None:
     free = stats["bytes_limit"] - stats["bytes_in_use"] if stats else _free_memory()
     if needed > free:
         raise MemoryError(
-            f"{what} needs {needed / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free; lower "
-            "replay_capacity or best_episodes"
+            f"{what} needs {needed / 2**30:.1f} GiB, and at most {free / 2**30:.1f} GiB can be "
+            "had; lower replay_capacity or best_episodes"
         )
