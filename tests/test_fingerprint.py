@@ -74,6 +74,13 @@ def test_what_it_does_not_reach_does_not_count(changed, file, old, new):
     assert changed(file, old, new) == changed.before
 
 
+def test_actors_count_in_online_runs_alone(changed):
+    online = fingerprint.of_library(["online.build"])
+    running = "actors.running + tick.reward"
+    assert changed("online_learner.py", running, "actors.running") == changed.before
+    assert fingerprint.of_library(["online.build"]) != online
+
+
 def test_an_unknown_root():
     with pytest.raises(KeyError, match=r"methods\.rosmoo"):
         fingerprint.of_library(["methods.rosmoo"])
