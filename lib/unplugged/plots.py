@@ -174,8 +174,12 @@ def heat_map(
     written = [[text(row, column) for column in value.columns] for row in value.index]
     sns.heatmap(
         value, ax=ax, annot=np.array(written), fmt="", cmap="cividis",
-        annot_kws={"fontsize": 6}, cbar_kws={"label": label},
+        annot_kws={"fontsize": 7}, cbar_kws={"label": label},
     )  # fmt: skip
+    drawn = ~np.isnan(value.to_numpy(float).ravel())
+    for written_on, colour in zip(ax.texts, ax.collections[0].get_facecolors()[drawn]):
+        light = sns.utils.relative_luminance(colour) > 0.18  # As far from black as from white.
+        written_on.set_color("black" if light else "white")
     ax.set_yticklabels([name(row) for row in value.index], rotation=0)
     ax.grid(False)
 
