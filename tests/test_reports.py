@@ -1,4 +1,4 @@
-"""What every claim and table goes through: rows read with their scores, and the tables of them."""
+"""Rows read with their scores, the tables of them, and the sentences about them."""
 
 import numpy as np
 import pandas as pd
@@ -93,3 +93,91 @@ def test_low_data_by_hand():
     assert table["game"].tolist() == ["asterix", "asterix (paper)", "asterix"]
     assert table["mzu"].tolist() == ["n/a", "7", "2.00"]
     assert table["rosmo"].tolist() == ["1.00", "n/a", "n/a"]
+
+
+@pytest.fixture
+def rows():
+    values = {"rosmo": [0.0, 1.0, 1.0], "bc": [0.0, 0.2, 0.5]}
+    return pd.DataFrame(
+        [
+            {"environment": "catch", "noise": 0.0, "fraction": 1.0, "overrides": "{}",
+             "method": method, "seed": seed, "update": 10 * i,
+             "episodes": 5, "mean_return": value + 0.01 * seed}
+            for method, curve in values.items() for seed in (0, 1) for i, value in enumerate(curve)
+        ]
+    )  # fmt: skip
+
+
+def test_reports_say_what_the_rows_say(rows, tmp_path):
+    (tmp_path / "p.provenance.json").write_text('{"a": {"device": "cpu: cpu"}}')
+    facts = reports.run_facts(rows, tmp_path, "p")
+    assert facts == "2 seeds, 20 updates, 5 episodes an evaluation; device CPU."
+    one = reports.run_facts(rows[rows["seed"] == 0], tmp_path, "p")
+    assert one.startswith("1 seed, 20 updates")
+    assert reports.uneven(rows) == ""
+    longer = pd.concat([rows, rows[rows["method"] == "rosmo"].assign(update=40)])
+    assert reports.uneven(longer) == (
+        "Each method at its own last update (20 updates: bc; 40 updates: rosmo)."
+    )
+    assert reports.flatness(rows).startswith("Not flat at the end (the last fifth")
+    assert reports.flatness(rows).endswith("1 of 2 curves: bc (catch).")
+    assert "Every curve is flat" in reports.flatness(rows[rows["method"] == "rosmo"])
+    last = pd.DataFrame(
+        [("bc", 0.5, 0.4, 0.6), ("rosmo", 1.0, 0.9, 1.1)],
+        columns=["method", "value", "low", "high"],
+    )
+    assert reports.iqm_statement(last).startswith("rosmo 1.00 [0.90, 1.10]; bc")
+
+
+def test_choosing_a_checkpoint_by_each_rule():
+    run = pd.DataFrame(
+        {
+            "environment": "catch", "method": "bc", "seed": 0, "update": [30, 10, 20],
+            "holdout_loss": [0.3, 0.2, 0.1], "fqe_return": [1.0, 9.0, 5.0],
+            "score": [0.2, 0.4, 0.9],
+        }
+    )  # fmt: skip
+    chosen = tables.choose(run, "score").iloc[0]
+    assert chosen[["final", "held-out loss", "FQE", "best"]].tolist() == [0.2, 0.9, 0.4, 0.9]
+    assert chosen["average"] == pytest.approx(0.5)
+    both = pd.concat([run, run.assign(seed=1)])
+    table = tables.selected(tables.choose(both, "score"))
+    assert table["method"].tolist() == ["bc", "all methods"]
+    assert table["best"].tolist() == ["0.90 [0.90, 0.90]"] * 2
+    text = reports.selection_statement(tables.choose(both, "score"))
+    assert "held-out loss +0.70 [+0.70, +0.70]" in text
+
+
+def test_final_and_best(rows):
+    rows.loc[(rows["method"] == "bc") & (rows["update"] == 10), "mean_return"] = 0.9
+    table = tables.final_and_best(rows).set_index("method")
+    assert table.loc["bc"].tolist() == ["0.51", "0.90"] or table.loc["bc"].tolist() == [
+        "0.50", "0.90",
+    ]  # fmt: skip
+    assert table.loc["rosmo"].tolist() == ["1.00", "1.00"]
+
+
+def test_tables_beside_the_papers():
+    ours = pd.DataFrame(
+        {"environment": ["catch"], "noise": [0.0], "episodes": [2000], "transitions": [18000],
+         "mean_return": [0.8], "online_return": [0.9], "random_return": [-0.6]}
+    )  # fmt: skip
+    paper5 = pd.DataFrame(
+        {"environment": ["catch", "catch"], "noise": [0.0, 0.1], "episodes": [2000, 2000],
+         "transitions": [18000, 18000], "mean_return": [0.71, 0.6]}
+    )  # fmt: skip
+    table = tables.beside_table5(ours, paper5)
+    assert table["mean_return"].tolist()[0] == 0.8 and table["mean_return"].isna().tolist()[1]
+    assert reports.missing_recordings(table) == (
+        " Not recorded in this profile: catch at noise 0.1."
+    )
+    assert reports.missing_recordings(table[:1]) == ""
+    paper6 = pd.DataFrame({"environment": ["catch"], "random": [-0.66], "online_dqn": [1.0]})
+    assert tables.beside_table6(ours, paper6).iloc[0].tolist() == ["catch", -0.6, -0.66, 0.9, 1.0]
+
+
+def test_what_is_not_there_is_named():
+    pairs = [("rosmo", 0.1), ("rosmo", 1.0), ("mzu", 1.0), ("bc", 0.1)]
+    final = pd.DataFrame(pairs, columns=["method", "fraction"])
+    assert reports.not_there(final) == "Not run: mzu at 10%, bc at 100%."
+    assert reports.not_there(final[final["method"] == "rosmo"]) == ""

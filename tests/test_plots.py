@@ -1,0 +1,62 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from unplugged import methods, plots, statistics
+
+NOTES = {"title": "t", "caption": "c", "paper": "p", "command": "make figures"}
+
+
+def test_figures_drawn_twice_are_the_same_bytes(tmp_path):
+    plots.use_style()
+    rows = pd.DataFrame(
+        {"method": ["rosmo"] * 4 + ["bc"] * 4, "seed": [0, 1] * 4, "update": [0, 0, 10, 10] * 2,
+         "mean_return": [0.0, 0.1, 1.0, 0.9, 0.0, 0.0, 0.5, 0.4]}
+    )  # fmt: skip
+    curves = statistics.summarise(rows, "mean_return", ["method", "update"])
+    for name in ("a", "b"):
+        figure, ax = plots.plt.subplots()
+        for method in plots.in_order(rows["method"]):
+            plots.curve(ax, curves[curves["method"] == method], method)
+        plots.save_figure(figure, tmp_path / name, "f", NOTES)
+        plots.save_table(rows, tmp_path / name, "f", NOTES)
+        plots.plt.close(figure)
+    first = {p.name: p.read_bytes() for p in (tmp_path / "a").iterdir()}
+    assert set(first) == {
+        "f.png", "f.pdf", "f.json", "f.table.csv", "f.table.md", "f.table.tex", "f.table.json",
+    }  # fmt: skip
+    assert first == {p.name: p.read_bytes() for p in (tmp_path / "b").iterdir()}
+
+
+def test_a_figure_without_its_caption_is_refused(tmp_path):
+    notes = {key: value for key, value in NOTES.items() if key != "caption"}
+    with pytest.raises(ValueError, match="needs caption"):
+        plots.save_table(pd.DataFrame({"a": [1]}), tmp_path / "none", "f", notes)
+    assert not (tmp_path / "none").exists()
+
+
+def test_every_method_has_a_look_of_its_own():
+    looks = [plots.look(name) for name in methods.METHODS]
+    for cue in ("marker", "linestyle"):  # Never by colour alone.
+        assert len({str(getattr(one, cue)) for one in looks}) == len(looks)
+    paper = [plots.look(name).color for name in ("rosmo", "mzu", "crr", "cql", "bc")]
+    assert len(set(paper)) == 5
+    assert plots.look("something_new") == plots.look("something_new")
+    assert plots.in_order(["zeta", "bc", "rosmo"]) == ["rosmo", "bc", "zeta"]
+
+
+def test_numbers_of_a_heat_map_stand_out():
+    cells = pd.DataFrame(
+        {"x": np.arange(40), "y": 0, "value": np.linspace(-1, 2, 40), "low": -1.0, "high": np.nan}
+    )
+    cells.loc[1, "y"] = 1  # Which leaves empty cells, without a number.
+    figure, ax = plots.plt.subplots()
+    plots.heat_map(ax, cells, x="x", y="y")
+    plots.plt.close(figure)
+    assert len(ax.texts) == len(cells)
+    background = ax.collections[0].get_facecolors()
+    for text in ax.texts:
+        column, row = (int(at) for at in text.get_position())
+        luminance = plots.sns.utils.relative_luminance(background[40 * row + column])
+        contrast = {"black": (luminance + 0.05) / 0.05, "white": 1.05 / (luminance + 0.05)}
+        assert contrast[text.get_color()] >= 4.5  # WCAG's least for text.
