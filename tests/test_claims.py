@@ -6,7 +6,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from unplugged import claims, claims_muzero, claims_rosmo, measures, reports, statistics, tables
+from unplugged import (
+    claims,
+    claims_muzero,
+    claims_rosmo,
+    comparisons,
+    measures,
+    reports,
+    statistics,
+    tables,
+)
 
 CLAIMS = pd.read_csv(Path(__file__).parents[1] / "results" / "claims.csv")
 PRESET = {"noise": 0.0, "fraction": 1.0, "hidden": 256, "num_simulations": 4,
@@ -191,6 +200,27 @@ def test_comparisons_are_at_equal_updates_and_say_what_they_rest_on():
     ]
     expected = statistics.contrast(*sides)
     assert (row["low"].item(), row["high"].item()) == expected[1:3]
+
+
+def test_runs_of_unequal_length_are_cut_and_thinned():
+    rows = pd.DataFrame(
+        [
+            {"environment": "catch", "method": method, "seed": seed, "update": update}
+            for method, ends in {"a": (4, 6), "b": (2, 8)}.items()
+            for seed, end in enumerate(ends)
+            for update in range(0, end + 1)
+        ]
+    )
+
+    def updates(of, method, seed):
+        return of.query("method == @method and seed == @seed")["update"].tolist()
+
+    assert comparisons.even(rows)["update"].max() == 2
+    even = comparisons.even(rows, within=["method"])
+    assert [updates(even, m, 1)[-1] for m in "ab"] == [4, 2]
+    thinned = comparisons.thinned(rows).sort_values("update")  # To the three of b's seed 0.
+    assert updates(thinned, "b", 0) == [0, 1, 2] and updates(thinned, "b", 1) == [0, 4, 8]
+    assert updates(thinned, "a", 1) == [0, 3, 6]
 
 
 def test_methods_trained_for_longer_are_compared_where_all_were():

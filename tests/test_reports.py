@@ -123,10 +123,13 @@ def test_reports_say_what_the_rows_say(rows, tmp_path):
     assert reports.flatness(rows).endswith("1 of 2 curves: bc (catch).")
     assert "Every curve is flat" in reports.flatness(rows[rows["method"] == "rosmo"])
     last = pd.DataFrame(
-        [("bc", 0.5, 0.4, 0.6), ("rosmo", 1.0, 0.9, 1.1)],
-        columns=["method", "value", "low", "high"],
+        [("bc", 20, 0.5, 0.4, 0.6), ("rosmo", 20, 1.0, 0.9, 1.1)],
+        columns=["method", "update", "value", "low", "high"],
     )
-    assert reports.iqm_statement(last).startswith("rosmo 1.00 [0.90, 1.10]; bc")
+    assert reports.ranking(last) == "rosmo 1.00 [0.90, 1.10]; bc 0.50 [0.40, 0.60]."
+    assert reports.ranking(last.assign(update=[20, 4000])) == (
+        "at 20 updates: bc 0.50 [0.40, 0.60]; and at 4,000 updates: rosmo 1.00 [0.90, 1.10]."
+    )
 
 
 def test_choosing_a_checkpoint_by_each_rule():
@@ -150,11 +153,12 @@ def test_choosing_a_checkpoint_by_each_rule():
 
 def test_final_and_best(rows):
     rows.loc[(rows["method"] == "bc") & (rows["update"] == 10), "mean_return"] = 0.9
-    table = tables.final_and_best(rows).set_index("method")
-    assert table.loc["bc"].tolist() == ["0.51", "0.90"] or table.loc["bc"].tolist() == [
-        "0.50", "0.90",
-    ]  # fmt: skip
+    chosen = tables.last_and_best(rows, "mean_return")
+    table = tables.final_and_best(chosen).set_index("method")
+    assert table.columns.tolist() == ["catch, final", "catch, best"]
+    assert table.loc["bc"].tolist() in (["0.51", "0.90"], ["0.50", "0.90"])  # Half of 0.01.
     assert table.loc["rosmo"].tolist() == ["1.00", "1.00"]
+    assert reports.selection_statement(chosen).endswith("best +0.20 [+0.20, +0.20].")
 
 
 def test_tables_beside_the_papers():

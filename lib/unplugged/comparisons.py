@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
+from pandas.api.typing import DataFrameGroupBy
 
 from unplugged import statistics
 
@@ -76,11 +78,34 @@ _RUN = (
 )  # fmt: skip
 
 
-def even(*parts: pd.DataFrame) -> pd.DataFrame:
-    """Evaluations of several experiments, up to the last update that every run has reached."""
+def _runs(rows: pd.DataFrame) -> DataFrameGroupBy:
+    """Rows by run."""
+    return rows.groupby([name for name in _RUN if name in rows], dropna=False)
+
+
+def even(*parts: pd.DataFrame, within: Sequence[str] = ()) -> pd.DataFrame:
+    """Evaluations of several experiments, up to the last update that every run has reached.
+
+    Args:
+      parts: evaluations.
+      within: every run with the same values in these columns; none: every run of all.
+    """
     rows = pd.concat(parts)
-    columns = [name for name in _RUN if name in rows]
-    return rows[rows["update"] <= rows.groupby(columns, dropna=False)["update"].max().min()]
+    reached = _runs(rows)["update"].transform("max")
+    if within:
+        reached = reached.groupby([rows[name] for name in within]).transform("min")
+    else:
+        reached = reached.min()
+    return rows[rows["update"] <= reached]
+
+
+def thinned(rows: pd.DataFrame) -> pd.DataFrame:
+    """As many evaluations of every run, evenly spaced from its first to its last."""
+    runs = [run.sort_values("update") for _, run in _runs(rows)]
+    fewest = min(map(len, runs))
+    return pd.concat(
+        run.iloc[np.linspace(len(run) - 1, 0, fewest).round().astype(int)] for run in runs
+    )
 
 
 def beside(rows: pd.DataFrame, others: pd.DataFrame, *columns: str) -> pd.DataFrame:

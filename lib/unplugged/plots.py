@@ -37,7 +37,7 @@ _LOOKS = {
     "bc": Look(_PALETTE[2], "^", ":"),
     "onestep": Look(_PALETTE[5], "P", (0, (7, 2))),
     "behavior": Look(_PALETTE[6], "X", (0, (2, 1))),
-    "rosmo_sampled": Look(_PALETTE[0], "h", (0, (1, 2))),
+    "rosmo_sampled": Look((0.45, 0.25, 0.05), "x", (0, (1, 2))),
     "mzu_q": Look(_PALETTE[7], "*", (0, (4, 1, 1, 1))),
     "mzu_reg": Look((0.2, 0.2, 0.2), "<", (0, (3, 1, 1, 1, 1, 1))),
     "gumbel": Look(_PALETTE[9], ">", (0, (6, 1, 2, 1))),

@@ -185,23 +185,22 @@ def flatness(rows: pd.DataFrame, by: Sequence[str] = ("environment",)) -> str:
     return f"Not flat at the end ({rule}), {count} of {total} curves: {', '.join(curves)}."
 
 
-def iqm_statement(last: pd.DataFrame) -> str:
-    """IQM and interval of each method, best first."""
-    rows = last.sort_values("value", ascending=False)
-    return (
-        "; ".join(
-            f"{row.method} {row.value:.2f} [{row.low:.2f}, {row.high:.2f}]"
-            for row in rows.itertuples()
-        )
-        + "."
-    )
+def ranking(estimates: pd.DataFrame) -> str:
+    """Each method's value and interval, best first; those of different updates apart."""
+    parts = []
+    for update, of in estimates.groupby("update", sort=False):
+        rows = of.sort_values("value", ascending=False, kind="stable").itertuples()
+        text = "; ".join(f"{r.method} {r.value:.2f} [{r.low:.2f}, {r.high:.2f}]" for r in rows)
+        several = estimates["update"].nunique() > 1
+        parts.append(f"at {update:,} updates: {text}" if several else text)
+    return f"{'; and '.join(parts)}."
 
 
 def selection_statement(chosen: pd.DataFrame) -> str:
     """Each rule against the last checkpoint, over all methods and environments."""
     texts = []
     for rule in tables.SELECTION:
-        if rule == "final":
+        if rule == "final" or rule not in chosen:
             continue
         gain = (chosen[rule] - chosen["final"]).rename("gain")
         keys = [chosen["environment"], chosen["method"]]

@@ -96,15 +96,20 @@ def by_noise(final: pd.DataFrame, datasets: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def final_and_best(rows: pd.DataFrame) -> pd.DataFrame:
-    """Mean return over seeds of each run's last and best evaluation, a row a method."""
+def last_and_best(rows: pd.DataFrame, value: str) -> pd.DataFrame:
+    """A value at the last evaluation (`final`) and its highest (`best`), a row a run."""
+    runs = rows.sort_values("update").groupby(["environment", "method", "seed"])[value]
+    return runs.agg(final="last", best="max").reset_index()
+
+
+def final_and_best(chosen: pd.DataFrame) -> pd.DataFrame:
+    """Means over seeds of what `last_and_best` gives of returns, a row a method."""
+    means = chosen.groupby(["method", "environment"])[["final", "best"]].mean()
     table = []
-    for method in plots.in_order(rows["method"]):
+    for method in plots.in_order(chosen["method"]):
         row = {"method": method}
-        for environment, of in rows[rows["method"] == method].groupby("environment"):
-            of = of.sort_values("update").groupby("seed")["mean_return"]
-            row[f"{environment}, final"] = f"{of.last().mean():.2f}"
-            row[f"{environment}, best"] = f"{of.max().mean():.2f}"
+        for environment, of in means.loc[method].iterrows():
+            row |= {f"{environment}, {rule}": f"{value:.2f}" for rule, value in of.items()}
         table.append(row)
     return pd.DataFrame(table)
 
