@@ -42,13 +42,13 @@ def logs(name):
 COLLECTIONS, EXPERIMENTS, TRAINERS, SPECS = experiments.plan(config)
 
 
-def is_adopted(experiment, run):
-    return experiments.is_adopted(Path(RUNS, experiment, run))
+def lacks_checkpoints(experiment, run):
+    return experiments.lacks_checkpoints(Path(RUNS, experiment, run))
 
 
 def with_checkpoints(wanted, result):
     """The runs as (experiment, run); none if some were adopted, which leaves a result as it is."""
-    adopted = [f"{experiment}/{run}" for experiment, run in wanted if is_adopted(experiment, run)]
+    adopted = [f"{e}/{run}" for e, run in wanted if lacks_checkpoints(e, run)]
     if not adopted or DRAW_ONLY:
         return wanted
     print(f"{result} is not made: {len(adopted)} of its runs, such as {adopted[0]}, have no "
@@ -250,7 +250,7 @@ rule all:
 
 def data_of(experiment, run):
     """The dataset of a run that is trained here; one whose results were adopted needs none."""
-    if is_adopted(experiment, run):
+    if experiments.is_adopted(Path(RUNS, experiment, run)):
         return []
     return EXPERIMENTS[experiment][run].get("dataset", [])
 

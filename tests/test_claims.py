@@ -202,6 +202,14 @@ def test_comparisons_are_at_equal_updates_and_say_what_they_rest_on():
     assert (row["low"].item(), row["high"].item()) == expected[1:3]
 
 
+def test_settings_are_not_pooled_as_if_they_were_seeds():
+    rows = study(rosmo=1.5)["bsuite_curves"]
+    rows = comparisons.some(rows, method="rosmo")
+    both = pd.concat([rows, rows.assign(overrides='{"td_steps": 7}', score=0.0)])
+    with pytest.raises(ValueError, match="several runs of one environment and seed"):
+        comparisons.compare("mixed", both, rows)
+
+
 def test_runs_of_unequal_length_are_cut_and_thinned():
     rows = pd.DataFrame(
         [

@@ -21,6 +21,12 @@ def test_saved_and_loaded_is_the_same(dataset, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["toy.npz"]
 
 
+def test_a_part_is_saved_with_its_own_count_of_episodes(dataset, tmp_path):
+    counted = dataclasses.replace(dataset, metadata={**dataset.metadata, "episodes": 6})
+    datasets.save(counted.episodes([0, 2]), tmp_path / "part.npz")
+    assert datasets.load(tmp_path / "part.npz").metadata["episodes"] == 2
+
+
 def test_saving_twice_gives_the_same_bytes(dataset, tmp_path):
     for name in ("a.npz", "b.npz"):
         datasets.save(dataset, tmp_path / name)
@@ -181,6 +187,14 @@ def test_lengths_of_an_episode_must_fit():
     }  # fmt: skip
     with pytest.raises(datasets.DatasetError, match="episode 0: 3 observations, 3 actions"):
         datasets.from_episodes([episode], {"num_actions": 1})
+
+
+def test_actions_must_be_whole_numbers():
+    episode = {"observation": np.zeros([3, 1]), "reward": [0, 0], "terminated": True}
+    with pytest.raises(datasets.DatasetError, match="episode 0: actions must be whole numbers"):
+        datasets.from_episodes([{**episode, "action": [0.9, 1.7]}], {"num_actions": 2})
+    whole = datasets.from_episodes([{**episode, "action": [0.0, 1.0]}], {"num_actions": 2})
+    assert whole.action.tolist() == [0, 1, 0]
 
 
 def test_dataset_of_another_environment(dataset):

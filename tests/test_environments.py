@@ -189,6 +189,15 @@ def test_a_time_limit_of_gymnasium_is_a_truncation():
     assert timesteps[-1].last() and timesteps[-1].discount == 1.0
 
 
+def test_closing_reaches_the_gymnasium_environment():
+    raw = Scripted()
+    closed = []
+    raw.close = lambda: closed.append(raw)
+    noisy = environments.ActionNoise(environments.FromGymnasium(raw, seed=0), 0.1, seed=0)
+    noisy.close()
+    assert closed == [raw]
+
+
 def test_a_fallen_pole_of_gymnasium_is_a_termination():
     timesteps = play(environments.make("gymnasium", "CartPole-v1", seed=0))
     assert 9 <= len(timesteps) < 501

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from unplugged import experiments
+from unplugged import experiments, runs
 
 PROFILE = {
     "profile": "toy",
@@ -194,7 +194,7 @@ def test_committed_results_are_taken_run_by_run(committed, tmp_path):
     assert experiments.let_go(plan, runs) == []
 
 
-@pytest.mark.parametrize("change", [{"updates": 200}, {"seeds": [0]}, {"td_steps": 2}])
+@pytest.mark.parametrize("change", [{"updates": 200}, {"seeds": [5]}, {"td_steps": 2}])
 def test_a_run_of_other_parameters_is_not_taken_and_is_let_go(committed, tmp_path, change):
     results, runs = committed[0], tmp_path / "runs"
     one = PROFILE["experiments"]["one"]
@@ -205,6 +205,33 @@ def test_a_run_of_other_parameters_is_not_taken_and_is_let_go(committed, tmp_pat
     experiments.adopt(plan, results, runs)
     assert len(experiments.let_go(changed, runs)) == 4
     assert not list(runs.rglob("results.csv"))
+
+
+@pytest.mark.parametrize("change_first", [True, False])
+def test_seeds_that_are_still_wanted_are_kept(committed, tmp_path, change_first):
+    results = committed[0]
+    target = tmp_path / "runs" / "one" / "catch_rosmo_noise0"
+    plan = experiments.plan(PROFILE)
+    one = PROFILE["experiments"]["one"]
+    other = {**one, "common": {**one["common"], "seeds": [1, 2]}}
+    changed = experiments.plan({**PROFILE, "experiments": {"one": other}})
+    if change_first:
+        assert experiments.adopt(changed, results, tmp_path / "runs") == {"one": (4, 0)}
+        assert experiments.let_go(changed, tmp_path / "runs") == []
+    else:
+        experiments.adopt(plan, results, tmp_path / "runs")
+        assert len(experiments.let_go(changed, tmp_path / "runs")) == 4
+    assert experiments.lacks_checkpoints(target) and not experiments.is_adopted(target)
+    assert [path.name for path in target.iterdir()] == [runs.ADOPTED]
+    rows, record = runs._adopted(changed.specs["one", target.name], target)
+    assert [(row["seed"], row["update"]) for row in rows] == [(1, 0), (1, 50), (1, 100)]
+    assert record["parameters"]["seeds"] == [0, 1]
+    # Of other settings they are nothing.
+    other = {**one, "common": {**other["common"], "td_steps": 2}}
+    changed = experiments.plan({**PROFILE, "experiments": {"one": other}})
+    assert runs._adopted(changed.specs["one", target.name], target) == ([], {})
+    experiments.let_go(changed, tmp_path / "runs")
+    assert not list(target.iterdir())
 
 
 def test_results_of_an_earlier_preset_are_not_taken(committed, tmp_path, monkeypatch):

@@ -220,6 +220,10 @@ def test_pixel_networks_that_do_not_fit_are_refused():
         networks.conv(representation=(5,), dynamics=(4,), **common)
     with pytest.raises(ValueError, match="equal channels"):
         networks.resnet(representation=(5,), dynamics=(4,), **common)
+    flat = {**common, "observation_shape": (10, 5)}
+    for make in (networks.conv, networks.resnet):
+        with pytest.raises(ValueError, match=r"shape \[10, 5\] are no images .* \"mlp\""):
+            make(representation=(4,), dynamics=(4,), **flat)
 
 
 def test_random_play_is_that_of_the_uniform_policy():

@@ -1,5 +1,6 @@
 """Minari in and out: against what Minari itself holds, and back to what we had."""
 
+import dataclasses
 import json
 import os
 import warnings
@@ -421,8 +422,15 @@ def test_what_would_not_come_back_unchanged_is_not_exported(store):
         reward[-1] = 1.0
         return reward
 
+    some = ours()
+    packed = dataclasses.replace(
+        some,
+        observation=np.zeros([some.num_steps, 1], np.uint8),
+        metadata={**some.metadata, "packed_shape": [2, 2]},
+    )
     wrong = [
         (changed(observation=lambda x: x.astype(np.float64)), "observation must be float32"),
+        (packed, r"observations packed to bits, \(2, 2\) as in MinAtar's"),
         (changed(reward=mark_last), "must be 0 at the last step"),
         (changed(discount=np.ones_like, is_last=np.zeros_like), "episodes are not whole"),
     ]

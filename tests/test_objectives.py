@@ -196,6 +196,14 @@ def test_planning_without_a_policy_target_is_refused():
         methods.Method(summary="", selector="policy")
 
 
+def test_bootstrapping_from_an_operator_that_is_not_there_is_refused():
+    with pytest.raises(ValueError, match='bootstrap="operator" takes the operator\'s value'):
+        methods.Method(
+            summary="", selector="policy", bootstrap="operator",
+            regularizer=losses.dynamics_advantage,
+        )  # fmt: skip
+
+
 # --- Operators -----------------------------------------------------------------------------
 
 
@@ -232,6 +240,30 @@ def test_sampled_look_ahead_equals_equations_9_and_10(model, small, root):
         for a in range(NUM_ACTIONS):
             wanted = root.value[i] if a in unseen else exact.action_values[i, a]
             np.testing.assert_allclose(improved.action_values[i, a], wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_sampled_look_ahead_with_an_advantage_far_above_the_others(model, small, root, monkeypatch):
+    params, root = root
+    small = dataclasses.replace(small, num_samples=4)
+    high = jnp.where(jnp.arange(NUM_ACTIONS) == 1, 20.0, 1.0)
+    q = root.value[:, None] + high
+    monkeypatch.setattr(
+        improvement, "action_values",
+        lambda model, params, state, actions, discount: jnp.take_along_axis(q, actions, axis=1),
+    )  # fmt: skip
+    improved = improvement.one_step_sampled(model, params, root, jax.random.key(2), small)
+    shape = (len(root.value), 4)
+    logits = root.prior_logits[:, None]
+    actions = jax.random.categorical(jax.random.key(2), logits, axis=-1, shape=shape)
+    seen = 0
+    for i, drawn in enumerate(np.asarray(actions)):
+        weights = np.exp(np.asarray(high, np.float64)[drawn])
+        others = [np.delete(weights, k).sum() for k in range(4)]
+        for a in set(drawn.tolist()):
+            expected = sum(w / (1 + o) for w, o, b in zip(weights, others, drawn) if b == a)
+            np.testing.assert_allclose(improved.policy[i, a], expected, rtol=1e-4)
+        seen += (drawn == 1).sum() == 1
+    assert seen  # One drawn once is where the sum less itself would cancel.
 
 
 def test_sampled_look_ahead_tends_to_the_exact_one(model, small, root):

@@ -6,13 +6,16 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
 
 from unplugged import (
+    acting,
     checkpoints,
     datasets,
     environments,
@@ -24,6 +27,7 @@ from unplugged import (
     networks,
     runs,
     settings,
+    transforms,
 )
 
 SMALL = {
@@ -103,6 +107,29 @@ def test_a_finished_run_is_not_trained_again(catch, tmp_path, monkeypatch, vmap_
     assert (more["seed"] == 2).sum() == 3
     saved = [seed for seed, _, _ in runs.saved_states(one, tmp_path, *one.build()[::2])]
     assert sorted(saved) == [0, 1, 2]  # The last checkpoint of each, once.
+
+
+def test_seeds_trained_elsewhere_are_added(catch, tmp_path, monkeypatch):
+    runs.train(spec(catch, seeds=[0, 1]), tmp_path / "there")
+    whole = runs.train(spec(catch, seeds=[0, 2]), tmp_path / "whole")
+    record = json.loads((tmp_path / "there" / "provenance.json").read_text())
+    results = (tmp_path / "there" / "results.csv").read_text()
+    for name in ("here", "nothing"):
+        (tmp_path / name).mkdir()
+        content = json.dumps({"record": record, "results": results})
+        (tmp_path / name / runs.ADOPTED).write_text(content)
+    runs.train(spec(catch, seeds=[0, 2]), tmp_path / "here")
+    assert rows_without_time(tmp_path / "here") == rows_without_time(tmp_path / "whole")
+    assert [p.name for p in (tmp_path / "here" / "checkpoints").glob("seed*")] == ["seed_2"]
+    note = json.loads((tmp_path / "here" / "provenance.json").read_text())
+    assert note["parameters"]["seeds"] == [0, 2] and note["adopted"] == record
+    # Where no seed is new, nothing is trained.
+    monkeypatch.setattr(learner.Learner, "update", None)
+    alone = runs.train(spec(catch, seeds=[0]), tmp_path / "nothing")
+    columns = [name for name in WITHOUT_TIME if name != "loss"]
+    pd.testing.assert_frame_equal(alone[columns], whole[:3][columns])
+    progress = json.loads((tmp_path / "nothing" / "progress.json").read_text())
+    assert progress["done"] == progress["total"] == 40
 
 
 def test_seeds_vmapped_write_the_same_form(catch, tmp_path):
@@ -240,6 +267,41 @@ def test_a_loss_that_explodes_stops_the_run(catch, tmp_path):
     assert pd.read_csv(tmp_path / "results.partial.csv")["update"].tolist() == [0]
 
 
+def test_parameters_that_are_not_finite_stop_the_run(catch, tmp_path, monkeypatch):
+    """The loss is taken before the step, so that it says nothing of the last one."""
+    update = learner.Learner.update
+
+    def poisoned(self, state, windows, key):
+        state, loss = update(self, state, windows, key)
+        broken = jax.tree.map(lambda x: x + jnp.where(state.updates == 40, jnp.nan, 0.0), state[0])
+        return state._replace(params=broken), loss
+
+    monkeypatch.setattr(learner.Learner, "update", poisoned)
+    with pytest.raises(learner.NonFiniteLossError, match=r"update 40: parameters are not finite"):
+        runs.train(spec(catch, seeds=[0]), tmp_path)
+    assert pd.read_csv(tmp_path / "results.partial.csv")["update"].tolist() == [0, 20]
+    monkeypatch.undo()
+    state = runs.restore(spec(catch, seeds=[0]), tmp_path, 0)[1]
+    assert state.updates == 20
+
+
+def test_returns_beyond_the_bins_are_named(catch, tmp_path):
+    dataset = datasets.load(catch)
+    larger = dataclasses.replace(dataset, reward=60 * dataset.reward)
+    support = transforms.Support(20)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        runs.check_range(larger, support, settings.BSUITE)
+    # A row of two episodes' rewards is no longer one return.
+    long = datasets.from_episodes(
+        [{"observation": np.zeros([4, 1]), "action": [0, 0, 0], "reward": [60, 60, 0],
+          "terminated": True}] * 2,
+        {"num_actions": 1, "environment": "mine"},
+    )  # fmt: skip
+    with pytest.warns(UserWarning, match=r"of mine reach 119\.3, and 20 bins represent at most 10"):
+        runs.check_range(long, support, settings.BSUITE)
+
+
 def a_users_operator(model, params, root, key, settings):
     """Greedy in the one-step action values."""
     improved = improvement.one_step(model, params, root, key, settings)
@@ -285,6 +347,33 @@ def test_a_method_of_ones_own_runs_like_ours(catch, tmp_path, monkeypatch):
     ours = spec(catch, method="rosmo").code()
     monkeypatch.setitem(methods.METHODS, "rosmo", mine)
     assert spec(catch, method="rosmo").code() != ours
+
+
+def a_users_selector(model, params, observation, key, settings):
+    """Greedy in the policy, by another name."""
+    return acting.greedy(model, params, observation, key, settings)
+
+
+def a_users_network(**sizes):
+    return networks.mlp(**sizes)
+
+
+def test_a_selector_and_a_network_of_ones_own_run_like_ours(catch, tmp_path, monkeypatch):
+    monkeypatch.setitem(acting.SELECTORS, "mine", a_users_selector)
+    monkeypatch.setitem(networks.NETWORKS, "own", a_users_network)
+    one = spec(catch, seeds=[0], selector="mine", overrides={**SMALL, "network": "own"})
+    frame = runs.train(one, tmp_path / "own")
+    ours = runs.train(spec(catch, seeds=[0], selector="greedy"), tmp_path / "ours")
+    assert frame["mean_return"].tolist() == ours["mean_return"].tolist()
+    assert len({one.code(), spec(catch).code(), spec(catch, selector="mine").code()}) == 3
+
+
+def test_an_endless_episode_is_an_error():
+    worlds = [environments.make("bsuite", "cartpole", seed=0)]
+    with pytest.raises(RuntimeError, match="1 of 1 episodes go on after 3 steps"):
+        evaluation.evaluate(
+            lambda params, observation, key: np.zeros(1), None, worlds, jax.random.key(0), 3
+        )
 
 
 def test_check_losses_names_the_first_bad_update():

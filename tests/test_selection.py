@@ -65,7 +65,7 @@ def test_held_out_loss_is_the_training_loss_on_all_windows(model, small, dataset
     assert loss(theta, target) == loss(theta, target)
 
 
-def test_every_checkpoint_is_scored(catch, tmp_path):  # noqa: F811
+def test_every_checkpoint_is_scored(catch, tmp_path, monkeypatch):  # noqa: F811
     one = spec(catch, holdout=0.25, keep_checkpoints=True, seeds=[3, 4])
     frame = runs.train(one, tmp_path)
     assert (frame["holdout"] == 0.25).all()
@@ -73,6 +73,9 @@ def test_every_checkpoint_is_scored(catch, tmp_path):  # noqa: F811
     assert scored[["seed", "update"]].to_numpy().tolist() == [[3, 20], [3, 40], [4, 20], [4, 40]]
     assert np.isfinite(scored[["holdout_loss", "fqe_return"]]).all().all()
     pd.testing.assert_frame_equal(scored, selection.score(one, tmp_path, fqe_updates=5))
+    monkeypatch.setattr(selection, "_AT_ONCE", 7)  # Actions of few steps at a time are the same.
+    few = selection.score(one, tmp_path, fqe_updates=5)
+    np.testing.assert_allclose(few["fqe_return"], scored["fqe_return"], rtol=1e-4)
     both = frame.merge(scored, on=["seed", "update"])
     assert (both["mean_return_x"] == both["mean_return_y"]).all()
 

@@ -151,6 +151,7 @@ def compare(
 
     Raises:
       NotRun: if the two sides are not of the same environments, at the same update.
+      ValueError: if a side has an environment and seed twice.
     """
     found = contrast(name, [ours], [theirs], value, statistic)
     sides = tasks(ours, value), tasks(theirs, value)
@@ -169,6 +170,11 @@ def contrast(
     Arguments and errors as for `compare`, with any number of sets on each side.
     """
     cells = [*plus, *minus]
+    if any(rows.duplicated(["environment", "seed"]).any() for rows in cells):
+        raise ValueError(
+            f"{name}: a side has several runs of one environment and seed, as of other settings; "
+            "compare those of one setting"
+        )
     if len({frozenset(rows["environment"]) for rows in cells}) != 1:
         raise NotRun(f"{name}: the sides are of different environments")
     if len({frozenset(rows["update"]) for rows in cells}) != 1:

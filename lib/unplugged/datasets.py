@@ -97,12 +97,15 @@ def from_episodes(episodes: Sequence[Mapping[str, Any]], metadata: Mapping[str, 
       metadata: see `Dataset`; `num_actions` is required.
 
     Raises:
-      DatasetError: if an episode's lengths do not fit, or a value is not finite.
+      DatasetError: if an episode's lengths do not fit, an action is no whole number, or a value
+        is not finite.
     """
     parts: dict[str, list[np.ndarray]] = {name: [] for name in _ARRAYS}
     for number, episode in enumerate(episodes):
         observation = np.asarray(episode["observation"], np.float32)
         action, reward = np.asarray(episode["action"]), np.asarray(episode["reward"])
+        if not np.array_equal(action, action.astype(np.int32)):
+            raise DatasetError(f"episode {number}: actions must be whole numbers, got {action}")
         length = len(action)
         if length < 1 or len(observation) != length + 1 or len(reward) != length:
             raise DatasetError(
@@ -263,8 +266,14 @@ def checksum(dataset: Dataset) -> str:
 
 
 def save(dataset: Dataset, path: str | os.PathLike[str]) -> None:
-    """Writes a dataset to one .npz file, which appears under its name only when whole."""
+    """Writes a dataset to one .npz file, which appears under its name only when whole.
+
+    The metadata's count of episodes, if there is one, is made that of the dataset.
+    """
     validate(dataset)
+    if "episodes" in dataset.metadata:
+        metadata = {**dataset.metadata, "episodes": dataset.num_episodes}
+        dataset = dataclasses.replace(dataset, metadata=metadata)
     header = {
         "version": VERSION,
         "checksum": checksum(dataset),

@@ -43,6 +43,10 @@ class ActionNoise(dm_env.Environment):
             action = int(self._rng.integers(self.action_spec().num_values))
         return self._environment.step(action)
 
+    def close(self) -> None:
+        """Closes the wrapped environment."""
+        self._environment.close()
+
     def observation_spec(self) -> Any:
         """The wrapped environment's."""
         return self._environment.observation_spec()
@@ -79,6 +83,10 @@ class FromGymnasium(dm_env.Environment):
         if truncated:
             return dm_env.truncation(float(reward), observation)
         return dm_env.transition(float(reward), observation)
+
+    def close(self) -> None:
+        """Closes the environment."""
+        self._environment.close()
 
     def observation_spec(self) -> specs.Array:
         """Shape and type of an observation."""

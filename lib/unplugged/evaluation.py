@@ -16,6 +16,8 @@ from unplugged.settings import Settings
 
 Policy = Callable[[Params, np.ndarray, jax.Array], jax.Array]
 
+MAX_STEPS = 1_000_000
+
 
 def make_policy(model: Model, selector: str, settings: Settings) -> Policy:
     """Compiles (params, observation [B, ...], key) -> action [B], drawn by a selector."""
@@ -30,7 +32,11 @@ def make_policy(model: Model, selector: str, settings: Settings) -> Policy:
 
 
 def evaluate(
-    policy: Policy, params: Params, environments: Sequence[dm_env.Environment], key: jax.Array
+    policy: Policy,
+    params: Params,
+    environments: Sequence[dm_env.Environment],
+    key: jax.Array,
+    max_steps: int = MAX_STEPS,
 ) -> np.ndarray:
     """Plays one episode in each environment, with one batched policy call a step.
 
@@ -39,9 +45,13 @@ def evaluate(
       params: the policy's parameters.
       environments: B environments, each with a seed of its own.
       key: the policy's randomness.
+      max_steps: after how many steps an episode is taken to be endless.
 
     Returns:
       Undiscounted returns. Shape [B].
+
+    Raises:
+      RuntimeError: if an episode does not end.
     """
     steps = [environment.reset() for environment in environments]
     observation = np.stack([step.observation for step in steps]).astype(np.float32)
@@ -49,6 +59,11 @@ def evaluate(
     running = list(range(len(environments)))
     time = 0
     while running:
+        if time == max_steps:
+            raise RuntimeError(
+                f"{len(running)} of {len(environments)} episodes go on after {max_steps:,} steps; "
+                "register the environment with a time limit (max_episode_steps)"
+            )
         actions = np.asarray(policy(params, observation, jax.random.fold_in(key, time)))
         still_running = []
         for i in running:
@@ -97,6 +112,11 @@ def evaluator(
             )
             for i in range(episodes)
         ]
-        return evaluate(policy, params, worlds, jax.random.fold_in(jax.random.key(seed), update))
+        try:
+            key = jax.random.fold_in(jax.random.key(seed), update)
+            return evaluate(policy, params, worlds, key)
+        finally:
+            for world in worlds:
+                world.close()
 
     return lock_step

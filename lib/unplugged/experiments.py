@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from unplugged import checkpoints, checks, files, methods, online, replay, runs
+from unplugged import checks, files, methods, online, replay, runs
 from unplugged.settings import Settings
 
 _SETTINGS = [field.name for field in dataclasses.fields(Settings)]
@@ -159,21 +159,9 @@ def is_adopted(folder: Path) -> bool:
     return (folder / "results.csv").exists() and not (folder / "checkpoints").exists()
 
 
-def _is_of(record: Mapping[str, Any], spec: runs.Spec) -> bool:
-    """Whether a record of provenance is a run's; what was not known yet is at its default.
-
-    Where the dataset lies and how seeds were put together changes no number.
-    """
-    wanted = json.loads(json.dumps(dataclasses.asdict(spec)))
-    found = {**checkpoints.defaults(type(spec)), **record["parameters"]}
-    ignored = ("dataset", "vmap_seeds")
-    settings = {**checkpoints.defaults(Settings), **record["settings"]}
-    same = json.dumps(settings, sort_keys=True) == json.dumps(
-        dataclasses.asdict(spec.settings), sort_keys=True
-    )
-    return same and all(
-        found.get(name) == value for name, value in wanted.items() if name not in ignored
-    )
+def lacks_checkpoints(folder: Path) -> bool:
+    """Whether the results of a run, or of some of its seeds, were taken from committed ones."""
+    return is_adopted(folder) or (folder / runs.ADOPTED).exists()
 
 
 def _labels(wanted: Plan, spec: runs.Spec) -> dict[str, Any]:
@@ -189,28 +177,48 @@ def _labels(wanted: Plan, spec: runs.Spec) -> dict[str, Any]:
     }
 
 
+def _set_aside(target: Path, record: Mapping[str, Any], results: str) -> None:
+    """Keeps rows of some of a run's seeds for `runs.train`, which adds them to those it trains."""
+    content = {"record": record, "results": results}
+    files.write_whole(target / runs.ADOPTED, json.dumps(content))
+
+
 def let_go(wanted: Plan, folder: Path) -> list[str]:
-    """Deletes the copied results of adopted runs whose parameters have changed; returns them."""
+    """Deletes the copied results of adopted runs whose parameters have changed; returns them.
+
+    If nothing but the seeds changed, those of seeds that are still wanted are kept.
+    """
     found = []
     for (experiment, run), spec in wanted.specs.items():
         target = folder / experiment / run
+        part = target / runs.ADOPTED
+        if part.exists() and not runs.differs_in_seeds_only(
+            json.loads(part.read_text())["record"], spec
+        ):
+            part.unlink()
         if not is_adopted(target):
             continue
-        if not _is_of(json.loads((target / "provenance.json").read_text()), spec):
-            # Cut off, it is still adopted, or what stays says nothing of it.
-            for name in ("progress.json", "results.csv", "provenance.json"):
-                (target / name).unlink(missing_ok=True)
-            found.append(f"{experiment}/{run}")
+        record = json.loads((target / "provenance.json").read_text())
+        alike = runs.differs_in_seeds_only(record, spec)
+        if alike and set(record["parameters"]["seeds"]) == set(spec.seeds):
+            continue
+        if alike:
+            _set_aside(target, record, (target / "results.csv").read_text())
+        # Cut off, it is still adopted, or what stays says nothing of it.
+        for name in ("progress.json", "results.csv", "provenance.json"):
+            (target / name).unlink(missing_ok=True)
+        found.append(f"{experiment}/{run}")
     return found
 
 
 def adopt(wanted: Plan, results: Path, folder: Path) -> dict[str, tuple[int, int]]:
     """Takes committed results for runs that are not there, as if they had been trained here.
 
-    Then only what is new in a profile is trained. An adopted run has its rows and provenance,
-    which names the code that it came from, but no checkpoints: what plays or scores those needs
-    the run trained, and asked for more updates it is trained from the beginning (`let_go`). That
-    a profile records its data otherwise than before is not noticed.
+    Then only what is new in a profile is trained, of a run with other seeds those that are new.
+    An adopted run has its rows and provenance, which names the code that it came from, but no
+    checkpoints: what plays or scores those needs the run trained, and asked for more updates it is
+    trained from the beginning (`let_go`). That a profile records its data otherwise than before is
+    not noticed.
 
     Args:
       wanted: the profile's plan.
@@ -236,21 +244,28 @@ def adopt(wanted: Plan, results: Path, folder: Path) -> dict[str, tuple[int, int
         for run in names:
             spec, target = wanted.specs[experiment, run], folder / experiment / run
             record = records.get(run)
-            begun = is_adopted(target) or (target / "checkpoints").exists()
-            if record is None or begun:
+            begun = lacks_checkpoints(target) or (target / "checkpoints").exists()
+            if record is None or begun or not runs.differs_in_seeds_only(record, spec):
                 continue
-            if not _is_of(record, spec):
+            recorded = set(record["parameters"]["seeds"])
+            seeds = recorded.intersection(spec.seeds)
+            if not seeds:
                 continue
             where = pd.Series(True, index=cells.index)
             for column, value in _labels(wanted, spec).items():
                 where &= cells[column] == value
-            where &= cells["seed"].isin(spec.seeds)
-            expected = len(spec.seeds) * (spec.updates // spec.eval_every + 1)
+            where &= cells["seed"].isin(seeds)
+            expected = len(seeds) * (spec.updates // spec.eval_every + 1)
             if where.sum() != expected:
                 raise ValueError(
                     f"{table} has {where.sum()} rows of {run}, its provenance tells of {expected}"
                 )
             rows = "".join(line for line, chosen in zip(lines, where) if chosen)
+            adopted += 1
+            other_code += record["code_fingerprint"] != spec.code()
+            if recorded != set(spec.seeds):
+                _set_aside(target, record, header + rows)
+                continue
             done = len(spec.seeds) * spec.updates
             progress = {"done": done, "total": done, "updates": 0, "seconds": 0.0}
             parts = (
@@ -260,8 +275,6 @@ def adopt(wanted: Plan, results: Path, folder: Path) -> dict[str, tuple[int, int
                 files.write_whole(target / name, content)
                 # No newer than what they were taken from, or that would be made again.
                 os.utime(target / name, (table.stat().st_mtime,) * 2)
-            adopted += 1
-            other_code += record["code_fingerprint"] != spec.code()
         counts[experiment] = (adopted, other_code)
     return counts
 

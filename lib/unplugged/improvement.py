@@ -87,16 +87,19 @@ def one_step_sampled(
     The policy holds the weights of log pi in eq. 9: exp(adv) / (N Z) summed over an action's
     samples, each sample's normaliser Z = (1 + sum of exp(adv) of the others) / N leaving
     itself out. They sum to 1 in the limit only. Actions that were not drawn have weight 0
-    and take the root's value as their action value.
+    and take the root's value as their action value. A weight overflows where the advantage of one
+    sample is above 88 and no other's is near it; the loss is not finite then.
     """
     samples = settings.num_samples
     actions = jax.random.categorical(
         key, root.prior_logits[:, None], axis=-1, shape=(root.value.shape[0], samples)
     )
     q = action_values(model, params, root.embedding[:, None], actions, settings.discount)
-    weights = jnp.exp(q - root.value[:, None])
-    others = weights.sum(axis=-1, keepdims=True) - weights
-    coefficients = weights / (1.0 + others)  # N cancels in exp(adv) / (N Z).
+    advantages = q - root.value[:, None]
+    itself = jnp.eye(samples, dtype=bool)
+    others = jnp.where(itself, -jnp.inf, advantages[:, None, :])
+    normaliser = jnp.logaddexp(0.0, jax.nn.logsumexp(others, axis=-1))
+    coefficients = jnp.exp(advantages - normaliser)  # N cancels in exp(adv) / (N Z).
     one_hot = jax.nn.one_hot(actions, model.num_actions)
     drawn = one_hot.max(axis=1) > 0.0
     q_drawn = jnp.max(jnp.where(one_hot > 0.0, q[..., None], -jnp.inf), axis=1)

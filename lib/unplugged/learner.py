@@ -21,15 +21,15 @@ from unplugged.windows import Store, Windows, sample
 
 
 class NonFiniteLossError(FloatingPointError):
-    """A loss became NaN or infinite.
+    """A loss or a parameter became NaN or infinite.
 
     Attributes:
-      update: the update that it belongs to.
+      update: the update that it belongs to, or before which it came about.
       rows: result rows until then.
     """
 
-    def __init__(self, update: int, detail: str):
-        super().__init__(f"update {update}: the loss is not finite ({detail}); the run stops here")
+    def __init__(self, update: int, detail: str, what: str = "the loss is"):
+        super().__init__(f"update {update}: {what} not finite ({detail}); the run stops here")
         self.update = update
         self.rows: list[dict[str, Any]] = []
 

@@ -48,6 +48,11 @@ class Method:
     bootstraps: bool = True
 
     def __post_init__(self) -> None:
+        if self.bootstrap == "operator" and self.operator is None:
+            raise ValueError(
+                'bootstrap="operator" takes the operator\'s value, and there is no operator; give '
+                'one, or bootstrap="network"'
+            )
         if self.objective is objectives.planning and not (self.operator or self.regularizer):
             raise ValueError(
                 "a method that plans needs an operator, a regularizer, or both; else its policy "

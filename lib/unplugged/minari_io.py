@@ -118,7 +118,8 @@ def to_minari(
       The Minari dataset.
 
     Raises:
-      DatasetError: if the dataset breaks the contract of `Dataset`.
+      DatasetError: if the dataset breaks the contract of `Dataset`, or its observations are packed
+        to bits, as MinAtar's are.
       ValueError: if the id is malformed, or there is a dataset of that id already.
     """
     _check_exportable(dataset)
@@ -268,6 +269,11 @@ def _minari_episode(episode: minari.EpisodeData, shape: tuple[int, ...]) -> dict
 def _check_exportable(dataset: datasets.Dataset) -> None:
     """Raises DatasetError unless `from_minari` can give back every array as it is."""
     datasets.validate(dataset)
+    if shape := dataset.metadata.get("packed_shape"):
+        raise datasets.DatasetError(
+            f"observations packed to bits, {tuple(shape)} as in MinAtar's recordings, are not "
+            "exported; only float32 observations are"
+        )
     for name, kind in (("observation", "float32"), ("action", "int32"), ("reward", "float32")):
         if getattr(dataset, name).dtype != kind:
             raise datasets.DatasetError(f"{name} must be {kind}, is {getattr(dataset, name).dtype}")

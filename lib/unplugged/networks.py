@@ -294,6 +294,15 @@ def _flat(x: jax.Array) -> jax.Array:
     return x.reshape(*x.shape[:-3], -1)
 
 
+def _check_image(observation_shape: Sequence[int]) -> None:
+    """Raises ValueError unless observations are images [height, width, channels]."""
+    if len(observation_shape) != 3:
+        raise ValueError(
+            f"observations of shape {list(observation_shape)} are no images [height, width, "
+            'channels], which convolutions need; use network "mlp"'
+        )
+
+
 def _bundle(
     represent: Callable[[jax.Array], jax.Array],
     step: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]],
@@ -358,8 +367,10 @@ def conv(
       prediction: hidden units of the trunks of f and of the reward head.
 
     Raises:
-      ValueError: if representation and dynamics end in different channels.
+      ValueError: if representation and dynamics end in different channels, or observations are
+        no images.
     """
+    _check_image(observation_shape)
     if representation[-1] != dynamics[-1]:
         raise ValueError(
             f"representation ends in {representation[-1]} channels and dynamics in "
@@ -439,8 +450,9 @@ def resnet(
       prediction: hidden units of the policy, value and reward heads.
 
     Raises:
-      ValueError: if the channels are not all equal.
+      ValueError: if the channels are not all equal, or observations are no images.
     """
+    _check_image(observation_shape)
     if len({*representation, *dynamics}) != 1:
         raise ValueError(
             f"a ResNet's blocks have equal channels, got representation {list(representation)} "

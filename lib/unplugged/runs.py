@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import os
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ from unplugged import (
     methods,
     networks,
     provenance,
+    transforms,
     windows,
 )
 from unplugged.learner import Learner, NonFiniteLossError
@@ -131,25 +134,25 @@ class Spec:
     def code(self) -> str:
         """Fingerprint of the code that this run's numbers depend on.
 
-        Of a method that a notebook made, the source of its functions counts.
+        Of a method, selector or network that a notebook made, its own functions and what they
+        refer to count, see `fingerprint.of_functions`.
         """
-        row, name = methods.METHODS[self.method], f"methods.{self.method}"
+        row = methods.METHODS[self.method]
         parts = {field.name: getattr(row, field.name) for field in dataclasses.fields(row)}
         functions = {name: part for name, part in parts.items() if callable(part)}
         rest = {n: x for n, x in parts.items() if n not in ("summary", "selector", *functions)}
-        roots = [*self.roots(), *([name] if fingerprint.defines(name) else [])]
-        return fingerprint.of_functions(functions, roots, json.dumps(rest))
+        functions["acts"] = acting.SELECTORS[self.acts_by]
+        functions["network"] = networks.NETWORKS[self.settings.network]
+        return fingerprint.of_functions(functions, self.roots(), json.dumps(rest))
 
     def roots(self) -> list[str]:
         """Names of the code that the run's numbers depend on."""
         module = "environments" if self.benchmark == "bsuite" else "games"
-        world = f"{module}.{self.environment}"
+        names = (f"{module}.{self.environment}", f"methods.{self.method}")
         return [
             "runs.train",
             f"settings.{self.benchmark}",
-            f"acting.{self.acts_by}",
-            f"networks.{self.settings.network}",
-            *([world] if fingerprint.defines(world) else []),
+            *filter(fingerprint.defines, names),
         ]
 
     def identity(self, dataset: datasets.Dataset | None) -> dict[str, Any]:
@@ -241,8 +244,38 @@ def build(spec: Spec) -> tuple[Learner, windows.Store, datasets.Dataset]:
             "to at most that"
         )
     model = model_of(settings, observation_shape, num_actions)
+    check_range(dataset, model.support, settings)
     learner = Learner(model, methods.get(spec.method), settings)
     return learner, windows.store(dataset), dataset
+
+
+def check_range(dataset: datasets.Dataset, support: transforms.Support, settings: Settings) -> None:
+    """Warns if rewards or discounted returns are beyond what the bins of values represent."""
+    totals, after = [], 0.0
+    going_on = settings.discount * dataset.discount.astype(np.float64) * ~dataset.is_last
+    for reward, discount in zip(dataset.reward[::-1].tolist(), going_on[::-1].tolist()):
+        after = reward + discount * after
+        totals.append(after)
+    largest = max(np.abs(totals).max(), np.abs(dataset.reward).max())
+    limit = float(transforms.unsquash(support.bins[-1]))
+    if largest > limit:
+        warnings.warn(
+            f"rewards or discounted returns of {dataset.metadata.get('environment')} reach "
+            f"{largest:.4g}, and {settings.num_bins} bins represent at most {limit:.4g}: what is "
+            "beyond is clipped; raise num_bins",
+            stacklevel=2,
+        )
+
+
+def check_params(params: Any, update: int) -> None:
+    """Raises NonFiniteLossError naming the parameters that are NaN or infinite after an update."""
+    bad = [
+        jax.tree_util.keystr(path)
+        for path, x in jax.tree_util.tree_leaves_with_path(params)
+        if not np.isfinite(np.asarray(x)).all()
+    ]
+    if bad:
+        raise NonFiniteLossError(update, ", ".join(bad), "parameters are")
 
 
 def check_losses(losses: Mapping[str, jax.Array], first_update: int) -> None:
@@ -272,7 +305,7 @@ class _Trainer:
 
     def __post_init__(self) -> None:
         self._begin = time.perf_counter()
-        self._resumed = 0
+        self._resumed = self.progress.n
         settings = self.spec.settings
         self.evaluate = evaluation.evaluator(
             self.spec.benchmark, self.spec.environment, self.learner.model, self.spec.acts_by,
@@ -282,7 +315,7 @@ class _Trainer:
         self.chunk = max(n for n in range(step, max(1_001, step + 1), step) if every % n == 0)
         self._compiled: dict[int, Any] = {}
 
-    def _note_progress(self) -> None:
+    def note_progress(self) -> None:
         """Writes updates done and to do, and this process's rate, for `experiments.progress`."""
         record = {
             "done": self.progress.n,
@@ -353,6 +386,7 @@ class _Trainer:
                 seconds += time.perf_counter() - begin
                 try:
                     check_losses(losses, update)
+                    check_params(state.params, update + self.chunk)
                 except NonFiniteLossError as error:
                     error.rows = rows
                     raise
@@ -363,7 +397,7 @@ class _Trainer:
                     rows += evaluate(update, seconds, np.mean(means, axis=0).tolist())
                     means = []
                     own.save(update, state, rows)
-                    self._note_progress()
+                    self.note_progress()
                     shown = " ".join(f"{row['mean_return']:.4g}" for row in rows[-len(seeds) :])
                     self.progress.set_description(f"seed {seeds}, return {shown}")
         finally:
@@ -372,6 +406,7 @@ class _Trainer:
 
 
 _CHECKPOINTS = "checkpoints"  # within a run's folder
+ADOPTED = "adopted.json"  # the same: results of some seeds that were trained elsewhere
 
 
 def _known(spec: Spec) -> dict[str, Any]:
@@ -380,11 +415,43 @@ def _known(spec: Spec) -> dict[str, Any]:
     return {**defaults(type(spec)), "settings": defaults(type(spec.settings))}
 
 
+def differs_in_seeds_only(record: Mapping[str, Any], spec: Spec) -> bool:
+    """Whether a record of provenance is of this run, maybe of other seeds.
+
+    What was not known yet is at its default; where the dataset lies and how seeds were put
+    together changes no number.
+    """
+    wanted = json.loads(json.dumps(dataclasses.asdict(spec)))
+    found = {**checkpoints.defaults(type(spec)), **record["parameters"]}
+    ignored = ("dataset", "vmap_seeds", "seeds")
+    settings = {**checkpoints.defaults(Settings), **record["settings"]}
+    same = json.dumps(settings, sort_keys=True) == json.dumps(
+        dataclasses.asdict(spec.settings), sort_keys=True
+    )
+    return same and all(
+        found.get(name) == value for name, value in wanted.items() if name not in ignored
+    )
+
+
+def _adopted(spec: Spec, folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Rows of wanted seeds that were trained elsewhere, and their record of provenance."""
+    path = folder / ADOPTED
+    if not path.exists():
+        return [], {}
+    content = json.loads(path.read_text())
+    if not differs_in_seeds_only(content["record"], spec):
+        return [], {}
+    rows = pd.read_csv(io.StringIO(content["results"]), float_precision="round_trip")
+    rows = rows[rows["seed"].isin(spec.seeds)]
+    return rows.to_dict("records"), content["record"] if len(rows) else {}
+
+
 def train(spec: Spec, folder: str | os.PathLike[str]) -> pd.DataFrame:
     """Trains and evaluates every seed of a run, or goes on where it was cut off.
 
     Writes into `folder`, each file whole or not at all: `results.csv` (a row per seed and
-    evaluation), `provenance.json`, `checkpoints/`, and `progress.json` as it goes.
+    evaluation), `provenance.json`, `checkpoints/`, and `progress.json` as it goes. Seeds whose
+    rows are in `adopted.json` (see `experiments.adopt`) are not trained again.
 
     Args:
       spec: the run.
@@ -396,8 +463,8 @@ def train(spec: Spec, folder: str | os.PathLike[str]) -> pd.DataFrame:
     Raises:
       ValueError: if a parameter is wrong or does not fit the data (`DatasetError` among them).
       PermissionError: if the folder cannot be written to.
-      NonFiniteLossError: if the loss becomes NaN or infinite; the rows so far are then in
-        `results.partial.csv`, and the last good checkpoint stays.
+      NonFiniteLossError: if the loss or a parameter becomes NaN or infinite; the rows so far are
+        then in `results.partial.csv`, and the last good checkpoint stays.
     """
     folder = files.writable_folder(folder)
     busy = f"another process is training in {folder}; waiting for it to end"
@@ -409,13 +476,19 @@ def train(spec: Spec, folder: str | os.PathLike[str]) -> pd.DataFrame:
         together = spec.vmap_seeds
         if together is None:
             together = jax.default_backend() != "cpu"
-        groups = checkpoints.groups(saved, spec.seeds, together)
-        total = len(spec.seeds) * spec.updates
-        rows: list[dict[str, Any]] = []
-        with tqdm(total=total, unit="update", mininterval=5.0, file=sys.stdout) as progress:
+        rows, adopted = _adopted(spec, folder)
+        elsewhere = {row["seed"] for row in rows}
+        seeds = [seed for seed in spec.seeds if seed not in elsewhere]
+        groups = checkpoints.groups(saved, seeds, together)
+        total, done = (len(of) * spec.updates for of in (spec.seeds, elsewhere))
+        with tqdm(
+            total=total, initial=done, unit="update", mininterval=5.0, file=sys.stdout
+        ) as progress:
             noise = 0.0 if dataset is None else dataset.metadata.get("noise", 0.0)
             note = folder / "progress.json"
             trainer = _Trainer(spec, learner, data, noise, progress, note)
+            if not groups:
+                trainer.note_progress()
             try:
                 for seeds in groups:
                     rows += trainer.train(seeds, saved)
@@ -433,6 +506,7 @@ def train(spec: Spec, folder: str | os.PathLike[str]) -> pd.DataFrame:
             "start": start,
             "end": provenance.now(),
             **provenance.describe(),
+            **({"adopted": adopted} if adopted else {}),
         }
         files.write_whole(folder / "provenance.json", json.dumps(record, indent=1, sort_keys=True))
         files.write_whole(folder / "results.csv", frame.to_csv(index=False))

@@ -11,6 +11,7 @@ import functools
 import os
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,7 @@ from unplugged.learner import Learner
 from unplugged.networks import Model, Params
 
 MOST_WINDOWS = 2_048
+_AT_ONCE = 8_192  # steps at which actions are chosen in one call
 
 
 def held_out_loss(learner: Learner, held_out: windows.Store) -> Callable[[Params, Params], float]:
@@ -136,10 +138,17 @@ def score(spec: runs.Spec, folder: str | os.PathLike[str], *, fqe_updates: int) 
     data, first = windows.store(fraction), jnp.asarray(np.flatnonzero(fraction.is_first))
     loss = held_out_loss(learner, windows.store(held))
     select = acting.SELECTORS[spec.acts_by]
-    everything = data.observe(jnp.arange(len(data.action)))
-    act = jax.jit(
-        lambda params, key: select(learner.model, params, everything, key, learner.settings)
-    )
+
+    @jax.jit
+    def some_actions(params: Any, index: jax.Array, key: jax.Array) -> jax.Array:
+        return select(learner.model, params, data.observe(index), key, learner.settings)
+
+    def act(params: Any, key: jax.Array) -> jax.Array:
+        """Probabilities of the actions at every step, some steps at a time."""
+        parts = np.array_split(np.arange(len(data.action)), -(-len(data.action) // _AT_ONCE))
+        keys = [key, *(jax.random.fold_in(key, i) for i in range(1, len(parts)))]
+        return jnp.concatenate([some_actions(params, part, one) for part, one in zip(parts, keys)])
+
     fqe = jax.jit(
         functools.partial(
             fitted_q_evaluation, learner.model, discount=learner.settings.discount,
