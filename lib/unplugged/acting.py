@@ -61,7 +61,7 @@ def critic(
 def improved(
     model: Model, params: Params, observation: jax.Array, key: jax.Array, settings: Any
 ) -> jax.Array:
-    """The one-step improved policy: how ROSMO acts (Section 3.1)."""
+    """The one-step improved policy: how ROSMO acts ("policy learning and acting", Section 1)."""
     root = _root(model, params, observation)
     return improvement.one_step(model, params, root, key, settings).policy
 

@@ -53,7 +53,7 @@ class LearnerState(NamedTuple):
 
 
 def optimizer(settings: Settings) -> optax.GradientTransformation:
-    """AdamW with clipping, warm-up and decay (ROSMO, Tables 3 and 4)."""
+    """AdamW with clipping and decay (ROSMO, Tables 3 and 4), and its authors' warm-up."""
     schedule = optax.warmup_exponential_decay_schedule(
         init_value=0.0,
         peak_value=settings.learning_rate,

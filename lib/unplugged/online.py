@@ -28,7 +28,8 @@ class OnlineSpec(runs.Spec):
       prioritised: whether "recent" is sampled by priority (MuZero, Appendix G), or uniformly.
       demonstrations: share of the dataset's episodes, those of highest return, that are the
         demonstrations. In (0, 1].
-      temperatures: of the acting policy, visits^(1 / T), one after another. In (0, 1].
+      temperatures: of the acting policy, the operator's policy^(1 / T) (mzu's: the visits), one
+        after another. In (0, 1].
       temperature_updates: updates that each lasts; the last one stays.
       round_updates: updates between rounds of acting; divides eval_every.
     """

@@ -441,7 +441,7 @@ def _adopted(spec: Spec, folder: Path) -> tuple[list[dict[str, Any]], dict[str, 
     content = json.loads(path.read_text())
     if not differs_in_seeds_only(content["record"], spec):
         return [], {}
-    rows = pd.read_csv(io.StringIO(content["results"]), float_precision="round_trip")
+    rows = pd.read_csv(io.StringIO(content["results"]))
     rows = rows[rows["seed"].isin(spec.seeds)]
     return rows.to_dict("records"), content["record"] if len(rows) else {}
 

@@ -13,7 +13,9 @@ from unplugged import checks
 class Settings:
     """What a learner and its evaluation need to know, apart from the method.
 
-    The defaults are ROSMO's Table 4 (BSuite).
+    The defaults are ROSMO's Table 4 (BSuite), its Appendix A for the scaling of gradients and
+    D.2.2 for alpha and the simulations. The warm-up is that of its authors' code, the paper has
+    none; the decay's period and what other methods need are ours.
 
     Attributes:
       network: kind of networks, a name in `networks.NETWORKS`.
