@@ -240,7 +240,7 @@ def _check_notes(name: str, notes: Mapping[str, Any]) -> None:
 
 
 def _sidecar(folder: Path, name: str, notes: Mapping[str, Any]) -> None:
-    notes = {key: x.strip() if isinstance(x, str) else x for key, x in notes.items()}
+    notes = {key: " ".join(x.split()) if isinstance(x, str) else x for key, x in notes.items()}
     files.write_whole(folder / f"{name}.json", json.dumps(notes, indent=1, sort_keys=True))
 
 
