@@ -164,7 +164,8 @@ def committed(tmp_path):
                 lines.append(",".join(map(str, cells)) + "\n")
         records[run] = {"parameters": {**dataclasses.asdict(spec), "dataset": "elsewhere.npz"},
                         "settings": dataclasses.asdict(spec.settings),
-                        "code_fingerprint": spec.code()}  # fmt: skip
+                        "code_fingerprint": spec.code(),
+                        "data_checksum": "the data's"}  # fmt: skip
     header = "environment,noise,fraction,holdout,method,selector,overrides,seed,update,seconds\n"
     folder = tmp_path / "results"
     folder.mkdir()
@@ -204,7 +205,7 @@ def test_a_run_of_other_parameters_is_not_taken_and_is_let_go(committed, tmp_pat
     plan = experiments.plan(PROFILE)
     experiments.adopt(plan, results, runs)
     assert len(experiments.let_go(changed, runs)) == 4
-    assert not list(runs.rglob("results.csv"))
+    assert not [path for path in runs.rglob("*") if path.is_file()]
 
 
 @pytest.mark.parametrize("change_first", [True, False])
@@ -223,13 +224,15 @@ def test_seeds_that_are_still_wanted_are_kept(committed, tmp_path, change_first)
         assert len(experiments.let_go(changed, tmp_path / "runs")) == 4
     assert experiments.lacks_checkpoints(target) and not experiments.is_adopted(target)
     assert [path.name for path in target.iterdir()] == [runs.ADOPTED]
-    rows, record = runs._adopted(changed.specs["one", target.name], target)
+    rows, record = runs._adopted(changed.specs["one", target.name], target, "the data's")
     assert [(row["seed"], row["update"]) for row in rows] == [(1, 0), (1, 50), (1, 100)]
     assert record["parameters"]["seeds"] == [0, 1]
+    with pytest.warns(UserWarning, match="is of other data, and every seed is trained"):
+        assert runs._adopted(changed.specs["one", target.name], target, "another") == ([], {})
     # Of other settings they are nothing.
     other = {**one, "common": {**other["common"], "td_steps": 2}}
     changed = experiments.plan({**PROFILE, "experiments": {"one": other}})
-    assert runs._adopted(changed.specs["one", target.name], target) == ([], {})
+    assert runs._adopted(changed.specs["one", target.name], target, "the data's") == ([], {})
     experiments.let_go(changed, tmp_path / "runs")
     assert not list(target.iterdir())
 

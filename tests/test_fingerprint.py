@@ -1,14 +1,9 @@
-import functools
 import json
-import linecache
 import shutil
 
-import jax
-import numpy as np
-import optax
 import pytest
 
-from unplugged import fingerprint, losses, runs
+from unplugged import fingerprint, runs
 
 
 def code():
@@ -84,72 +79,6 @@ def test_actors_count_in_online_runs_alone(changed):
     running = "actors.running + tick.reward"
     assert changed("online_learner.py", running, "actors.running") == changed.before
     assert fingerprint.of_library(["online.build"]) != online
-
-
-def one_s_own(source, name="f", **values):
-    """A function as a notebook cell would define it, its source at hand."""
-    file = f"<cell {source} {sorted(values)}>"
-    linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
-    scope = {"__name__": "__main__", **values}
-    exec(compile(source, file, "exec"), scope)
-    return scope[name]
-
-
-def of(function):
-    return fingerprint.of_functions({"part": function}, [], "")
-
-
-def helper(scale):
-    return one_s_own(f"def helper(x):\n    return {scale} * x\n", "helper")
-
-
-class Scaled:
-    """What a user may write in place of a function."""
-
-    def __init__(self, scale):
-        self.scale = scale
-
-    def __call__(self, x):
-        return self.scale * x
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda x: one_s_own("def f():\n    return TAU\n", TAU=x),
-        lambda x: one_s_own("def f():\n    return [TAU for _ in range(2)]\n", TAU=x),
-        lambda x: one_s_own("def f(tau=TAU):\n    return tau\n", TAU=x),
-        lambda x: one_s_own("def f(*, tau=TAU):\n    return tau\n", TAU=x),
-        lambda x: one_s_own("def f():\n    return helper(2)\n", helper=helper(x)),
-        lambda x: one_s_own("def f():\n    return table['a']\n", table={"a": {x}}),
-        lambda x: one_s_own("def f():\n    return w\n", w=np.arange(5_000) == 2_000 + x),
-        lambda x: one_s_own("def f():\n    return k\n", k=jax.random.key(x)),
-        lambda x: functools.partial(helper(1), x),
-        lambda x: functools.partial(print, helper(x)),
-        lambda x: jax.jit(helper(x)),
-        lambda x: Scaled(x),
-        lambda x: Scaled(x).__call__,
-        lambda x: optax.exponential_decay(float(x), 1, 0.5),
-    ],
-)
-def test_all_that_a_function_of_ones_own_refers_to_counts(make):
-    codes = [of(make(x)) for x in (1, 2, 1)]
-    assert codes[0] == codes[2] != codes[1]
-
-
-def test_the_librarys_code_counts_where_ones_own_uses_it(changed):
-    function = one_s_own("def f(x):\n    return losses.heaviside(x)\n", losses=losses)
-    before = of(function)
-    changed("losses.py", "def heaviside(", "def heaviside(x, /):\n    pass\n\n\ndef heaviside(")
-    assert of(function) != before
-
-
-def test_what_cannot_be_told_apart_is_refused():
-    function = one_s_own("def f():\n    return thing\n", thing=object())
-    with pytest.raises(ValueError, match=r"<object object at 0x.*not resumable"):
-        of(function)
-    with pytest.raises(ValueError, match="no source of <function"):
-        of(eval("lambda: 0", {"__name__": "__main__"}))
 
 
 def test_an_unknown_root():

@@ -15,7 +15,7 @@ Frames = Mapping[str, pd.DataFrame]
 
 
 class NotRun(LookupError):
-    """A claim needs results that are not there."""
+    """A claim needs results that are not there, or not such that they can be compared."""
 
 
 class Comparison(NamedTuple):
@@ -150,8 +150,8 @@ def compare(
       statistic: over the runs of all environments.
 
     Raises:
-      NotRun: if the two sides are not of the same environments, at the same update.
-      ValueError: if a side has an environment and seed twice.
+      NotRun: if the two sides are not of the same environments, at the same update, or a side has
+        several runs of one environment and seed.
     """
     found = contrast(name, [ours], [theirs], value, statistic)
     sides = tasks(ours, value), tasks(theirs, value)
@@ -171,7 +171,7 @@ def contrast(
     """
     cells = [*plus, *minus]
     if any(rows.duplicated(["environment", "seed"]).any() for rows in cells):
-        raise ValueError(
+        raise NotRun(
             f"{name}: a side has several runs of one environment and seed, as of other settings; "
             "compare those of one setting"
         )

@@ -183,6 +183,13 @@ def _set_aside(target: Path, record: Mapping[str, Any], results: str) -> None:
     files.write_whole(target / runs.ADOPTED, json.dumps(content))
 
 
+def _seeds_of(record: Mapping[str, Any], spec: runs.Spec) -> set[int]:
+    """The seeds wanted that a record of provenance is of; none if it is of another run."""
+    if not runs.differs_in_seeds_only(record, spec):
+        return set()
+    return set(record["parameters"]["seeds"]).intersection(spec.seeds)
+
+
 def let_go(wanted: Plan, folder: Path) -> list[str]:
     """Deletes the copied results of adopted runs whose parameters have changed; returns them.
 
@@ -192,17 +199,15 @@ def let_go(wanted: Plan, folder: Path) -> list[str]:
     for (experiment, run), spec in wanted.specs.items():
         target = folder / experiment / run
         part = target / runs.ADOPTED
-        if part.exists() and not runs.differs_in_seeds_only(
-            json.loads(part.read_text())["record"], spec
-        ):
+        if part.exists() and not _seeds_of(json.loads(part.read_text())["record"], spec):
             part.unlink()
         if not is_adopted(target):
             continue
         record = json.loads((target / "provenance.json").read_text())
-        alike = runs.differs_in_seeds_only(record, spec)
-        if alike and set(record["parameters"]["seeds"]) == set(spec.seeds):
+        seeds = _seeds_of(record, spec)
+        if seeds and seeds == set(record["parameters"]["seeds"]) == set(spec.seeds):
             continue
-        if alike:
+        if seeds:
             _set_aside(target, record, (target / "results.csv").read_text())
         # Cut off, it is still adopted, or what stays says nothing of it.
         for name in ("progress.json", "results.csv", "provenance.json"):
@@ -245,10 +250,7 @@ def adopt(wanted: Plan, results: Path, folder: Path) -> dict[str, tuple[int, int
             spec, target = wanted.specs[experiment, run], folder / experiment / run
             record = records.get(run)
             begun = lacks_checkpoints(target) or (target / "checkpoints").exists()
-            if record is None or begun or not runs.differs_in_seeds_only(record, spec):
-                continue
-            recorded = set(record["parameters"]["seeds"])
-            seeds = recorded.intersection(spec.seeds)
+            seeds = _seeds_of(record, spec) if record and not begun else set()
             if not seeds:
                 continue
             where = pd.Series(True, index=cells.index)
@@ -263,7 +265,7 @@ def adopt(wanted: Plan, results: Path, folder: Path) -> dict[str, tuple[int, int
             rows = "".join(line for line, chosen in zip(lines, where) if chosen)
             adopted += 1
             other_code += record["code_fingerprint"] != spec.code()
-            if recorded != set(spec.seeds):
+            if not seeds == set(record["parameters"]["seeds"]) == set(spec.seeds):
                 _set_aside(target, record, header + rows)
                 continue
             done = len(spec.seeds) * spec.updates

@@ -121,9 +121,11 @@ def run_facts(rows: pd.DataFrame, results: str | os.PathLike[str], *experiments:
     runs = rows.groupby(["environment", "noise", "fraction", "method", "overrides"])
     seeds, updates = runs["seed"].nunique(), runs["update"].max()
     devices = {
-        record["device"].partition(": ")[2].replace("cpu", "CPU")
+        one["device"].partition(": ")[2].replace("cpu", "CPU")
         for name in experiments
         for record in _provenance(results, name)
+        for one in (record, record.get("adopted"))
+        if one
     }
     counts = ((seeds, "seed"), (updates, "update"), (rows["episodes"], "episode"))
     return (

@@ -148,7 +148,10 @@ class Spec:
     def roots(self) -> list[str]:
         """Names of the code that the run's numbers depend on."""
         module = "environments" if self.benchmark == "bsuite" else "games"
-        names = (f"{module}.{self.environment}", f"methods.{self.method}")
+        names = (
+            f"{module}.{self.environment}", f"methods.{self.method}", f"acting.{self.acts_by}",
+            f"networks.{self.settings.network}",
+        )  # fmt: skip
         return [
             "runs.train",
             f"settings.{self.benchmark}",
@@ -433,13 +436,21 @@ def differs_in_seeds_only(record: Mapping[str, Any], spec: Spec) -> bool:
     )
 
 
-def _adopted(spec: Spec, folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Rows of wanted seeds that were trained elsewhere, and their record of provenance."""
+def _adopted(
+    spec: Spec, folder: Path, data: str | None
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Rows of wanted seeds that were trained elsewhere, and their record of provenance.
+
+    None if they are of other parameters or of data with another checksum.
+    """
     path = folder / ADOPTED
     if not path.exists():
         return [], {}
     content = json.loads(path.read_text())
     if not differs_in_seeds_only(content["record"], spec):
+        return [], {}
+    if content["record"]["data_checksum"] != data:
+        warnings.warn(f"{path} is of other data, and every seed is trained", stacklevel=2)
         return [], {}
     rows = pd.read_csv(io.StringIO(content["results"]))
     rows = rows[rows["seed"].isin(spec.seeds)]
@@ -476,7 +487,7 @@ def train(spec: Spec, folder: str | os.PathLike[str]) -> pd.DataFrame:
         together = spec.vmap_seeds
         if together is None:
             together = jax.default_backend() != "cpu"
-        rows, adopted = _adopted(spec, folder)
+        rows, adopted = _adopted(spec, folder, identity["data"])
         elsewhere = {row["seed"] for row in rows}
         seeds = [seed for seed in spec.seeds if seed not in elsewhere]
         groups = checkpoints.groups(saved, seeds, together)
