@@ -223,7 +223,7 @@ def adopt(wanted: Plan, results: Path, folder: Path) -> dict[str, tuple[int, int
     An adopted run has its rows and provenance, which names the code that it came from, but no
     checkpoints: what plays or scores those needs the run trained, and asked for more updates it is
     trained from the beginning (`let_go`). That a profile records its data otherwise than before is
-    not noticed.
+    noticed only where seeds are added.
 
     Args:
       wanted: the profile's plan.

@@ -24,7 +24,7 @@ class NonFiniteLossError(FloatingPointError):
     """A loss or a parameter became NaN or infinite.
 
     Attributes:
-      update: the update that it belongs to, or before which it came about.
+      update: the update that the loss belongs to, or after which the parameters were looked at.
       rows: result rows until then.
     """
 
