@@ -83,6 +83,13 @@ def test_interval_hardly_depends_on_the_seed_of_the_resampling():
     assert np.all(np.ptp(ends, axis=0) < 0.015)
 
 
+def test_intervals_of_few_runs_leave_out_zero_too_often_as_theory_says():
+    # By the mean the bootstrap's variance is (n - 1) / n of the unbiased one, which is t's: of 2
+    # runs P(|t| > 1.96 sqrt(1/2)) with 2 degrees of freedom is 0.30, of 40 runs hardly above 0.05.
+    few, many = (statistics.false_alarms(1, n, statistics.mean, draws=300) for n in (2, 40))
+    assert 0.22 < few < 0.40 and 0.02 < many < 0.09
+
+
 def test_probability_of_improvement_by_hand():
     ours, theirs = [np.array([1.0, 2.0]), np.array([0.0])], [np.array([1.0, 0.0]), np.array([3.0])]
     # Task one: 1 against 1 is half, 1 against 0, 2 against 1, 2 against 0 are wins: 3.5 of 4.

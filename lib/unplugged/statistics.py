@@ -124,6 +124,27 @@ def contrast(
     return interval(of, *(task for tasks in sets for task in tasks), **options)
 
 
+def false_alarms(
+    tasks: int, runs: int, statistic: Statistic = iqm, *, draws: int = 2_000, seed: int = 0
+) -> float:
+    """Share of 95% intervals of a difference that leave out 0 though nothing differs.
+
+    Args:
+      tasks: tasks of each side.
+      runs: runs of each task and side; all scores are drawn from one normal distribution.
+      statistic: see `bootstrap`.
+      draws: pairs of sides drawn.
+      seed: seed of the drawing.
+    """
+    rng = np.random.default_rng(seed)
+    out = 0
+    for draw, scores in enumerate(rng.normal(size=(draws, 2, tasks, runs))):
+        ours, theirs = map(list, scores)
+        found = contrast([ours], [theirs], statistic, resamples=1_000, seed=draw)
+        out += not found.low <= 0.0 <= found.high
+    return out / draws
+
+
 def probability_of_improvement(
     ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray], **options: int
 ) -> Estimate:
