@@ -13,7 +13,7 @@ import scipy.stats
 # A function of the scores of each task's runs, each [..., runs].
 Statistic = Callable[[Sequence[np.ndarray]], np.ndarray]
 
-# So many that no verdict of ours depends on the resampling's seed; of 2,000 two comparisons' did.
+# So many that no claim's verdict depends on the resampling's seed (six tried); of 2,000 R5's did.
 RESAMPLES = 50_000
 
 
