@@ -133,7 +133,7 @@ def false_alarms(
       tasks: tasks of each side.
       runs: runs of each task and side; all scores are drawn from one normal distribution.
       statistic: see `bootstrap`.
-      draws: pairs of sides drawn.
+      draws: pairs of sides drawn, each with an interval of 1,000 resamples.
       seed: seed of the drawing.
     """
     rng = np.random.default_rng(seed)
