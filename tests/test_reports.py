@@ -51,6 +51,11 @@ def test_table_2_by_hand(results):
     assert table.loc["mzu", "IQM score"] == "0.25 [0.25, 0.25]"
     assert table.loc["rosmo", "IQM score"].startswith("0.62 [0.50, 0.75]")
     assert table["updates"].tolist()[:2] == ["20", "20"]
+    earlier = rows[(rows["method"] == "rosmo") & (rows["update"] == 10)]
+    both = tables.table2(pd.concat([earlier, reports.final(rows)]), ours, paper)
+    assert both[["method", "catch", "updates"]].values.tolist()[:3] == [
+        ["rosmo", "3.00", "10"], ["rosmo", "1.50 ± 0.71", "20"], ["mzu", "0.00", "20"],
+    ]  # fmt: skip
     without = tables.table2(reports.final(rows), ours, paper.drop("catch")).set_index("method")
     assert without.loc["random policy (paper)", "catch"] == ""  # An environment of one's own.
 

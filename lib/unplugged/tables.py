@@ -38,25 +38,27 @@ def _interval(estimate: Any) -> str:
 
 
 def table2(final: pd.DataFrame, datasets: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
-    """ROSMO's Table 2: a row a method, mean ± standard deviation per environment, IQM, updates.
+    """ROSMO's Table 2: a row a method and length of training, the IQM of scores, and updates.
 
-    Below, the two ends of the normalised score, ours and the paper's.
+    A cell is mean ± standard deviation over seeds. Below, the two ends of the normalised score,
+    ours and the paper's.
 
     Args:
-      final: rows of the last evaluation of each run, with `score`.
+      final: evaluations with `score`; of each run the last, or earlier ones beside it that all
+        runs of the method have.
       datasets: our dataset statistics, indexed by environment.
       paper: the paper's Table 6, indexed by environment.
     """
     environments = sorted(final["environment"].unique())
     scores = statistics.summarise(
-        final, "score", ["method"], statistic=statistics.iqm, task="environment"
-    ).set_index("method")
+        final, "score", ["method", "update"], statistic=statistics.iqm, task="environment"
+    ).set_index(["method", "update"])
     rows = []
     for method in plots.in_order(final["method"]):
-        runs = final[final["method"] == method]
-        row = {name: _spread(of["mean_return"]) for name, of in runs.groupby("environment")}
-        row |= {"IQM score": _interval(scores.loc[method]), "updates": span(runs["update"])}
-        rows.append({"method": method, **row})
+        for update, runs in final[final["method"] == method].groupby("update"):
+            row = {name: _spread(of["mean_return"]) for name, of in runs.groupby("environment")}
+            row |= {"IQM score": _interval(scores.loc[method, update]), "updates": f"{update:,}"}
+            rows.append({"method": method, **row})
     for name, frame, column in (
         ("online DQN", datasets, "online_return"),
         ("online DQN (paper)", paper, "online_dqn"),
