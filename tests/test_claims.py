@@ -299,6 +299,8 @@ def test_a_claim_without_results_is_not_run_and_keeps_its_text():
     assert list(decided["id"].unique()) == list(CLAIMS["id"])
     assert claims.sentence(decided, "R3") == "R3: not run in this profile."
     assert claims.sentence(decided, "R2").startswith("R2 undecided (IQM normalised score; mzu,")
+    two = claims.sentence(decided, "R8")  # Each comparison's verdict; seeds are not as stated.
+    assert two.count("supported") + two.count("undecided") == 3 and "5 seeds" not in two
     assert "R3" in reports.not_run(decided).partition("not implemented: ")[0]
     assert "M9, M10, M11" in reports.not_run(decided).partition("not implemented: ")[2]
     table = tables.claims_table(decided)

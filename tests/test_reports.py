@@ -124,7 +124,7 @@ def test_reports_say_what_the_rows_say(rows, tmp_path):
     assert reports.uneven(longer) == (
         "Each method at its own last update (20 updates: bc; 40 updates: rosmo)."
     )
-    assert reports.flatness(rows).startswith("Not flat at the end (the last fifth")
+    assert reports.flatness(rows).startswith("Not flat at the end, 1 of 2")
     assert reports.flatness(rows).endswith("1 of 2 curves: bc (catch).")
     assert "Every curve is flat" in reports.flatness(rows[rows["method"] == "rosmo"])
     last = pd.DataFrame(

@@ -84,5 +84,11 @@ def sentence(decided: pd.DataFrame, claim: str) -> str:
     overall = rows["claim_verdict"].iloc[0]
     if overall == "not run":
         return f"{claim}: not run in this profile."
-    measured = "; ".join(f"{row.comparison}: {measured_as(row)}" for row in rows.itertuples())
-    return f"{claim} {overall} ({rows['measure'].iloc[0]}; {measured})."
+    several = len(rows) > 1
+    measured = "; ".join(
+        f"{row.comparison}: {measured_as(row)}{f', {row.verdict}' if several else ''}"
+        for row in rows.itertuples()
+    )
+    # The stated measure may name seeds and environments, a profile may have others.
+    measure = rows["measure"].iloc[0].partition(", ")[0].partition(" over ")[0]
+    return f"{claim} {overall} ({measure}; {measured})."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from unplugged import files
@@ -13,12 +14,21 @@ _HEAD = """# Gallery
 Made by `python -m unplugged.gallery figures` from what the figure notebooks wrote; do not edit.
 A figure of the smoke profile shows that the pipeline works; the cpu profile's are the
 committed results; the paper profile has the papers' own settings.
+
+A curve is called flat at the end if the means of the last fifth of its evaluations and of the fifth
+before differ by at most 5% of the range of all mean curves on that environment.
 """
 
 
-def page(root: Path) -> str:
-    """The page in Markdown, for figures in `root`/<profile>/."""
-    parts = [_HEAD]
+def page(root: Path, summaries: Mapping[str, str]) -> str:
+    """The page in Markdown, for figures in `root`/<profile>/.
+
+    Args:
+      root: the folder of all figures.
+      summaries: what each method is, by name.
+    """
+    parts = [_HEAD, "## Methods\n"]
+    parts.append("".join(f"- `{name}`: {summary}\n" for name, summary in summaries.items()))
     for folder in sorted(path for path in root.iterdir() if path.is_dir()):
         entries = [(path, json.loads(path.read_text())) for path in folder.glob("*.json")]
         if not entries:
@@ -41,8 +51,11 @@ def page(root: Path) -> str:
 
 def main() -> None:
     """Writes README.md into the folder given."""
+    from unplugged import methods  # Imports jax.
+
     root = Path(sys.argv[1] if len(sys.argv) > 1 else "figures")
-    files.write_whole(root / "README.md", page(root))
+    summaries = {name: method.summary for name, method in methods.METHODS.items()}
+    files.write_whole(root / "README.md", page(root, summaries))
     print(f"wrote {root / 'README.md'}")
 
 

@@ -159,7 +159,7 @@ def not_there(final: pd.DataFrame) -> str:
 
 
 def flatness(rows: pd.DataFrame, by: Sequence[str] = ("environment",)) -> str:
-    """Says which mean curves still moved at the end.
+    """Says which mean curves still moved at the end, as the gallery's head explains.
 
     A curve moves if the means of the last fifth of its evaluations and of the fifth before
     differ by more than 5% of the range of all mean curves on that environment.
@@ -179,12 +179,11 @@ def flatness(rows: pd.DataFrame, by: Sequence[str] = ("environment",)) -> str:
         total += 1
         if abs(after - before) > 0.05 * spans[of["environment"].iloc[0]]:
             moving.setdefault(method, []).append(" ".join(map(str, where)))
-    rule = "the last fifth of the evaluations against the fifth before, by 5% of the range"
     if not moving:
-        return f"Every curve is flat at the end ({rule})."
+        return "Every curve is flat at the end."
     curves = [f"{method} ({', '.join(moving[method])})" for method in plots.in_order(moving)]
     count = sum(map(len, moving.values()))
-    return f"Not flat at the end ({rule}), {count} of {total} curves: {', '.join(curves)}."
+    return f"Not flat at the end, {count} of {total} curves: {', '.join(curves)}."
 
 
 def ranking(estimates: pd.DataFrame) -> str:
