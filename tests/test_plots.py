@@ -35,6 +35,22 @@ def test_a_figure_without_its_caption_is_refused(tmp_path):
     assert not (tmp_path / "none").exists()
 
 
+def test_curves_of_any_length_carry_markers_evenly_along_the_axis():
+    figure, (short, long) = plots.plt.subplots(1, 2)
+    for ax, last in ((short, 20), (long, 200)):
+        plots.linear_then_log(ax, 20, last)
+        x = np.arange(0, last + 1, 2)
+        plots.curve(ax, pd.DataFrame({"update": x, "value": x, "low": x, "high": x}), "rosmo")
+    assert short.get_xscale() == "linear"
+    assert short.lines[0].get_markevery() == list(range(11))  # All of them.
+    marked = 2 * np.array(long.lines[0].get_markevery())
+    assert {0, 20} <= set(marked) and 8 < len(marked) <= 13
+    log = np.log(marked[marked >= 20])
+    assert np.diff(log).std() < 0.1 * np.diff(log).mean()
+    assert list(long.get_xticks()) == [0, 10, 20, 60, 200]
+    plots.plt.close(figure)
+
+
 def test_every_method_has_a_look_of_its_own():
     looks = [plots.look(name) for name in methods.METHODS]
     for cue in ("marker", "linestyle"):  # Never by colour alone.

@@ -15,6 +15,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from unplugged import files
 
@@ -119,12 +120,22 @@ def curve(
     """
     style = style or look(name)
     rows = rows.sort_values(x)
-    every = max(1, len(rows) // 8)
     ax.plot(
         rows[x], rows["value"], color=style.color, linestyle=style.linestyle,
-        marker=style.marker, markevery=every, label=name,
+        marker=style.marker, markevery=_marked(ax, rows[x].to_numpy()), label=name,
     )  # fmt: skip
     ax.fill_between(rows[x], rows["low"], rows["high"], color=style.color, alpha=band, linewidth=0)
+
+
+def _marked(ax: Axes, x: np.ndarray) -> list[int]:
+    """Which points of a curve carry a marker: at most 13, evenly spaced along the axis."""
+    at = ax.xaxis.get_transform().transform(x)
+    apart = np.ptp(at) / 12
+    marked = [0]
+    for i in range(1, len(at)):
+        if at[i] - at[marked[-1]] > 0.999 * apart:
+            marked.append(i)
+    return marked
 
 
 def points(ax: Axes, rows: pd.DataFrame) -> None:
@@ -226,6 +237,20 @@ def in_thousands(ax: Axes) -> None:
         return f"{x / 1000:g}k" if x >= 1000 else f"{x:g}"
 
     ax.xaxis.set_major_formatter(label)
+
+
+def linear_then_log(ax: Axes, until: float, longest: float) -> None:
+    """Makes the x axis linear from 0 to `until`, logarithmic from there to `longest`.
+
+    For curves of which some are much longer than others; to be called before they are drawn.
+    Where nothing lies beyond `until`, the axis stays linear.
+    """
+    if longest <= until:
+        return
+    ax.set_xscale("symlog", linthresh=until, linscale=0.9)
+    beyond = until * np.array([3.0, 10.0, 30.0, 100.0])
+    ax.set_xticks([0.0, until / 2, until, *beyond[beyond <= longest]])
+    ax.xaxis.set_minor_locator(NullLocator())
 
 
 def level(ax: Axes, y: float, label: str, linestyle: str) -> None:
