@@ -42,12 +42,15 @@ def test_curves_of_any_length_carry_markers_evenly_along_the_axis():
         x = np.arange(0, last + 1, 2)
         plots.curve(ax, pd.DataFrame({"update": x, "value": x, "low": x, "high": x}), "rosmo")
     assert short.get_xscale() == "linear"
-    assert short.lines[0].get_markevery() == list(range(11))  # All of them.
+    assert short.lines[0].get_markevery() == list(range(11))
     marked = 2 * np.array(long.lines[0].get_markevery())
     assert {0, 20} <= set(marked) and 8 < len(marked) <= 13
     log = np.log(marked[marked >= 20])
     assert np.diff(log).std() < 0.1 * np.diff(log).mean()
     assert list(long.get_xticks()) == [0, 10, 20, 60, 200]
+    uneven = pd.DataFrame({"fraction": [0.01, 0.03, 1.0], "value": 0.0, "low": 0.0, "high": 0.0})
+    plots.curve(short, uneven, "rosmo", x="fraction")  # The axis may become logarithmic later.
+    assert short.lines[-1].get_markevery() == [0, 1, 2]
     plots.plt.close(figure)
 
 

@@ -128,12 +128,13 @@ def curve(
 
 
 def _marked(ax: Axes, x: np.ndarray) -> list[int]:
-    """Which points of a curve carry a marker: at most 13, evenly spaced along the axis."""
+    """Which points of a curve carry a marker: all of 13, of more some evenly along the axis."""
+    if len(x) <= 13:
+        return list(range(len(x)))
     at = ax.xaxis.get_transform().transform(x)
-    apart = np.ptp(at) / 12
     marked = [0]
     for i in range(1, len(at)):
-        if at[i] - at[marked[-1]] > 0.999 * apart:
+        if at[i] - at[marked[-1]] > 0.999 * np.ptp(at) / 12:
             marked.append(i)
     return marked
 
