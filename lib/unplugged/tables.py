@@ -270,7 +270,7 @@ def overall(
         row: dict[str, Any] = {"method": name, "games": len(scores)}
         for kind, statistic in kinds.items():
             row[kind] = _interval(statistics.bootstrap(scores, statistic))
-            row[f"{kind} (paper)"] = f"{published[kind]:.2f}" if kind in published else "n/a"
+            row[f"{kind} (paper)"] = f"{published[kind]:g}" if kind in published else "n/a"
         rows.append(row)
     return pd.DataFrame(rows)
 
