@@ -148,6 +148,10 @@ NOTEBOOKS = {
         "draws": ["bsuite_selection"],
         "tables": ["bsuite_best", "bsuite_selection"],
     },
+    "38_bsuite_schedule": {
+        "experiments": ["bsuite_schedule", "bsuite_curves"],
+        "tables": ["bsuite_schedule"],
+    },
     "39_claims": {  # decides what can be decided from the experiments that there are
         "experiments": ["bsuite_curves"],
         "also": [name for name in claims.EXPERIMENTS if name != "bsuite_curves"],

@@ -37,6 +37,26 @@ def _interval(estimate: Any) -> str:
     return f"{estimate.value:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"
 
 
+def returns(final: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Returns by environment, mean ± standard deviation over seeds, and the IQM of scores.
+
+    Args:
+      final: an evaluation of each run, with `score`.
+      column: what makes a row beside the method.
+    """
+    by = ["method", column]
+    scores = statistics.summarise(
+        final, "score", by, statistic=statistics.iqm, task="environment"
+    ).set_index(by)
+    rows = []
+    for method in plots.in_order(final["method"]):
+        for value, runs in final[final["method"] == method].groupby(column):
+            row = {name: _spread(of["mean_return"]) for name, of in runs.groupby("environment")}
+            row["IQM score"] = _interval(scores.loc[(method, value)])
+            rows.append({"method": method, column: value, **row})
+    return pd.DataFrame(rows)
+
+
 def table2(final: pd.DataFrame, datasets: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
     """ROSMO's Table 2: a row a method and length of training, the IQM of scores, and updates.
 
@@ -50,15 +70,9 @@ def table2(final: pd.DataFrame, datasets: pd.DataFrame, paper: pd.DataFrame) -> 
       paper: the paper's Table 6, indexed by environment.
     """
     environments = sorted(final["environment"].unique())
-    scores = statistics.summarise(
-        final, "score", ["method", "update"], statistic=statistics.iqm, task="environment"
-    ).set_index(["method", "update"])
-    rows = []
-    for method in plots.in_order(final["method"]):
-        for update, runs in final[final["method"] == method].groupby("update"):
-            row = {name: _spread(of["mean_return"]) for name, of in runs.groupby("environment")}
-            row |= {"IQM score": _interval(scores.loc[method, update]), "updates": f"{update:,}"}
-            rows.append({"method": method, **row})
+    trained = returns(final, "update")
+    trained["updates"] = trained.pop("update").map("{:,}".format)
+    rows = trained.to_dict("records")
     for name, frame, column in (
         ("online DQN", datasets, "online_return"),
         ("online DQN (paper)", paper, "online_dqn"),
