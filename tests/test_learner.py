@@ -104,9 +104,12 @@ def test_update_equals_adamw_by_hand(model, small, dataset):
     )
 
 
-def test_learning_rate_warms_up_and_decays():
+@pytest.mark.parametrize(
+    "staircase, late", [(False, [7e-4 * 0.1**0.5, 7e-5, 7e-5]), (True, [7e-4, 7e-4, 7e-5])]
+)
+def test_learning_rate_warms_up_and_decays(staircase, late):
     """Of a constant gradient Adam's step is the rate itself."""
-    optimizer = learner.optimizer(settings.BSUITE)
+    optimizer = learner.optimizer(settings.BSUITE.override({"decay_staircase": staircase}))
     params = {"layer": {"b": jnp.zeros([])}}
     gradient = {"layer": {"b": jnp.ones([])}}
 
@@ -116,8 +119,8 @@ def test_learning_rate_warms_up_and_decays():
 
     _, rates = jax.lax.scan(update, optimizer.init(params), length=101_001)
     np.testing.assert_allclose(
-        rates[jnp.array([0, 500, 1_000, 51_000, 101_000])],
-        [0.0, 3.5e-4, 7e-4, 7e-4 * 0.1**0.5, 7e-5],
+        rates[jnp.array([0, 500, 1_000, 51_000, 100_999, 101_000])],
+        [0.0, 3.5e-4, 7e-4, *late],
         rtol=1e-3,
     )
 

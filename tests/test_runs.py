@@ -207,6 +207,7 @@ def test_kill_at_any_moment_then_the_same_command_goes_on(catch, tmp_path):
         ({"overrides": {"learning_rate": 0.0}}, "learning_rate must lie in"),
         ({"overrides": {"td_steps": 0}}, "td_steps must lie in"),
         ({"overrides": {"discount": 1.5}}, "discount must lie in"),
+        ({"overrides": {"decay_staircase": "no"}}, "decay_staircase must be true or false"),
         ({"fraction": 0.0}, "fraction must lie in"),
         ({"fraction": 1.1}, "fraction must lie in"),
         ({"updates": -20}, "updates must lie in"),

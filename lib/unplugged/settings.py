@@ -31,6 +31,8 @@ class Settings:
       warmup_updates: updates of linear warm-up.
       decay_rate: factor on the learning rate each `decay_updates`.
       decay_updates: see `decay_rate`.
+      decay_staircase: whether the rate falls in steps of `decay_updates`, as in its authors' code,
+        or in every update.
       weight_decay: decoupled weight decay, on weights only.
       max_grad_norm: global norm to which gradients are clipped.
       target_interval: updates between refreshes of the target network.
@@ -60,6 +62,7 @@ class Settings:
     warmup_updates: int = 1_000
     decay_rate: float = 0.1
     decay_updates: int = 100_000
+    decay_staircase: bool = False
     weight_decay: float = 1e-4
     max_grad_norm: float = 5.0
     target_interval: int = 200
@@ -98,6 +101,8 @@ class Settings:
             "conservative_weight",
         ):  # fmt: skip
             checks.within(name, getattr(self, name), 0.0)
+        if not isinstance(self.decay_staircase, bool):
+            raise ValueError(f"decay_staircase must be true or false, got {self.decay_staircase!r}")
         if self.search_depth is not None:
             checks.within("search_depth", self.search_depth, 1, integer=True)
 
