@@ -148,9 +148,9 @@ NOTEBOOKS = {
         "draws": ["bsuite_selection"],
         "tables": ["bsuite_best", "bsuite_selection"],
     },
-    "38_bsuite_schedule": {
-        "experiments": ["bsuite_schedule", "bsuite_curves"],
-        "tables": ["bsuite_schedule"],
+    "38_bsuite_table2": {
+        "experiments": ["bsuite_table2", "bsuite_curves"],
+        "tables": ["bsuite_table2"],
     },
     "39_claims": {  # decides what can be decided from the experiments that there are
         "experiments": ["bsuite_curves"],
