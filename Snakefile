@@ -103,6 +103,7 @@ COLLECTED_WITH = {
 NOTEBOOKS = {
     "30_bsuite_curves": {
         "experiments": ["bsuite_curves"],
+        "also": ["bsuite_table2"],
         "draws": ["bsuite_curves", "bsuite_returns", "bsuite_iqm", "bsuite_profiles"],
         "tables": ["bsuite_returns"],
     },

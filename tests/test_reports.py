@@ -29,6 +29,7 @@ def test_rows_are_read_with_their_score_and_settings(results):
     assert rows["score"].tolist() == [1.0, 0.75, 0.5, 0.25]  # Noise-free ends for all.
     assert rows["hidden"].tolist() == [256, 256, 256, 64]
     assert rows["num_simulations"].tolist() == [4] * 4
+    assert rows["decay"].tolist() == ["continuous"] * 4
     np.testing.assert_array_equal(rows["search_depth"], [np.nan] * 3 + [2.0])
 
 
@@ -55,6 +56,11 @@ def test_table_2_by_hand(results):
     both = tables.table2(pd.concat([earlier, reports.final(rows)]), ours, paper)
     assert both[["method", "catch", "updates"]].values.tolist()[:3] == [
         ["rosmo", "3.00", "10"], ["rosmo", "1.50 ± 0.71", "20"], ["mzu", "0.00", "20"],
+    ]  # fmt: skip
+    steps = earlier.assign(decay="staircase", mean_return=0.0)
+    both = tables.returns(pd.concat([earlier, steps]))
+    assert both[["catch", "decay"]].values.tolist() == [
+        ["3.00", "continuous"], ["0.00", "staircase"],
     ]  # fmt: skip
     without = tables.table2(reports.final(rows), ours, paper.drop("catch")).set_index("method")
     assert without.loc["random policy (paper)", "catch"] == ""  # An environment of one's own.

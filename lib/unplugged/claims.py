@@ -21,7 +21,8 @@ RULES: dict[str, Rule] = {**claims_rosmo.RULES, **claims_muzero.RULES}
 # What the rules read, and of it what has rows of `timing.measure`.
 TIMES = "minatar_times"
 EXPERIMENTS = (
-    "bsuite_curves", "bsuite_fractions", "bsuite_noise", "bsuite_capacity", "bsuite_search",
+    "bsuite_curves", "bsuite_table2", "bsuite_fractions", "bsuite_noise", "bsuite_capacity",
+    "bsuite_search",
     "minatar_curves", "minatar_fractions", "minatar_ablations", "minatar_onestep",
     "minatar_selectors", "online_fractions", "online_exploitation", TIMES,
 )  # fmt: skip

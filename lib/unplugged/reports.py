@@ -22,6 +22,7 @@ _OF_SETTINGS = {
     "num_simulations": lambda one: one.num_simulations,
     "search_depth": lambda one: one.search_depth or np.nan,
     "unroll_steps": lambda one: one.unroll_steps,
+    "decay": lambda one: "staircase" if one.decay_staircase else "continuous",
 }
 
 
@@ -35,7 +36,8 @@ def load(results: str | os.PathLike[str], experiment: str) -> pd.DataFrame:
     Returns:
       The CSV's rows and the columns `score` (0: random policy, 1: the online agent that made
       the noise-free data; NaN where none did), `hidden` (units of the dynamics' hidden
-      layer), `num_simulations`, `search_depth` (NaN: not limited) and `unroll_steps`.
+      layer), `num_simulations`, `search_depth` (NaN: not limited), `unroll_steps` and `decay` (of
+      the learning rate: continuous or staircase).
     """
     rows = pd.read_csv(Path(results) / f"{experiment}.csv")
     benchmark = rows["benchmark"].iloc[0]

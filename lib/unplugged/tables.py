@@ -37,42 +37,37 @@ def _interval(estimate: Any) -> str:
     return f"{estimate.value:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"
 
 
-def returns(final: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Returns by environment, mean ± standard deviation over seeds, and the IQM of scores.
+def returns(final: pd.DataFrame) -> pd.DataFrame:
+    """A row a method, length of training and decay of the learning rate.
+
+    Returns by environment, mean ± standard deviation over seeds, and the IQM of scores.
 
     Args:
-      final: an evaluation of each run, with `score`.
-      column: what makes a row beside the method.
+      final: evaluations with `score`, one or more of each run.
     """
-    by = ["method", column]
+    by = ["method", "update", "decay"]
     scores = statistics.summarise(
         final, "score", by, statistic=statistics.iqm, task="environment"
     ).set_index(by)
     rows = []
     for method in plots.in_order(final["method"]):
-        for value, runs in final[final["method"] == method].groupby(column):
+        for (update, decay), runs in final[final["method"] == method].groupby(by[1:]):
             row = {name: _spread(of["mean_return"]) for name, of in runs.groupby("environment")}
-            row["IQM score"] = _interval(scores.loc[(method, value)])
-            rows.append({"method": method, column: value, **row})
+            row["IQM score"] = _interval(scores.loc[(method, update, decay)])
+            rows.append({"method": method, **row, "updates": f"{update:,}", "decay": decay})
     return pd.DataFrame(rows)
 
 
 def table2(final: pd.DataFrame, datasets: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
-    """ROSMO's Table 2: a row a method and length of training, the IQM of scores, and updates.
-
-    A cell is mean ± standard deviation over seeds. Below, the two ends of the normalised score,
-    ours and the paper's.
+    """ROSMO's Table 2: what `returns` gives, and below the two ends of the normalised score.
 
     Args:
-      final: evaluations with `score`; of each run the last, or earlier ones beside it that all
-        runs of the method have.
+      final: see `returns`.
       datasets: our dataset statistics, indexed by environment.
       paper: the paper's Table 6, indexed by environment.
     """
     environments = sorted(final["environment"].unique())
-    trained = returns(final, "update")
-    trained["updates"] = trained.pop("update").map("{:,}".format)
-    rows = trained.to_dict("records")
+    rows = returns(final).to_dict("records")
     for name, frame, column in (
         ("online DQN", datasets, "online_return"),
         ("online DQN (paper)", paper, "online_dqn"),
@@ -83,7 +78,7 @@ def table2(final: pd.DataFrame, datasets: pd.DataFrame, paper: pd.DataFrame) -> 
         values = frame[column].reindex(environments).dropna()
         row = dict.fromkeys(environments, "") | {at: f"{x:.2f}" for at, x in values.items()}
         score = {"online DQN": "1", "random policy": "0"}.get(name, "")
-        rows.append({"method": name, **row, "IQM score": score, "updates": ""})
+        rows.append({"method": name, **row, "IQM score": score, "updates": "", "decay": ""})
     return pd.DataFrame(rows)
 
 
