@@ -34,6 +34,11 @@ TINY = {
             "common": {"benchmark": "bsuite", "seeds": [0, 1], "updates": 200, "eval_every": 20,
                        "eval_episodes": 3},
         },
+        "bsuite_table2": {
+            "grid": {"environment": ["catch"], "method": ["bc"]},
+            "common": {"noise": 0.0, "seeds": [0, 1], "updates": 20, "eval_every": 20,
+                       "eval_episodes": 3, "overrides": {"decay_staircase": True}},
+        },
         "bsuite_holdout": {
             "grid": {"environment": ["catch"], "method": ["rosmo"]},
             "common": {"noise": 0.0, "seeds": [0, 1], "updates": 40, "eval_every": 20,
@@ -107,6 +112,7 @@ def test_end_to_end_over_a_kill(clone):
         assert f"tiny/{name}.png" in gallery
         assert (clone / "figures" / "tiny" / f"{name}.pdf").stat().st_size > 1_000
     assert "2 seeds, 200 updates, 3 episodes" in gallery and "- `rosmo`: ROSMO" in gallery
+    assert "| staircase | " in gallery and "bc at 20 " in gallery  # By decay of the learning rate.
     scores = pd.read_csv(clone / "results" / "tiny" / "bsuite_selection.csv")
     assert len(scores) == 2 * 2 and scores["fqe_return"].notna().all()
     decided = pd.read_csv(clone / "results" / "tiny" / "claims.csv")
@@ -137,7 +143,7 @@ def test_end_to_end_over_a_kill(clone):
         shutil.rmtree(clone / folder)
     (clone / "figures").mkdir()
     code, output = finish(clone, "--", "-n")
-    assert code == 0 and re.search(r"^train +6$", output, re.M), output
+    assert code == 0 and re.search(r"^train +7$", output, re.M), output
     code, output = finish(clone, "--figures")
     assert code == 0, output
     assert "32_bsuite_fractions is not drawn: no bsuite_fractions in profile tiny" in output
@@ -146,7 +152,7 @@ def test_end_to_end_over_a_kill(clone):
     missing = "37_bsuite_selection is not drawn: no results/tiny/bsuite_selection.csv"
     assert code == 0 and missing in output
     code, output = finish(clone, "--progress")
-    assert code == 0 and "0 of 6 runs" in output
+    assert code == 0 and "0 of 7 runs" in output
     assert {p.name: p.read_bytes() for p in (clone / "figures" / "tiny").iterdir()} == drawn
     assert not (clone / "runs" / "tiny" / "bsuite_curves").exists()
     assert not (clone / "runs" / "tiny" / "datasets").exists()
