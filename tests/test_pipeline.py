@@ -112,7 +112,7 @@ def test_end_to_end_over_a_kill(clone):
         assert f"tiny/{name}.png" in gallery
         assert (clone / "figures" / "tiny" / f"{name}.pdf").stat().st_size > 1_000
     assert "2 seeds, 200 updates, 3 episodes" in gallery and "- `rosmo`: ROSMO" in gallery
-    assert "| staircase | " in gallery and "bc at 20 " in gallery  # By decay of the learning rate.
+    assert "| staircase " in gallery and "bc at 20 " in gallery  # By decay of the learning rate.
     scores = pd.read_csv(clone / "results" / "tiny" / "bsuite_selection.csv")
     assert len(scores) == 2 * 2 and scores["fqe_return"].notna().all()
     decided = pd.read_csv(clone / "results" / "tiny" / "claims.csv")
