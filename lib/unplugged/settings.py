@@ -14,8 +14,8 @@ class Settings:
     """What a learner and its evaluation need to know, apart from the method.
 
     The defaults are ROSMO's Table 4 (BSuite), its Appendix A for the scaling of gradients and
-    D.2.2 for alpha and the simulations. The warm-up is that of its authors' code, the paper has
-    none; the decay's period and what other methods need are ours.
+    D.2.2 for alpha and the simulations. Warm-up and period of the decay are its authors' code's, the
+    paper has none; what other methods need is ours.
 
     Attributes:
       network: kind of networks, a name in `networks.NETWORKS`.
@@ -31,8 +31,8 @@ class Settings:
       warmup_updates: updates of linear warm-up.
       decay_rate: factor on the learning rate each `decay_updates`.
       decay_updates: see `decay_rate`.
-      decay_staircase: whether the rate falls in steps of `decay_updates`, as in its authors' code,
-        or in every update.
+      decay_staircase: whether the rate falls in steps of `decay_updates`, as in ROSMO's authors'
+        code, or in every update.
       weight_decay: decoupled weight decay, on weights only.
       max_grad_norm: global norm to which gradients are clipped.
       target_interval: updates between refreshes of the target network.
