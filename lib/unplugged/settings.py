@@ -14,8 +14,8 @@ class Settings:
     """What a learner and its evaluation need to know, apart from the method.
 
     The defaults are ROSMO's Table 4 (BSuite), its Appendix A for the scaling of gradients and
-    D.2.2 for alpha and the simulations. Warm-up and period of the decay are its authors' code's, the
-    paper has none; what other methods need is ours.
+    D.2.2 for alpha and the simulations. Warm-up and period of the decay are from its authors' code,
+    the paper has none; what other methods need is ours.
 
     Attributes:
       network: kind of networks, a name in `networks.NETWORKS`.
