@@ -122,6 +122,12 @@ def test_readme_shows_the_committed_table():
         assert table == (ROOT / path).read_text(), f"README.md differs from {path}"
 
 
+def test_the_readmes_figure_has_the_seeds_and_updates_of_its_caption():
+    figure = json.loads((ROOT / "figures" / "cpu" / "bsuite_curves.json").read_text())
+    facts = re.search(r"\d+ seeds, .* an evaluation; device \w+", figure["caption"])
+    assert facts and facts[0] in " ".join((ROOT / "README.md").read_text().split())
+
+
 def test_the_readme_tells_every_claims_verdict():
     decided = pd.read_csv(ROOT / "results" / "cpu" / "claims.csv").drop_duplicates("id")
     wanted = decided.groupby("claim_verdict")["id"].agg(set).to_dict()

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from unplugged import claims_muzero, claims_rosmo
+from unplugged import claims_muzero, claims_rosmo, comparisons
 from unplugged.comparisons import Comparison, Frames, NotRun, Rule
 
 RULES: dict[str, Rule] = {**claims_rosmo.RULES, **claims_muzero.RULES}
@@ -70,13 +70,9 @@ def decide(claims: pd.DataFrame, frames: Frames, only: Sequence[str] | None = No
 
 def measured_as(row: Any) -> str:
     """What a row of `decide` measured, with its interval; ratios and shares without a sign."""
-    numbers = (row.value, row.low, row.high)
-    digits = 4 if 0.0 < max(map(abs, numbers)) < 0.01 else 2
-    while digits < 4 and any(0.0 < abs(x) < 0.5 * 10.0**-digits for x in numbers):
-        digits += 1  # A bound beside 0 shows on which side it lies.
-    form = "{:.3f}" if row.id in ("R11", "M5") else f"{{:+.{digits}f}}"
-    value, low, high = map(form.format, numbers)
-    return f"{value} [{low}, {high}]"
+    if row.id in ("R11", "M5"):
+        return f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]"
+    return comparisons.with_interval(row)
 
 
 def sentence(decided: pd.DataFrame, claim: str) -> str:

@@ -195,13 +195,20 @@ def _best(rows: pd.DataFrame, environment: str, methods: Sequence[str]) -> str:
 def of_table2(frames: Frames) -> str:
     """The experiment that decides about Table 2: where all five methods were trained longest.
 
-    That is `bsuite_curves`, unless they went further in `bsuite_table2`.
+    That is `bsuite_curves`, unless they went further in `bsuite_table2`, on the same environments
+    and with the same seeds at least.
     """
-    if "bsuite_table2" in frames and "bsuite_curves" in frames:
-        if set(PAPER_METHODS) <= set(frames["bsuite_table2"]["method"]):
-            names = ("bsuite_curves", "bsuite_table2")  # The first, if as long.
-            return max(names, key=lambda name: _papers(frames, name)["update"].max())
-    return "bsuite_curves"
+    names = ("bsuite_curves", "bsuite_table2")
+    if not all(name in frames for name in names):
+        return names[0]
+    rows = {name: _papers(frames, name) for name in names}
+    runs = {
+        name: set(of[["environment", "method", "seed"]].itertuples(index=False, name=None))
+        for name, of in rows.items()
+    }
+    if runs[names[0]] <= runs[names[1]]:
+        return max(names, key=lambda name: rows[name]["update"].max())  # The first, if as long.
+    return names[0]
 
 
 def _r8(frames: Frames) -> tuple[list[Comparison], str]:

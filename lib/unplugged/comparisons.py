@@ -65,6 +65,16 @@ def together(verdicts: Sequence[str]) -> str:
     return "not supported" if "not supported" in verdicts else "undecided"
 
 
+def with_interval(found: Comparison | statistics.Estimate) -> str:
+    """A difference and its interval, in as many digits as show on which side of 0 a bound lies."""
+    numbers = (found.value, found.low, found.high)
+    digits = 4 if 0.0 < max(map(abs, numbers)) < 0.01 else 2
+    while digits < 4 and any(0.0 < abs(x) < 0.5 * 10.0**-digits for x in numbers):
+        digits += 1
+    value, low, high = (f"{x:+.{digits}f}" for x in numbers)
+    return f"{value} [{low}, {high}]"
+
+
 def frame(frames: Frames, name: str) -> pd.DataFrame:
     """An experiment's rows; `NotRun` if there are none."""
     if name not in frames:
