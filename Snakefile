@@ -8,7 +8,7 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from unplugged import claims, experiments, files, fingerprint, reports
+from unplugged import claims, experiments, files, fingerprint, gallery, reports
 
 # A library that runs imports gives the root logger a handler: each line would come twice.
 logging.getLogger("snakemake.logging").propagate = False
@@ -18,6 +18,7 @@ DRAW_ONLY = bool(config.get("draw_only", False))  # figures from committed resul
 RUNS = f"runs/{PROFILE}"
 RESULTS = f"results/{PROFILE}"
 FIGURES = f"figures/{PROFILE}"
+GALLERY = FIGURES if PROFILE in gallery.UNCOMMITTED else "figures"
 
 # One single-threaded process a core is the fastest use of a CPU.
 os.environ.setdefault("NPROC", "1")
@@ -249,7 +250,7 @@ TRAINED = [] if DRAW_ONLY else [
 
 rule all:
     input:
-        "figures/README.md",
+        f"{GALLERY}/README.md",
         TRAINED,
 
 
@@ -541,6 +542,6 @@ rule gallery:
             + [f"{table}.table" for table in parts.get("tables", [])]
         ],
     output:
-        "figures/README.md",
+        f"{GALLERY}/README.md",
     shell:
-        "python -m unplugged.gallery figures"
+        f"python -m unplugged.gallery {GALLERY}"

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from unplugged import methods, plots, statistics
+from unplugged import gallery, methods, plots, statistics
 
 NOTES = {"title": "t", "caption": "c", "paper": "p", "command": "make figures"}
 
@@ -79,3 +79,14 @@ def test_numbers_of_a_heat_map_stand_out():
         luminance = plots.sns.utils.relative_luminance(background[40 * row + column])
         contrast = {"black": (luminance + 0.05) / 0.05, "white": 1.05 / (luminance + 0.05)}
         assert contrast[text.get_color()] >= 4.5  # WCAG's least for text.
+
+
+def test_the_common_gallery_is_without_profiles_that_are_not_committed(tmp_path):
+    figure, _ = plots.plt.subplots()
+    for profile in ("cpu", "smoke"):
+        plots.save_figure(figure, tmp_path / profile, "f", {**NOTES, "title": f"of {profile}"})
+    plots.plt.close(figure)
+    common = gallery.page(tmp_path, {"rosmo": "ROSMO"})
+    assert "![of cpu](cpu/f.png)" in common and "smoke" not in common.split("## Methods")[1]
+    own = gallery.page(tmp_path / "smoke", {"rosmo": "ROSMO"})
+    assert "## Profile smoke" in own and "![of smoke](f.png)" in own and "of cpu" not in own

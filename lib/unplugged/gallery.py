@@ -1,4 +1,7 @@
-"""The gallery: every figure and table on one page, `python -m unplugged.gallery figures`."""
+"""The gallery: every figure and table on one page, `python -m unplugged.gallery figures`.
+
+A profile whose figures are not committed has a page of its own: `... gallery figures/smoke`.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,11 @@ from pathlib import Path
 
 from unplugged import files
 
+UNCOMMITTED = ("smoke",)  # Not on the common page, which is committed.
+
 _HEAD = """# Gallery
 
-Made by `python -m unplugged.gallery figures` from what the figure notebooks wrote; do not edit.
+Made by `python -m unplugged.gallery` from what the figure notebooks wrote; do not edit.
 A figure of the smoke profile shows that the pipeline works; the cpu profile's are the
 committed results; the paper profile has the papers' own settings.
 
@@ -21,15 +26,16 @@ before differ by at most 5% of the range of all mean curves on that environment.
 
 
 def page(root: Path, summaries: Mapping[str, str]) -> str:
-    """The page in Markdown, for figures in `root`/<profile>/.
+    """The page in Markdown, for the figures in `root` and in `root`/<profile>/.
 
     Args:
-      root: the folder of all figures.
+      root: the folder of all figures, or of one profile's.
       summaries: what each method is, by name.
     """
     parts = [_HEAD, "## Methods\n"]
     parts.append("".join(f"- `{name}`: {summary}\n" for name, summary in summaries.items()))
-    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
+    below = (path for path in root.iterdir() if path.is_dir() and path.name not in UNCOMMITTED)
+    for folder in (root, *sorted(below)):
         entries = [(path, json.loads(path.read_text())) for path in folder.glob("*.json")]
         if not entries:
             continue
@@ -38,7 +44,8 @@ def page(root: Path, summaries: Mapping[str, str]) -> str:
             name = path.name.removesuffix(".json")
             parts.append(f"### {notes['title']}\n")
             if notes["kind"] == "figure":
-                parts.append(f"![{notes['title']}]({folder.name}/{name}.png)\n")
+                image = (folder / f"{name}.png").relative_to(root)
+                parts.append(f"![{notes['title']}]({image.as_posix()})\n")
             else:
                 parts.append((folder / f"{name}.md").read_text())
             parts.append(f"{notes['caption']}\n")
