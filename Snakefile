@@ -8,7 +8,7 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from unplugged import claims, experiments, files, fingerprint, gallery, reports
+from unplugged import claims, experiments, files, fingerprint, gallery, identity, reports
 
 # A library that runs imports gives the root logger a handler: each line would come twice.
 logging.getLogger("snakemake.logging").propagate = False
@@ -85,18 +85,8 @@ TIMED = sorted(
 
 # What a recording's numbers depend on.
 COLLECTED_WITH = {
-    "bsuite": lambda name: [
-        "collect.train_dqn",
-        "collect.random_returns",
-        "datasets.statistics",
-        f"environments.{COLLECTIONS[name].parameters['environment']}",
-    ],
-    "minatar": lambda name: [
-        "dqn.train",
-        "dqn.random_returns",
-        "datasets.statistics",
-        f"games.{COLLECTIONS[name].parameters['environment']}",
-    ],
+    "10_collect_bsuite": ["unplugged.collect", "unplugged.environments"],
+    "11_collect_minatar": ["unplugged.dqn"],
 }
 
 # Figure notebooks: the experiments of which each needs results, what else it reads from
@@ -284,7 +274,7 @@ if not DRAW_ONLY:
             ),
             code=lambda w: [
                 fingerprint.of_notebook(f"notebooks/{COLLECTIONS[w.dataset].notebook}.ipynb"),
-                fingerprint.of_library(COLLECTED_WITH[w.dataset.split("_")[0]](w.dataset)),
+                identity.of_modules(COLLECTED_WITH[COLLECTIONS[w.dataset].notebook]),
             ],
         log:
             **logs("datasets/{dataset}"),
@@ -307,7 +297,6 @@ if not DRAW_ONLY:
             ),
             code=lambda w: [
                 fingerprint.of_notebook(f"notebooks/{TRAINERS[w.experiment]}.ipynb"),
-                SPECS[w.experiment, w.run].code(),
             ],
         log:
             **logs("{experiment}/{run}/executed"),
@@ -330,7 +319,7 @@ if not DRAW_ONLY:
             ),
             code=lambda w: [
                 fingerprint.of_notebook("notebooks/22_select.ipynb"),
-                fingerprint.of_library(["selection.score"]),
+                identity.of_modules(["unplugged.selection"], alone=True),
             ],
         log:
             **logs("{experiment}/{run}/selected"),
@@ -364,10 +353,7 @@ if not DRAW_ONLY:
             ),
             code=lambda w: [
                 fingerprint.of_notebook("notebooks/23_evaluate.ipynb"),
-                fingerprint.of_library(
-                    ["runs.by_selectors"]
-                    + [f"acting.{name}" for name in SPECS[w.experiment, w.run].compared_ways()]
-                ),
+                identity.of_modules(["unplugged.acting", "unplugged.evaluation"], alone=True),
             ],
         log:
             **logs("{experiment}/{run}/evaluated"),
@@ -416,12 +402,7 @@ if not DRAW_ONLY:
             ),
             code=lambda w: [
                 fingerprint.of_notebook("notebooks/24_time.ipynb"),
-                fingerprint.of_library(["timing.measure"]),
-                sorted(
-                    SPECS[w.experiment, run].code()
-                    for run, of in EXPERIMENTS[w.experiment].items()
-                    if of["environment"] == w.environment
-                ),
+                identity.of_modules(["unplugged.timing"], alone=True),
             ],
         log:
             **logs("times/{experiment}/{environment}"),

@@ -39,13 +39,20 @@ def settle(profile: Path, *, adopt: bool) -> str:
 
     content = yaml.safe_load(profile.read_text())
     plan, folder = experiments.plan(content), ROOT / "runs" / content["profile"]
-    lines = [f"{run} is no longer as committed" for run in experiments.let_go(plan, folder)]
+    programs = experiments.Programs(ROOT / "runs" / "programs.json")
+    lines = [f"{run} is another run now" for run in experiments.let_go(plan, folder, programs)]
     if adopt:
-        counts = experiments.adopt(plan, ROOT / "results" / content["profile"], folder)
-        lines += [
-            f"{name}: {count} runs taken from committed results, {other} of them by earlier code"
-            for name, (count, other) in counts.items()
-        ] or ["there are no committed results of this profile"]
+        found = experiments.adopt(plan, ROOT / "results" / content["profile"], folder, programs)
+        for name, (taken, other) in found.items():
+            lines.append(f"{name}: {taken} runs taken from committed results")
+            lines += [
+                f"  {run}: not as today's code would train it ({', '.join(parts)})"
+                for run, parts in other.items()
+            ]
+        if not found:
+            lines.append("there are no committed results of this profile")
+        if any(other for _, other in found.values()):
+            lines.append("UNPLUGGED_ADOPT=1 takes those as well")
     return "\n".join(lines)
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from unplugged import experiments, runs
+from unplugged import checkpoints, experiments, runs
 
 PROFILE = {
     "profile": "toy",
@@ -150,6 +150,15 @@ def test_progress_and_what_is_left(tmp_path):
     assert experiments.describe(done, 2) == "8 of 8 runs, 21% of the updates done"
 
 
+PROGRAM = {"initialisation": "1", "training": "2", "evaluation": "3"}
+
+
+@pytest.fixture
+def programs(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "programs", lambda spec: PROGRAM)
+    return experiments.Programs(tmp_path / "programs.json")
+
+
 @pytest.fixture
 def committed(tmp_path):
     """Results of experiment "one" as the pipeline commits them; (results folder, their lines)."""
@@ -160,13 +169,12 @@ def committed(tmp_path):
         noise = float(run.partition("noise")[2])
         for seed in spec.seeds:
             for update in (0, 50, 100):
-                cells = ("catch", noise, 1.0, 0.0, spec.method, spec.acts_by, {}, seed, update, run)
-                lines.append(",".join(map(str, cells)) + "\n")
+                lines.append(f"{run},catch,{noise},{spec.method},{seed},{update}\n")
         records[run] = {"parameters": {**dataclasses.asdict(spec), "dataset": "elsewhere.npz"},
                         "settings": dataclasses.asdict(spec.settings),
-                        "code_fingerprint": spec.code(),
+                        "program": PROGRAM, "packages": runs.versions(spec),
                         "data_checksum": "the data's"}  # fmt: skip
-    header = "environment,noise,fraction,holdout,method,selector,overrides,seed,update,seconds\n"
+    header = "run,environment,noise,method,seed,update\n"
     folder = tmp_path / "results"
     folder.mkdir()
     (folder / "one.csv").write_text(header + "".join(lines))
@@ -174,15 +182,15 @@ def committed(tmp_path):
     return folder, header, lines
 
 
-def test_committed_results_are_taken_run_by_run(committed, tmp_path):
+def test_committed_results_are_taken_run_by_run(committed, programs, tmp_path):
     results, header, lines = committed
     runs = tmp_path / "runs"
     plan = experiments.plan(PROFILE)
     begun = runs / "one" / "catch_mzu_noise0" / "checkpoints"
     begun.mkdir(parents=True)  # what is being trained here is left alone
-    assert experiments.adopt(plan, results, runs) == {"one": (3, 0)}
+    assert experiments.adopt(plan, results, runs, programs) == {"one": (3, {})}
     for run in plan.runs["one"]:
-        of_run = [line for line in lines if line.endswith(f",{run}\n")]
+        of_run = [line for line in lines if line.startswith(f"{run},")]
         path = runs / "one" / run / "results.csv"
         if run == "catch_mzu_noise0":
             assert not path.exists()
@@ -191,25 +199,27 @@ def test_committed_results_are_taken_run_by_run(committed, tmp_path):
         assert path.stat().st_mtime <= (results / "one.csv").stat().st_mtime
         assert experiments.is_adopted(path.parent)
     assert experiments.progress(plan, runs)[0][1:3] == (3, 4)
-    assert experiments.adopt(plan, results, runs) == {"one": (0, 0)}
-    assert experiments.let_go(plan, runs) == []
+    assert experiments.adopt(plan, results, runs, programs) == {"one": (0, {})}
+    assert experiments.let_go(plan, runs, programs) == []
 
 
 @pytest.mark.parametrize("change", [{"updates": 200}, {"seeds": [5]}, {"td_steps": 2}])
-def test_a_run_of_other_parameters_is_not_taken_and_is_let_go(committed, tmp_path, change):
+def test_a_run_of_other_parameters_is_not_taken_and_is_let_go(
+    committed, programs, tmp_path, change
+):
     results, runs = committed[0], tmp_path / "runs"
     one = PROFILE["experiments"]["one"]
     other = {**one, "common": {**one["common"], **change}}
     changed = experiments.plan({**PROFILE, "experiments": {"one": other}})
-    assert experiments.adopt(changed, results, runs) == {"one": (0, 0)}
+    assert experiments.adopt(changed, results, runs, programs) == {"one": (0, {})}
     plan = experiments.plan(PROFILE)
-    experiments.adopt(plan, results, runs)
-    assert len(experiments.let_go(changed, runs)) == 4
+    experiments.adopt(plan, results, runs, programs)
+    assert len(experiments.let_go(changed, runs, programs)) == 4
     assert not [path for path in runs.rglob("*") if path.is_file()]
 
 
 @pytest.mark.parametrize("change_first", [True, False])
-def test_seeds_that_are_still_wanted_are_kept(committed, tmp_path, change_first):
+def test_seeds_that_are_still_wanted_are_kept(committed, programs, tmp_path, change_first):
     results = committed[0]
     target = tmp_path / "runs" / "one" / "catch_rosmo_noise0"
     plan = experiments.plan(PROFILE)
@@ -217,11 +227,11 @@ def test_seeds_that_are_still_wanted_are_kept(committed, tmp_path, change_first)
     other = {**one, "common": {**one["common"], "seeds": [1, 2]}}
     changed = experiments.plan({**PROFILE, "experiments": {"one": other}})
     if change_first:
-        assert experiments.adopt(changed, results, tmp_path / "runs") == {"one": (4, 0)}
-        assert experiments.let_go(changed, tmp_path / "runs") == []
+        assert experiments.adopt(changed, results, tmp_path / "runs", programs) == {"one": (4, {})}
+        assert experiments.let_go(changed, tmp_path / "runs", programs) == []
     else:
-        experiments.adopt(plan, results, tmp_path / "runs")
-        assert len(experiments.let_go(changed, tmp_path / "runs")) == 4
+        experiments.adopt(plan, results, tmp_path / "runs", programs)
+        assert len(experiments.let_go(changed, tmp_path / "runs", programs)) == 4
     assert experiments.lacks_checkpoints(target) and not experiments.is_adopted(target)
     assert [path.name for path in target.iterdir()] == [runs.ADOPTED]
     rows, record = runs._adopted(changed.specs["one", target.name], target, "the data's")
@@ -233,11 +243,11 @@ def test_seeds_that_are_still_wanted_are_kept(committed, tmp_path, change_first)
     other = {**one, "common": {**other["common"], "td_steps": 2}}
     changed = experiments.plan({**PROFILE, "experiments": {"one": other}})
     assert runs._adopted(changed.specs["one", target.name], target, "the data's") == ([], {})
-    experiments.let_go(changed, tmp_path / "runs")
+    experiments.let_go(changed, tmp_path / "runs", programs)
     assert not list(target.iterdir())
 
 
-def test_results_of_an_earlier_preset_are_not_taken(committed, tmp_path, monkeypatch):
+def test_results_of_an_earlier_preset_are_not_taken(committed, programs, tmp_path, monkeypatch):
     results, runs = committed[0], tmp_path / "runs"
     plan = experiments.plan(PROFILE)
     note = results / "one.provenance.json"
@@ -245,15 +255,15 @@ def test_results_of_an_earlier_preset_are_not_taken(committed, tmp_path, monkeyp
     del records["catch_rosmo_noise0"]["settings"]["network"]  # not known then, so at its default
     records["catch_mzu_noise0"]["settings"]["td_steps"] += 1
     note.write_text(json.dumps(records))
-    assert experiments.adopt(plan, results, runs) == {"one": (3, 0)}
+    assert experiments.adopt(plan, results, runs, programs) == {"one": (3, {})}
     assert not (runs / "one" / "catch_mzu_noise0").exists()
 
 
 @pytest.mark.parametrize("after", [1, 2, 3])
-def test_letting_go_can_be_cut_off_anywhere(committed, tmp_path, monkeypatch, after):
+def test_letting_go_can_be_cut_off_anywhere(committed, programs, tmp_path, monkeypatch, after):
     results, runs = committed[0], tmp_path / "runs"
     plan = experiments.plan(PROFILE)
-    experiments.adopt(plan, results, runs)
+    experiments.adopt(plan, results, runs, programs)
     one = PROFILE["experiments"]["one"]
     other = {**one, "common": {**one["common"], "updates": 200}}
     changed = experiments.plan({**PROFILE, "experiments": {"one": other}})
@@ -268,23 +278,65 @@ def test_letting_go_can_be_cut_off_anywhere(committed, tmp_path, monkeypatch, af
     with monkeypatch.context() as patch:
         patch.setattr(Path, "unlink", cut)
         with pytest.raises(KeyboardInterrupt):
-            experiments.let_go(changed, runs)
-    assert len(experiments.let_go(changed, runs)) == (4 if after == 1 else 3)
+            experiments.let_go(changed, runs, programs)
+    assert len(experiments.let_go(changed, runs, programs)) == (4 if after == 1 else 3)
     assert not list(runs.rglob("results.csv")) and not list(runs.rglob("progress.json"))
 
 
-def test_a_committed_table_with_missing_rows_is_refused(committed, tmp_path):
+def test_a_committed_table_with_missing_rows_is_refused(committed, programs, tmp_path):
     results, header, lines = committed
     (results / "one.csv").write_text(header + "".join(lines[:-1]))
     with pytest.raises(ValueError, match=r"one\.csv has 5 rows of catch_mzu_noise0\.1"):
-        experiments.adopt(experiments.plan(PROFILE), results, tmp_path / "runs")
+        experiments.adopt(experiments.plan(PROFILE), results, tmp_path / "runs", programs)
 
 
-def test_earlier_code_is_counted(committed, tmp_path):
+def test_runs_of_other_programs_are_named_and_taken_only_if_asked(
+    committed, programs, tmp_path, monkeypatch
+):
     results = committed[0]
     note = results / "one.provenance.json"
     records = json.loads(note.read_text())
-    records["catch_rosmo_noise0"]["code_fingerprint"] = "another"
+    records["catch_rosmo_noise0"]["program"] = {**PROGRAM, "training": "another"}
+    del records["catch_mzu_noise0"]["program"]  # Nobody recorded it.
+    records["catch_mzu_noise0.1"]["packages"]["bsuite"] = "0.1"
     note.write_text(json.dumps(records))
     plan = experiments.plan(PROFILE)
-    assert experiments.adopt(plan, results, tmp_path / "runs") == {"one": (4, 1)}
+    [(taken, other)] = experiments.adopt(plan, results, tmp_path / "runs", programs).values()
+    assert taken == 1 and other == {
+        "catch_rosmo_noise0": ["training"],
+        "catch_mzu_noise0": ["initialisation", "training", "evaluation"],
+        "catch_mzu_noise0.1": ["bsuite"],
+    }
+    monkeypatch.setenv(checkpoints.ADOPT, "1")
+    assert experiments.adopt(plan, results, tmp_path / "runs", programs)["one"].taken == 3
+    assert experiments.let_go(plan, tmp_path / "runs", programs) == []
+    monkeypatch.delenv(checkpoints.ADOPT)
+    assert len(experiments.let_go(plan, tmp_path / "runs", programs)) == 3
+
+
+def test_a_trained_run_of_other_programs_is_made_again(programs, tmp_path, monkeypatch):
+    plan = experiments.plan(PROFILE)
+    spec = plan.specs["one", "catch_rosmo_noise0"]
+    folder = tmp_path / "runs" / "one" / "catch_rosmo_noise0"
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "results.csv").write_text("rows")
+    record = {"program": PROGRAM, "packages": runs.versions(spec), "source": "of another day"}
+    (folder / "provenance.json").write_text(json.dumps(record))
+    assert experiments.let_go(plan, tmp_path / "runs", programs) == []
+    record["program"] = {**PROGRAM, "evaluation": "another"}
+    (folder / "provenance.json").write_text(json.dumps(record))
+    assert experiments.let_go(plan, tmp_path / "runs", programs) == ["one/catch_rosmo_noise0"]
+    assert not (folder / "results.csv").exists() and (folder / "checkpoints").exists()
+
+
+def test_each_program_is_lowered_once(tmp_path, monkeypatch):
+    lowered = []
+    monkeypatch.setattr(runs, "programs", lambda spec: lowered.append(spec) or PROGRAM)
+    plan = experiments.plan(PROFILE)
+    for code in ("same", "same", "other"):
+        monkeypatch.setattr(runs, "source", lambda code=code: code)
+        programs = experiments.Programs(tmp_path / "programs.json")
+        for spec in plan.specs.values():
+            assert programs.of(spec) == PROGRAM
+    # Noise is the data's: two methods, and four settings.
+    assert len(lowered) == 2 * 6

@@ -166,13 +166,13 @@ def test_stored_windows_are_reanalysed_with_the_target_network(method):
 
 
 def test_first_hand_windows_carry_the_acting_search():
-    spec = online.OnlineSpec(reanalyse_fraction=0.5, prioritised=True, **CATCH)
+    spec = online.OnlineSpec(reanalyse_fraction=0.5, **CATCH)
     ours, data, _ = spec.build()
     state, _ = ours.run(ours.init(0), data, 4)
     now = state.learner._replace(target_params=state.params)  # Before its time.
     state = state._replace(learner=now)
     batch = ours.draw(state, data, jax.random.key(3))
-    assert batch.action.shape == (LENGTH, 8) and batch.weight.shape == (8,)
+    assert batch.action.shape == (LENGTH, 8)
     stored = {float(x) for x in np.asarray(state.sources["recent"].ticks.improved.value).ravel()}
     first = np.asarray(batch.improved.value[0])
     assert all(float(x) in stored for x in first[4:])
@@ -189,7 +189,7 @@ def test_sources_mix(recording):
     weights = {"dataset": 2.0, "recent": 2.0, "demonstrations": 1.0, "best": 1.0}
     spec = online.OnlineSpec(
         dataset=recording, reanalyse_fraction=0.75, demonstrations=0.25, best_episodes=4,
-        sources=weights, prioritised=True, **CATCH,
+        sources=weights, **CATCH,
     )  # fmt: skip
     ours, data, dataset = spec.build()
     assert dict(ours.counts) == {"recent": 2, "best": 1, "demonstrations": 1, "dataset": 2}
@@ -202,28 +202,22 @@ def test_sources_mix(recording):
     assert spec.columns(state)["sources"] == "best 1+dataset 2+demonstrations 1+recent 2"
     key, draw = jax.random.key(5), jax.jit(ours.draw)
     recent = state.sources["recent"]
-    evenly = recent._replace(priority=(recent.priority > 0).astype(float))
     held = {
         name: set(each(ours.sources[name].sample(of, data, key, 8_000)))
-        for name, of in (("recent", evenly), ("best", state.sources["best"]))
+        for name, of in (("recent", recent), ("best", state.sources["best"]))
     } | {
         name: set(each(windows.at(store, store.start, LENGTH))) for name, store in data.items()
     }  # fmt: skip
     assert held["demonstrations"] < held["dataset"] and not held["best"] <= held["dataset"]
     of = ["recent"] * 2 + ["best", "demonstrations"] + ["dataset"] * 2 + ["recent"] * 2
-    weights = []
     for one in jax.random.split(key, 30):
         batch = draw(state, data, one)
         assert all(window in held[name] for name, window in zip(of, each(batch)))
-        weights.append(batch.weight)
-    weighted = np.array(of) == "recent"
-    assert (np.asarray(weights)[:, ~weighted] == 1.0).all()
-    assert (np.asarray(weights)[:, weighted] != 1.0).mean() > 0.9
 
 
 def test_until_an_episode_is_over_the_most_recent_stand_in_for_the_best():
     spec = online.OnlineSpec(
-        reanalyse_fraction=0.75, sources={"best": 1.0}, best_episodes=4, prioritised=True,
+        reanalyse_fraction=0.75, sources={"best": 1.0}, best_episodes=4,
         **{**CATCH, "environment": "deep_sea_10"},
     )  # fmt: skip
     ours, data, _ = spec.build()
@@ -234,13 +228,10 @@ def test_until_an_episode_is_over_the_most_recent_stand_in_for_the_best():
     wanted = ours.sources["recent"].sample(state.sources["recent"], data, first, 6)
     found = draw(state, data, key)
     assert each(found)[:6] == each(wanted)
-    np.testing.assert_allclose(found.weight[:6], wanted.weight, rtol=1e-5)
-    assert (found.weight[:6] != 1.0).all()
     state = ours.act(state, key, 1)
     found = draw(state, data, key)
     best = ours.sources["best"].sample(state.sources["best"], data, first, 6)
     assert each(found)[:6] == each(best)
-    assert (found.weight[:6] == 1.0).all() and (found.weight[6:] != 1.0).all()
 
 
 def test_rosmo_online_compares_stored_action_values_with_the_value_of_their_time():
@@ -298,7 +289,6 @@ def test_online_runs_that_make_no_sense_are_refused(recording):
     refused("weight of source best", sources={"best": float("inf")})
     refused("temperatures must be a list", temperatures=0.5)
     refused("temperature must lie in", temperatures=[2.0])
-    refused("prioritised must be", prioritised="false")
     refused("no improvement operator", method="bc")
     refused("was recorded in 'catch'", environment="deep_sea_4", dataset=recording,
             sources={"dataset": 1.0})  # fmt: skip

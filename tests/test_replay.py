@@ -1,4 +1,4 @@
-"""Sources of stored data by themselves: windows, the ring and its priorities, the best episodes."""
+"""Sources of stored data by themselves: windows, the ring, the best episodes."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,6 @@ import numpy as np
 
 from unplugged import bits, datasets, replay, windows
 from unplugged.improvement import Improvement
-from unplugged.settings import Settings
 
 LENGTH = 5
 
@@ -67,13 +66,13 @@ def test_windows_of_ticks_equal_the_datasets():
 def test_the_ring_draws_whole_windows_of_the_last_ticks_only():
     ticks, _, shape = episodes_of_ticks([[6, 5, 7, 5], [3, 8, 5, 7]], [[True] * 4] * 2, 2)
     count = len(ticks.action)
-    source = replay.Recent(2 * 12, 2, LENGTH, 2, Settings(), shape)
+    source = replay.Recent(2 * 12, 2, LENGTH, shape)
     state = add_all(source, ticks)
     wanted = np.zeros([12, 2])
     for age in range(LENGTH - 1, 12):
         row = count - 1 - age
         wanted[row % 12] = ~np.asarray(ticks.is_last[row])
-    np.testing.assert_array_equal(state.priority, wanted)
+    np.testing.assert_array_equal(state.whole, wanted)
     drawn = source.sample(state, (), jax.random.key(0), 4_000, improved=True)
     # Each start's value tells which row it is; all are drawn about equally often.
     values, counts = np.unique(np.asarray(drawn.improved.value[0]), return_counts=True)
@@ -82,41 +81,6 @@ def test_the_ring_draws_whole_windows_of_the_last_ticks_only():
     expected = np.array([ticks.improved.value[r, a] for r, a in starts])
     np.testing.assert_array_equal(values, np.sort(expected))
     assert counts.min() > 0.7 * counts.mean() and counts.max() < 1.3 * counts.mean()
-
-
-def test_priorities_are_the_searchs_error_by_plain_numpy():
-    ticks, _, shape = episodes_of_ticks([[6, 5], [3, 8]], [[True, False], [False, True]], 2)
-    settings = Settings(discount=0.9)
-    source = replay.Recent(2 * 40, 2, LENGTH, 2, settings, shape, prioritised=True)
-    state = add_all(source, ticks)
-    count = len(ticks.action)
-    value, reward, discount, last = (
-        np.asarray(x, np.float64)
-        for x in (ticks.improved.value, ticks.reward, ticks.discount, ticks.is_last)
-    )
-    for row in range(count - LENGTH + 1):
-        for actor in range(2):
-            if last[row, actor]:
-                assert state.priority[row, actor] == 0.0
-                continue
-            target, scale, at = 0.0, 1.0, row
-            for _ in range(2):
-                if last[at, actor]:
-                    break  # A truncated end: its value stands as it is.
-                target += scale * reward[at, actor]
-                scale *= 0.9 * discount[at, actor]
-                at += 1
-            target += scale * value[at, actor] if scale else 0.0
-            np.testing.assert_allclose(
-                state.priority[row, actor], abs(value[row, actor] - target) + 1e-3, rtol=1e-4
-            )
-    drawn = source.sample(state, (), jax.random.key(0), 500, improved=True)
-    # 1 / (N p) by the rows drawn, which their values tell; 1 on average.
-    chosen = np.array([np.argwhere(value == x)[0] for x in np.asarray(drawn.improved.value[0])])
-    priority = np.asarray(state.priority, np.float64)
-    p = priority[tuple(chosen.T)] / priority.sum()
-    np.testing.assert_allclose(drawn.weight, 1 / ((priority > 0).sum() * p), rtol=1e-4)
-    assert 0.7 < np.mean(drawn.weight) < 1.3
 
 
 def test_the_best_episodes_are_kept():

@@ -1,5 +1,7 @@
 """Rows read with their scores, the tables of them, and the sentences about them."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,12 +17,17 @@ def results(tmp_path):
         "catch,0.0,-1.0,3.0,2.0\ncatch,0.5,0.0,1.0,0.5\n"
     )
     (tmp_path / "bsuite_curves.csv").write_text(
-        "benchmark,environment,noise,fraction,method,overrides,seed,update,mean_return\n"
-        "bsuite,catch,0.0,1.0,rosmo,{},0,10,3.0\n"
-        "bsuite,catch,0.0,1.0,rosmo,{},0,20,2.0\n"
-        "bsuite,catch,0.0,1.0,rosmo,{},1,20,1.0\n"
-        'bsuite,catch,0.5,1.0,mzu,"{""dynamics"": [8, 64, 8], ""search_depth"": 2}",0,20,0.0\n'
+        "run,benchmark,environment,noise,fraction,method,overrides,seed,update,mean_return\n"
+        "one,bsuite,catch,0.0,1.0,rosmo,{},0,10,3.0\n"
+        "one,bsuite,catch,0.0,1.0,rosmo,{},0,20,2.0\n"
+        "one,bsuite,catch,0.0,1.0,rosmo,{},1,20,1.0\n"
+        'two,bsuite,catch,0.5,1.0,mzu,"{""dynamics"": [8, 64, 8], ""search_depth"": 2}",0,20,0.0\n'
     )
+    settings = {"dynamics": [32, 256, 32], "num_simulations": 4, "search_depth": None,
+                "unroll_steps": 5}  # fmt: skip
+    deep = {**settings, "dynamics": [8, 64, 8], "search_depth": 2, "decay_staircase": True}
+    records = {"one": {"settings": settings}, "two": {"settings": deep}}  # Not today's presets.
+    (tmp_path / "bsuite_curves.provenance.json").write_text(json.dumps(records))
     return tmp_path
 
 
@@ -29,7 +36,7 @@ def test_rows_are_read_with_their_score_and_settings(results):
     assert rows["score"].tolist() == [1.0, 0.75, 0.5, 0.25]  # Noise-free ends for all.
     assert rows["hidden"].tolist() == [256, 256, 256, 64]
     assert rows["num_simulations"].tolist() == [4] * 4
-    assert rows["decay"].tolist() == ["continuous"] * 4
+    assert rows["decay"].tolist() == ["continuous"] * 3 + ["staircase"]
     np.testing.assert_array_equal(rows["search_depth"], [np.nan] * 3 + [2.0])
 
 

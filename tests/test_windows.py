@@ -75,4 +75,4 @@ def test_shapes(dataset, length):
     batch = windows.sample(windows.store(dataset), jax.random.key(0), 5, length)
     assert batch.observation.shape == (length, 5, 2, 2)
     assert {x.shape for x in jax.tree.leaves(batch[1:])} == {(length, 5)}
-    assert batch.improved is None and batch.weight is None
+    assert batch.improved is None

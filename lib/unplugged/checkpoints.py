@@ -139,7 +139,10 @@ def unstack(state: Any, seeds: int, number: int) -> Any:
     return jax.tree.map(lambda x: x[number], state) if seeds > 1 else state
 
 
-ADOPT = "UNPLUGGED_ADOPT"  # "1" in the environment: go on with checkpoints of earlier code
+ADOPT = "UNPLUGGED_ADOPT"  # "1" in the environment: go on with checkpoints of other programs
+
+_HOW_EVALUATED = ("selector", "eval_every", "eval_episodes")
+_BENEATH = ("program", "versions")
 
 
 def defaults(kind: type) -> dict[str, Any]:
@@ -152,27 +155,44 @@ def defaults(kind: type) -> dict[str, Any]:
 
 
 def _differing(found: Mapping[str, Any], identity: Mapping[str, Any], known: Mapping) -> list[str]:
-    """In what two identities differ, code aside; what one does not know yet is at its default."""
+    """In what two identities differ, as sentences' parts; what one does not know is at its default.
+
+    Of settings, programs and versions each is named: "settings: td_steps 5, was 3".
+    """
     known = json.loads(json.dumps({name: known[name] for name in known if name in identity}))
-    # Older ones do not know the settings: then they are in their code.
-    settings = {**known["settings"], **found.get("settings", identity["settings"])}
-    found = {**known, **found, "settings": settings}
-    names = sorted((found.keys() | identity.keys()) - {"code"})
-    return [name for name in names if name not in found or found[name] != identity.get(name)]
+    parts = []
+    for name, wanted in identity.items():
+        there = found.get(name, known.get(name))
+        if name in ("settings", *_BENEATH):
+            there = {**known.get(name, {}), **(there or {})}
+            inner = [
+                part if name == "program" else f"{part} {of}, was {there.get(part, 'unknown')}"
+                for part, of in wanted.items()
+                if there.get(part) != of
+            ]
+            if inner:
+                parts.append(f"{name}: {', '.join(inner)}")
+        elif there != wanted:
+            parts.append(f"{name}: {wanted!r}, was {there!r}" if name != "data" else "data: others")
+    return parts
 
 
-def _identity_in(folder: Path) -> tuple[dict[str, Any], list[str]]:
-    """Whose checkpoints a folder holds, and the earlier code that they went through."""
+def _without(differing: list[str], *names: str) -> list[str]:
+    return [part for part in differing if part.partition(":")[0] not in names]
+
+
+def _identity_in(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Whose checkpoints a folder holds, and the earlier programs that they went through."""
     note = folder / "identity.json"
     found = json.loads(note.read_text()) if note.exists() else {}
-    earlier = found.pop("earlier_code", [])
+    earlier = found.pop("earlier", [])
     return found, earlier
 
 
 def check(folder: Path, identity: Mapping[str, Any], known: Mapping[str, Any]) -> None:
     """Raises ValueError if a folder's checkpoints are of a run with other parameters or data.
 
-    How they were evaluated does not matter.
+    How they were evaluated, and by which programs they were trained, does not matter.
 
     Args:
       folder: a run's folder for checkpoints; if it is not there, nothing is wrong.
@@ -182,22 +202,18 @@ def check(folder: Path, identity: Mapping[str, Any], known: Mapping[str, Any]) -
     if not folder.exists():
         return
     found, _ = _identity_in(folder)
-    ignored = ("selector", "eval_every", "eval_episodes")
-    if differing := [x for x in _differing(found, identity, known) if x not in ignored]:
-        name = differing[0]
-        raise ValueError(
-            f"the checkpoints in {folder} are of another run: {', '.join(differing)} differ "
-            f"({name}: {found.get(name)!r} there, {identity.get(name)!r} here)"
-        )
+    if differing := _without(_differing(found, identity, known), *_HOW_EVALUATED, *_BENEATH):
+        raise ValueError(f"the checkpoints in {folder} are of another run ({'; '.join(differing)})")
 
 
 def keep_or_set_aside(
     folder: Path, identity: Mapping[str, Any], known: Mapping[str, Any]
-) -> list[str]:
+) -> list[dict[str, Any]]:
     """Makes a folder one for checkpoints of this very run; another run's are renamed, not lost.
 
-    Checkpoints that differ in the code alone are kept if the environment says so (`ADOPT`),
-    which is right after a change that changes no number.
+    A setting that no program of the run depends on may differ. Checkpoints of other programs or
+    versions are kept if the environment says so (`ADOPT`), which is right after a change that
+    changes no number that one cares about.
 
     Args:
       folder: a run's folder for checkpoints.
@@ -205,24 +221,24 @@ def keep_or_set_aside(
       known: as for `check`; what older checkpoints do not know counts as that.
 
     Returns:
-      The fingerprints of earlier code that its checkpoints went through.
+      The earlier programs and versions that its checkpoints went through.
     """
     identity, earlier = dict(identity), []
     if folder.exists():
         found, earlier = _identity_in(folder)
-        if found == identity:
+        differing = _without(_differing(found, identity, known), "settings")
+        if not differing:
             return earlier
-        only_code = "code" in found and not _differing(found, identity, known)
-        if only_code and os.environ.get(ADOPT) == "1":
-            earlier = [*earlier, found["code"]]
+        if not _without(differing, *_BENEATH) and os.environ.get(ADOPT) == "1":
+            earlier = [*earlier, {name: found.get(name) for name in _BENEATH}]
         else:
             earlier, number = [], 1
             while (aside := folder.with_name(f"{folder.name}.old-{number}")).exists():
                 number += 1
-            what = "code" if only_code else "parameters, data or code"
-            print(f"the checkpoints in {folder} are of other {what}: now {aside}")
+            changed = "; ".join(_differing(found, identity, known))
+            print(f"the checkpoints in {folder} are of another run ({changed}): now {aside}")
             folder.rename(aside)
     if earlier:
-        identity["earlier_code"] = earlier
+        identity["earlier"] = earlier
     files.write_whole(folder / "identity.json", json.dumps(identity, sort_keys=True, indent=1))
     return earlier

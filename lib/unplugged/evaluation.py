@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import dm_env
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from unplugged import acting, checks, environments, games
+from unplugged import acting, checks, environments, games, identity
 from unplugged.networks import Model, Params
 from unplugged.settings import Settings
 
@@ -77,6 +79,90 @@ def evaluate(
     return returns
 
 
+class Evaluator(Protocol):
+    """Fresh episodes: the same seed and update give the same ones."""
+
+    def __call__(self, params: Params, seed: int, update: int) -> np.ndarray:
+        """Undiscounted returns [episodes]."""
+        ...
+
+    def identity(self, params: Params) -> str:
+        """A hash of all that decides the returns beside the parameters, see `identity`."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """Episodes of a game that is JAX functions, in one compiled call.
+
+    Attributes:
+      game: the game.
+      policy: see `make_policy`.
+      episodes: how many.
+    """
+
+    game: games.Game
+    policy: Policy
+    episodes: int
+
+    @functools.cached_property
+    def _play(self) -> Any:
+        def play(params: Params, key: jax.Array) -> jax.Array:
+            act = functools.partial(self.policy, params)
+            return games.play(self.game, act, key, self.episodes)[0]
+
+        return jax.jit(play)
+
+    def __call__(self, params: Params, seed: int, update: int) -> np.ndarray:
+        """Undiscounted returns [episodes]."""
+        key = jax.random.fold_in(jax.random.key(seed), update)
+        return np.asarray(self._play(params, key), np.float64)
+
+    def identity(self, params: Params) -> str:
+        """A hash of the program that plays."""
+        return identity.of_program(self._play, params, jax.random.key(0))
+
+
+@dataclasses.dataclass(frozen=True)
+class LockStep:
+    """Episodes of an environment in Python, one batched policy call a step.
+
+    Attributes:
+      make: seed -> environment.
+      policy: see `make_policy`.
+      episodes: how many.
+    """
+
+    make: Callable[[int], dm_env.Environment]
+    policy: Policy
+    episodes: int
+
+    def __call__(self, params: Params, seed: int, update: int) -> np.ndarray:
+        """Undiscounted returns [episodes]."""
+        worlds = [
+            self.make(int(np.random.SeedSequence([seed, update, i]).generate_state(1)[0]))
+            for i in range(self.episodes)
+        ]
+        try:
+            key = jax.random.fold_in(jax.random.key(seed), update)
+            return evaluate(self.policy, params, worlds, key)
+        finally:
+            for world in worlds:
+                world.close()
+
+    def identity(self, params: Params) -> str:
+        """A hash of the policy's program and of the environment's source."""
+        world = self.make(0)
+        try:
+            shape, _ = environments.form(world)
+            source = identity.of_environment(world)
+        finally:
+            world.close()
+        observation = jax.ShapeDtypeStruct((self.episodes, *shape), np.float32)
+        acts = identity.of_program(self.policy, params, observation, jax.random.key(0))
+        return identity.digest(acts, source)
+
+
 def evaluator(
     benchmark: str,
     environment: str,
@@ -84,39 +170,16 @@ def evaluator(
     selector: str,
     settings: Settings,
     episodes: int,
-) -> Callable[[Params, int, int], np.ndarray]:
+) -> Evaluator:
     """(params, seed, update) -> returns [episodes] of fresh episodes, for any benchmark.
 
-    The same seed and update give the same episodes. Games that are JAX functions play in one
-    compiled call, other environments in lock-step.
+    Games that are JAX functions play in one compiled call, other environments in lock-step.
     """
     policy = make_policy(model, selector, settings)
     if benchmark in games.BENCHMARKS:
-        game = games.make(benchmark, environment)
+        return Compiled(games.make(benchmark, environment), policy, episodes)
 
-        @jax.jit
-        def play(params: Params, key: jax.Array) -> jax.Array:
-            act = functools.partial(policy, params)
-            return games.play(game, act, key, episodes)[0]
+    def make(seed: int) -> dm_env.Environment:
+        return environments.make(benchmark, environment, seed=seed)
 
-        return lambda params, seed, update: np.asarray(
-            play(params, jax.random.fold_in(jax.random.key(seed), update)), np.float64
-        )
-
-    def lock_step(params: Params, seed: int, update: int) -> np.ndarray:
-        worlds = [
-            environments.make(
-                benchmark,
-                environment,
-                seed=int(np.random.SeedSequence([seed, update, i]).generate_state(1)[0]),
-            )
-            for i in range(episodes)
-        ]
-        try:
-            key = jax.random.fold_in(jax.random.key(seed), update)
-            return evaluate(policy, params, worlds, key)
-        finally:
-            for world in worlds:
-                world.close()
-
-    return lock_step
+    return LockStep(make, policy, episodes)

@@ -7,14 +7,24 @@ import datetime
 import itertools
 import json
 import os
-import types
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
+from tqdm import tqdm
 
-from unplugged import checks, files, methods, online, replay, runs
+from unplugged import (
+    checkpoints,
+    checks,
+    files,
+    identity,
+    methods,
+    online,
+    replay,
+    runs,
+)
 from unplugged.settings import Settings
 
 _SETTINGS = [field.name for field in dataclasses.fields(Settings)]
@@ -164,19 +174,6 @@ def lacks_checkpoints(folder: Path) -> bool:
     return is_adopted(folder) or (folder / runs.ADOPTED).exists()
 
 
-def _labels(wanted: Plan, spec: runs.Spec) -> dict[str, Any]:
-    """The cells that all rows of a run have in common."""
-    collection = wanted.collections.get(Path(spec.dataset).stem)
-    columns = spec.columns(types.SimpleNamespace(actors=None))
-    return {
-        **{name: getattr(spec, name) for name in ("environment", "fraction", "holdout", "method")},
-        "noise": collection.parameters.get("noise", 0.0) if collection else 0.0,
-        "selector": spec.acts_by,
-        "overrides": json.dumps(spec.overrides, sort_keys=True),
-        **{name: columns[name] for name in ("reanalyse_fraction", "sources") if name in columns},
-    }
-
-
 def _set_aside(target: Path, record: Mapping[str, Any], results: str) -> None:
     """Keeps rows of some of a run's seeds for `runs.train`, which adds them to those it trains."""
     content = {"record": record, "results": results}
@@ -190,25 +187,86 @@ def _seeds_of(record: Mapping[str, Any], spec: runs.Spec) -> set[int]:
     return set(record["parameters"]["seeds"]).intersection(spec.seeds)
 
 
-def let_go(wanted: Plan, folder: Path) -> list[str]:
-    """Deletes the copied results of adopted runs whose parameters have changed; returns them.
+_LABELS = (
+    "dataset", "data_seed", "fraction", "holdout", "keep_checkpoints", "seeds", "updates",
+    "eval_every", "vmap_seeds",
+)  # fmt: skip
 
-    If nothing but the seeds changed, those of seeds that are still wanted are kept.
+
+class Programs:
+    """Programs of runs as today's code has them, each lowered once, which takes seconds.
+
+    Args:
+      cache: file that remembers them for as long as the code is the same.
+    """
+
+    def __init__(self, cache: Path):
+        self._cache = cache
+        self._code = [runs.source(), version("jax"), version("jaxlib")]
+        saved = json.loads(cache.read_text()) if cache.exists() else {}
+        self._known = saved["programs"] if saved.get("code") == self._code else {}
+
+    def of(self, spec: runs.Spec) -> dict[str, str]:
+        """Hashes by name, see `runs.programs`."""
+        fields = {k: v for k, v in dataclasses.asdict(spec).items() if k not in _LABELS}
+        parts = [fields, dataclasses.asdict(spec.settings), spec.described_data(None)]
+        key = identity.digest(type(spec).__name__, json.dumps(parts))
+        if key not in self._known:
+            self._known[key] = runs.programs(spec)
+            content = {"code": self._code, "programs": self._known}
+            files.write_whole(self._cache, json.dumps(content))
+        return self._known[key]
+
+    def other(self, record: Mapping[str, Any], spec: runs.Spec) -> list[str]:
+        """What is not today's of what a run was: its programs by name, and versions."""
+        packages = record.get("packages", {})
+        found = [n for n, of in runs.versions(spec).items() if packages.get(n) != of]
+        if record.get("source") == runs.source():
+            return found
+        then = record.get("program", {})
+        return found + [name for name, of in self.of(spec).items() if then.get(name) != of]
+
+
+def _anyway() -> bool:
+    return os.environ.get(checkpoints.ADOPT) == "1"
+
+
+def let_go(wanted: Plan, folder: Path, programs: Programs) -> list[str]:
+    """Deletes results of runs that are others by now, so that they are made again; returns them.
+
+    A trained run is another if its programs or versions are; its checkpoints are left to
+    `runs.train`. An adopted one is also if its parameters are; if nothing but the seeds changed,
+    those of seeds that are still wanted are kept.
+
+    Args:
+      wanted: the profile's plan.
+      folder: runs/<profile>.
+      programs: what those of today are.
     """
     found = []
-    for (experiment, run), spec in wanted.specs.items():
+    for (experiment, run), spec in tqdm(
+        wanted.specs.items(), desc="programs", unit="run", disable=None, delay=5.0, leave=False
+    ):
         target = folder / experiment / run
+
+        def of(record: Mapping[str, Any], spec: runs.Spec = spec) -> set[int]:
+            other = not _anyway() and programs.other(record, spec)
+            return set() if other else _seeds_of(record, spec)
+
         part = target / runs.ADOPTED
-        if part.exists() and not _seeds_of(json.loads(part.read_text())["record"], spec):
+        if part.exists() and not of(json.loads(part.read_text())["record"]):
             part.unlink()
-        if not is_adopted(target):
+        if not (target / "results.csv").exists():
             continue
         record = json.loads((target / "provenance.json").read_text())
-        seeds = _seeds_of(record, spec)
-        if seeds and seeds == set(record["parameters"]["seeds"]) == set(spec.seeds):
+        if is_adopted(target):
+            seeds = of(record)
+            if seeds and seeds == set(record["parameters"]["seeds"]) == set(spec.seeds):
+                continue
+            if seeds:
+                _set_aside(target, record, (target / "results.csv").read_text())
+        elif _anyway() or not programs.other(record, spec):
             continue
-        if seeds:
-            _set_aside(target, record, (target / "results.csv").read_text())
         # Cut off, it is still adopted, or what stays says nothing of it.
         for name in ("progress.json", "results.csv", "provenance.json"):
             (target / name).unlink(missing_ok=True)
@@ -216,28 +274,43 @@ def let_go(wanted: Plan, folder: Path) -> list[str]:
     return found
 
 
-def adopt(wanted: Plan, results: Path, folder: Path) -> dict[str, tuple[int, int]]:
+class Adopted(NamedTuple):
+    """What became of an experiment's committed runs.
+
+    Attributes:
+      taken: how many were taken.
+      other: run -> which of its programs and versions are not today's.
+    """
+
+    taken: int
+    other: dict[str, list[str]]
+
+
+def adopt(
+    wanted: Plan,
+    results: Path,
+    folder: Path,
+    programs: Programs,
+) -> dict[str, Adopted]:
     """Takes committed results for runs that are not there, as if they had been trained here.
 
-    Then only what is new in a profile is trained, of a run with other seeds those that are new.
-    An adopted run has its rows and provenance, which names the code that it came from, but no
-    checkpoints: what plays or scores those needs the run trained, and asked for more updates it is
-    trained from the beginning (`let_go`). That a profile records its data otherwise than before is
-    noticed only where seeds are added.
+    Then only what is new in a profile is trained, of a run with other seeds those that are new. A
+    run of other programs than today's is not taken, unless the environment says so
+    (`checkpoints.ADOPT`). An adopted run has its rows and provenance, but no checkpoints: what
+    plays or scores those needs the run trained, and asked for more updates it is trained from the
+    beginning (`let_go`). That a profile records its data otherwise than before is noticed only
+    where seeds are added.
 
     Args:
       wanted: the profile's plan.
       results: results/<profile>, with <experiment>.csv and <experiment>.provenance.json.
       folder: runs/<profile>.
-
-    Returns:
-      Of each experiment with committed results: runs adopted, and how many of them are by
-      other code than today's.
+      programs: what those of today are.
 
     Raises:
       ValueError: if a committed CSV does not hold the rows that its provenance tells of.
     """
-    counts: dict[str, tuple[int, int]] = {}
+    found: dict[str, Adopted] = {}
     for experiment, names in wanted.runs.items():
         table, note = results / f"{experiment}.csv", results / f"{experiment}.provenance.json"
         if not (table.exists() and note.exists()):
@@ -245,26 +318,28 @@ def adopt(wanted: Plan, results: Path, folder: Path) -> dict[str, tuple[int, int
         records = json.loads(note.read_text())
         header, *lines = table.read_text().splitlines(keepends=True)
         cells = pd.read_csv(table, keep_default_na=False)
-        adopted = other_code = 0
-        for run in names:
+        taken, others = 0, {}
+        for run in tqdm(names, desc=experiment, unit="run", disable=None, delay=5.0, leave=False):
             spec, target = wanted.specs[experiment, run], folder / experiment / run
             record = records.get(run)
             begun = lacks_checkpoints(target) or (target / "checkpoints").exists()
             seeds = _seeds_of(record, spec) if record and not begun else set()
             if not seeds:
                 continue
-            where = pd.Series(True, index=cells.index)
-            for column, value in _labels(wanted, spec).items():
-                where &= cells[column] == value
-            where &= cells["seed"].isin(seeds)
+            if other := programs.other(record, spec):
+                others[run] = other
+                if not _anyway():
+                    continue
+            else:
+                record = {**record, "source": runs.source()}
+            where = (cells["run"] == run) & cells["seed"].isin(seeds)
             expected = len(seeds) * (spec.updates // spec.eval_every + 1)
             if where.sum() != expected:
                 raise ValueError(
                     f"{table} has {where.sum()} rows of {run}, its provenance tells of {expected}"
                 )
             rows = "".join(line for line, chosen in zip(lines, where) if chosen)
-            adopted += 1
-            other_code += record["code_fingerprint"] != spec.code()
+            taken += 1
             if not seeds == set(record["parameters"]["seeds"]) == set(spec.seeds):
                 _set_aside(target, record, header + rows)
                 continue
@@ -277,8 +352,8 @@ def adopt(wanted: Plan, results: Path, folder: Path) -> dict[str, tuple[int, int
                 files.write_whole(target / name, content)
                 # No newer than what they were taken from, or that would be made again.
                 os.utime(target / name, (table.stat().st_mtime,) * 2)
-        counts[experiment] = (adopted, other_code)
-    return counts
+        found[experiment] = Adopted(taken, others)
+    return found
 
 
 class Progress(NamedTuple):

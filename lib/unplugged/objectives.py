@@ -81,7 +81,7 @@ def planning(
     the reward over K.
     """
     unroll_steps, td_steps = method.window(settings)
-    steps = windows._replace(improved=None, weight=None)
+    steps = windows._replace(improved=None)
     now = jax.tree.map(lambda x: x[: unroll_steps + 1], steps)
     state = model.represent(params, windows.observation[0])
 
@@ -110,8 +110,6 @@ def planning(
 
     known, real = now.known, now.real
     reward_known = (now.real | now.absorbing)[:unroll_steps]
-    if windows.weight is not None:
-        known, real, reward_known = (x * windows.weight for x in (known, real, reward_known))
     parts = {
         "value": jnp.mean(known * losses.cross_entropy(value_target, value_logits)),
         "reward": jnp.mean(reward_known * losses.cross_entropy(reward_target, reward_logits)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -25,7 +25,6 @@ class OnlineSpec(runs.Spec):
         episodes of highest return so far), "demonstrations" (those of the dataset), "dataset".
       replay_capacity: rows of "recent".
       best_episodes: episodes of "best".
-      prioritised: whether "recent" is sampled by priority (MuZero, Appendix G), or uniformly.
       demonstrations: share of the dataset's episodes, those of highest return, that are the
         demonstrations. In (0, 1].
       temperatures: of the acting policy, the operator's policy^(1 / T) (mzu's: the visits), one
@@ -39,7 +38,6 @@ class OnlineSpec(runs.Spec):
     sources: Mapping[str, float] = dataclasses.field(default_factory=lambda: {"recent": 1.0})
     replay_capacity: int = 100_000
     best_episodes: int = 50
-    prioritised: bool = False
     demonstrations: float = 0.01
     temperatures: tuple[float, ...] = (1.0, 0.5, 0.25)
     temperature_updates: int = 2_000
@@ -98,8 +96,6 @@ class OnlineSpec(runs.Spec):
             checks.within(name, getattr(self, name), 1, 2**31 - 1, integer=True)
         if self.first_hand:
             replay.rows_each(self.replay_capacity, self.actors, self.length)
-        if not isinstance(self.prioritised, bool):
-            raise ValueError(f"prioritised must be true or false, got {self.prioritised!r}")
         checks.within("demonstrations", self.demonstrations, 0.0, 1.0, open_low=True)
         if not isinstance(self.temperatures, (list, tuple)) or not self.temperatures:
             raise ValueError(
@@ -148,9 +144,37 @@ class OnlineSpec(runs.Spec):
             "best_acted": best if np.isfinite(best) else None,
         }
 
-    def roots(self) -> list[str]:
-        """Names of the code that the run's numbers depend on."""
-        return [*super().roots(), "online.build"]
+    def learner(self, observation_shape: Sequence[int], num_actions: int) -> OnlineLearner:
+        """The run's learner, its sources among it."""
+        game = games.make(self.benchmark, self.environment)
+        method, settings = methods.get(self.method), self.settings
+        model = runs.model_of(settings, observation_shape, num_actions)
+        length, shape = self.length, game.observation_shape
+        sources: dict[str, replay.Source] = {}
+        if self.first_hand:
+            sources["recent"] = replay.Recent(self.replay_capacity, self.actors, length, shape)
+        if "best" in self.sources:
+            sources["best"] = replay.Best(self.best_episodes, game.max_steps, length, shape)
+        sources |= {
+            name: replay.Recorded(name, length) for name in replay.RECORDED if name in self.sources
+        }
+        counts = replay.shares(self.sources, settings.batch_size - self.first_hand)
+        return OnlineLearner(
+            learner=Learner(model, method, settings),
+            game=game,
+            sources=sources,
+            counts={name: count for name, count in counts.items() if count},
+            first_hand=self.first_hand,
+            actors=self.actors,
+            round_updates=self.round_updates,
+            prefill=2 * length,
+            temperatures=self.temperatures,
+            temperature_updates=self.temperature_updates,
+        )
+
+    def described_data(self, store: windows.Store) -> dict[str, windows.Store]:
+        """What `build` puts on the device, each dataset in it given as `store`."""
+        return {name: store for name in replay.RECORDED if name in self.sources}
 
     def build(self) -> tuple[OnlineLearner, Any, datasets.Dataset | None]:
         """See `build`."""
@@ -167,45 +191,15 @@ def build(spec: OnlineSpec) -> tuple[OnlineLearner, Any, datasets.Dataset | None
       DatasetError: if the dataset is damaged or of another environment.
       MemoryError: if replay and best episodes do not fit into memory; nothing is allocated.
     """
-    game = games.make(spec.benchmark, spec.environment)
-    method, settings = methods.get(spec.method), spec.settings
-    model = runs.model_of(settings, game.observation_shape, game.num_actions)
-    _, td_steps = method.window(settings)
+    form = runs.form(spec)
+    learner = spec.learner(*form)
     dataset, data = None, {}
     if spec.dataset:
-        dataset = runs.dataset_of(spec, game.observation_shape, game.num_actions)
+        dataset = runs.dataset_of(spec, *form)
     if "dataset" in spec.sources:
         data["dataset"] = windows.store(dataset)
     if "demonstrations" in spec.sources:
         data["demonstrations"] = windows.store(datasets.best(dataset, spec.demonstrations))
-    length, shape = spec.length, game.observation_shape
-    sources: dict[str, replay.Source] = {}
-    if spec.first_hand:
-        sources["recent"] = replay.Recent(
-            spec.replay_capacity, spec.actors, length, td_steps, settings, shape,
-            prioritised=spec.prioritised,
-        )  # fmt: skip
-    if "best" in spec.sources:
-        sources["best"] = replay.Best(spec.best_episodes, game.max_steps, length, shape)
-    sources |= {name: replay.Recorded(name, length) for name in data}
-    learner = OnlineLearner(
-        learner=Learner(model, method, settings),
-        game=game,
-        sources=sources,
-        counts={
-            name: count
-            for name, count in replay.shares(
-                spec.sources, settings.batch_size - spec.first_hand
-            ).items()
-            if count
-        },
-        first_hand=spec.first_hand,
-        actors=spec.actors,
-        round_updates=spec.round_updates,
-        prefill=2 * length,
-        temperatures=spec.temperatures,
-        temperature_updates=spec.temperature_updates,
-    )
     stored = jax.eval_shape(lambda: learner.init(0)).sources
     together = jax.default_backend() != "cpu" if spec.vmap_seeds is None else spec.vmap_seeds
     copies = 2 * (len(spec.seeds) if together else 1)  # Before and after a compiled call.

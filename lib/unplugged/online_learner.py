@@ -203,8 +203,6 @@ class OnlineLearner:
         found = source.sample(state.sources.get(name, ()), data, key, number)
         if name == "best":  # Until an episode is over there is none: the most recent.
             recent = self.sources["recent"].sample(state.sources["recent"], data, key, number)
-            if recent.weight is not None:
-                found = found._replace(weight=jnp.ones([number]))
             some = source.holds_any(state.sources[name])
             found = jax.tree.map(lambda a, b: jnp.where(some, a, b), found, recent)
         return found
@@ -281,15 +279,5 @@ class OnlineLearner:
 
 
 def _joined(parts: list[windows.Windows]) -> windows.Windows:
-    """Windows of several batches in one; a batch without weights has weight 1."""
-    if any(part.weight is not None for part in parts):
-        parts = [
-            part._replace(weight=jnp.ones(part.action.shape[1]) if part.weight is None
-                          else part.weight)
-            for part in parts
-        ]  # fmt: skip
-    weights = [part.weight for part in parts if part.weight is not None]
-    joined = jax.tree.map(
-        lambda *x: jnp.concatenate(x, axis=1), *(part._replace(weight=None) for part in parts)
-    )
-    return joined._replace(weight=jnp.concatenate(weights) if weights else None)
+    """Windows of several batches in one."""
+    return jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), *parts)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import datetime
 import importlib.metadata
+import json
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+
+from unplugged import files
 
 _PACKAGES = (
     "unplugged", "jax", "jaxlib", "dm-haiku", "optax", "mctx", "rlax", "numpy", "bsuite",
@@ -51,3 +55,15 @@ def describe() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
     }
+
+
+def write(path: str | os.PathLike[str], parameters: Mapping[str, Any], **more: Any) -> None:
+    """Writes a record of what was done just now, by which code and where.
+
+    Args:
+      path: the JSON file.
+      parameters: of a notebook.
+      more: further entries.
+    """
+    record = {"parameters": dict(parameters), **more, "end": now(), **describe()}
+    files.write_whole(path, json.dumps(record, indent=1, sort_keys=True))

@@ -17,9 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from unplugged import bits, losses, windows
+from unplugged import bits, windows
 from unplugged.improvement import Improvement
-from unplugged.settings import Settings
 
 
 class Tick(NamedTuple):
@@ -98,9 +97,6 @@ def _draw(weights: jax.Array, key: jax.Array, number: int) -> tuple[jax.Array, j
     return row, jnp.minimum(jnp.sum(within <= at, axis=1), weights.shape[1] - 1)
 
 
-LEAST_PRIORITY = 1e-3  # so that every window can be drawn
-
-
 def rows_each(capacity: int, actors: int, length: int) -> int:
     """Rows of `Recent` for each of E actors; raises ValueError if two windows do not fit."""
     rows = capacity // actors
@@ -117,48 +113,28 @@ class Ring(NamedTuple):
 
     Attributes:
       ticks: arrays [R, E, ...].
-      priority: [R, E] float32, weight of a row as the start of a window; 0 until the window
-        is whole, and for final rows.
+      whole: [R, E] float32, 1 where a window that is whole may start, else 0.
       count: ticks ever added. Shape [].
     """
 
     ticks: Tick
-    priority: jax.Array
+    whole: jax.Array
     count: jax.Array
 
 
 class Recent:
-    """The most recent interactions.
-
-    With `prioritised`, a window is drawn with probability p in proportion to |nu - z| at its
-    first step, the search's value against the n-step return, as they were when the window
-    became whole; its loss is weighted by 1 / (N p), N the windows there are (MuZero,
-    Appendix G). The weights' expectation is 1, the weight of windows from other sources.
+    """The most recent interactions, drawn uniformly over transitions.
 
     Args:
       capacity: rows, over all actors.
       actors: E.
       length: T, steps of a window.
-      td_steps: n of the priority's return.
-      settings: for `discount`.
       shape: shape of an observation.
-      prioritised: see above; else uniform over transitions.
     """
 
-    def __init__(
-        self,
-        capacity: int,
-        actors: int,
-        length: int,
-        td_steps: int,
-        settings: Settings,
-        shape: Sequence[int],
-        *,
-        prioritised: bool = False,
-    ):
+    def __init__(self, capacity: int, actors: int, length: int, shape: Sequence[int]):
         self._rows = rows_each(capacity, actors, length)
-        self._length, self._td_steps, self._settings = length, td_steps, settings
-        self._shape, self._prioritised = tuple(shape), prioritised
+        self._length, self._shape = length, tuple(shape)
 
     def init(self, like: Tick) -> Ring:
         """An empty ring."""
@@ -166,46 +142,25 @@ class Recent:
         return Ring(ticks, jnp.zeros([self._rows, *like.action.shape]), jnp.zeros([], jnp.int32))
 
     def add(self, state: Ring, tick: Tick) -> Ring:
-        """Overwrites the oldest tick; the windows that become whole get their priority."""
+        """Overwrites the oldest tick; windows that it completes can be drawn from now on."""
         row = state.count % self._rows
         ticks = jax.tree.map(lambda all_, one: all_.at[row].set(one), state.ticks, tick)
         count = state.count + 1
         start = count - self._length
         rows = (start + jnp.arange(self._length)) % self._rows
         of = jax.tree.map(lambda x: x[rows], ticks)
-        if self._prioritised:
-            whole = window_of(of, self._shape, improved=True)
-            value = jnp.where(whole.absorbing, 0.0, whole.improved.value)
-            keep = self._td_steps + 1
-            returns = losses.n_step_returns(
-                whole.reward[:keep],
-                losses.step_discounts(whole, self._settings.discount)[:keep],
-                value[:keep],
-                self._td_steps,
-            )
-            priority = jnp.abs(value[0] - returns[0]) + LEAST_PRIORITY
-        else:
-            priority = jnp.ones_like(of.reward[0])
-        priority = jnp.where(of.is_last[0] | (start < 0), 0.0, priority)
-        weights = state.priority.at[row].set(0.0).at[rows[0]].set(priority)
-        return Ring(ticks, weights, count)
+        whole = jnp.where(of.is_last[0] | (start < 0), 0.0, jnp.ones_like(of.reward[0]))
+        return Ring(ticks, state.whole.at[row].set(0.0).at[rows[0]].set(whole), count)
 
     def sample(
         self, state: Ring, data: Any, key: jax.Array, batch_size: int, *, improved: bool = False
     ) -> windows.Windows:
         """Draws windows; with `improved`, the acting search's results go along."""
         del data
-        start, actor = _draw(state.priority, key, batch_size)
+        start, actor = _draw(state.whole, key, batch_size)
         rows = (start + jnp.arange(self._length)[:, None]) % self._rows
-        found = window_of(
-            jax.tree.map(lambda x: x[rows, actor], state.ticks), self._shape, improved=improved
-        )
-        if not self._prioritised:
-            return found
-        all_, chosen = state.priority, state.priority[start, actor]
-        mean = jnp.sum(all_) / jnp.maximum(jnp.sum(all_ > 0.0), 1)
-        weight = jnp.where(chosen > 0.0, mean / jnp.maximum(chosen, LEAST_PRIORITY), 0.0)
-        return found._replace(weight=weight)
+        ticks = jax.tree.map(lambda x: x[rows, actor], state.ticks)
+        return window_of(ticks, self._shape, improved=improved)
 
 
 class Episodes(NamedTuple):

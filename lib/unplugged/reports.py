@@ -12,17 +12,18 @@ import numpy as np
 import pandas as pd
 
 from unplugged import claims, plots, statistics, tables
-from unplugged.settings import PRESETS
 
 STATISTICS = {"bsuite": "dataset_statistics.csv", "minatar": "minatar_statistics.csv"}
 
 
+# From a run's settings, as its provenance has them, to what sweeps vary. Records from before 0.2.0
+# may lack a setting that came later, and are at its default.
 _OF_SETTINGS = {
-    "hidden": lambda one: one.dynamics[1] if len(one.dynamics) > 1 else np.nan,
-    "num_simulations": lambda one: one.num_simulations,
-    "search_depth": lambda one: one.search_depth or np.nan,
-    "unroll_steps": lambda one: one.unroll_steps,
-    "decay": lambda one: "staircase" if one.decay_staircase else "continuous",
+    "hidden": lambda one: one["dynamics"][1] if len(one["dynamics"]) > 1 else np.nan,
+    "num_simulations": lambda one: one["num_simulations"],
+    "search_depth": lambda one: one["search_depth"] or np.nan,
+    "unroll_steps": lambda one: one["unroll_steps"],
+    "decay": lambda one: "staircase" if one.get("decay_staircase") else "continuous",
 }
 
 
@@ -31,7 +32,7 @@ def load(results: str | os.PathLike[str], experiment: str) -> pd.DataFrame:
 
     Args:
       results: folder of a profile's results.
-      experiment: name of the CSV in it, without suffix.
+      experiment: name of the CSV in it, without suffix; its provenance lies beside it.
 
     Returns:
       The CSV's rows and the columns `score` (0: random policy, 1: the online agent that made
@@ -50,10 +51,10 @@ def load(results: str | os.PathLike[str], experiment: str) -> pd.DataFrame:
             rows["environment"].map(ends["random_return"]),
             rows["environment"].map(ends["online_return"]),
         )
-    preset = PRESETS[benchmark]
-    settings = {text: preset.override(json.loads(text)) for text in rows["overrides"].unique()}
+    records = json.loads(Path(results, f"{experiment}.provenance.json").read_text())
+    settings = {run.rpartition("/")[2]: record["settings"] for run, record in records.items()}
     for column, of in _OF_SETTINGS.items():
-        rows[column] = [of(settings[text]) for text in rows["overrides"]]
+        rows[column] = [of(settings[run]) for run in rows["run"]]
     return rows
 
 

@@ -26,8 +26,8 @@ from unplugged import (
     environments,
     evaluation,
     files,
-    fingerprint,
     games,
+    identity,
     methods,
     networks,
     provenance,
@@ -131,43 +131,27 @@ class Spec:
         """The selector of the evaluation."""
         return self.selector or methods.METHODS[self.method].selector
 
-    def code(self) -> str:
-        """Fingerprint of the code that this run's numbers depend on.
-
-        Of a method, selector or network that a notebook made, its own functions and what they
-        refer to count, see `fingerprint.of_functions`.
-        """
-        row = methods.METHODS[self.method]
-        parts = {field.name: getattr(row, field.name) for field in dataclasses.fields(row)}
-        functions = {name: part for name, part in parts.items() if callable(part)}
-        rest = {n: x for n, x in parts.items() if n not in ("summary", "selector", *functions)}
-        functions["acts"] = acting.SELECTORS[self.acts_by]
-        functions["network"] = networks.NETWORKS[self.settings.network]
-        return fingerprint.of_functions(functions, self.roots(), json.dumps(rest))
-
-    def roots(self) -> list[str]:
-        """Names of the code that the run's numbers depend on."""
-        module = "environments" if self.benchmark == "bsuite" else "games"
-        names = (
-            f"{module}.{self.environment}", f"methods.{self.method}", f"acting.{self.acts_by}",
-            f"networks.{self.settings.network}",
-        )  # fmt: skip
-        return [
-            "runs.train",
-            f"settings.{self.benchmark}",
-            *filter(fingerprint.defines, names),
-        ]
-
-    def identity(self, dataset: datasets.Dataset | None) -> dict[str, Any]:
-        """What must be the same for checkpoints to go on; `dataset` is what it trains on."""
-        ignored = ("dataset", "seeds", "updates", "vmap_seeds")
+    def description(self, dataset: datasets.Dataset | None) -> dict[str, Any]:
+        """What a run's rows say of it, its settings, and `data`, the checksum of `dataset`."""
+        ignored = ("dataset", "seeds", "updates", "vmap_seeds", "keep_checkpoints")
         found = {
             **{name: x for name, x in dataclasses.asdict(self).items() if name not in ignored},
             "settings": dataclasses.asdict(self.settings),
             "data": None if dataset is None else datasets.checksum(dataset),
-            "code": self.code(),
         }
         return json.loads(json.dumps(found))
+
+    def identity(self, dataset: datasets.Dataset | None) -> dict[str, Any]:
+        """Who the run is; where it differs, its checkpoints are another's.
+
+        Args:
+          dataset: what it trains on.
+
+        Returns:
+          Its description, hashes of its programs by name (`program`, see `programs`), and the
+          `versions` of packages that numbers depend on beside those.
+        """
+        return {**self.description(dataset), "program": programs(self), "versions": versions(self)}
 
     @property
     def updates_at_once(self) -> int:
@@ -179,9 +163,18 @@ class Spec:
         del state
         return {}
 
+    def learner(self, observation_shape: Sequence[int], num_actions: int) -> Any:
+        """The run's learner, for an environment of this form."""
+        model = model_of(self.settings, observation_shape, num_actions)
+        return Learner(model, methods.get(self.method), self.settings)
+
     def build(self) -> tuple[Any, Any, datasets.Dataset | None]:
         """The learner, its data on the device, and the dataset; see `build`."""
         return build(self)
+
+    def described_data(self, store: windows.Store) -> Any:
+        """What `build` puts on the device, each dataset in it given as `store`."""
+        return store
 
 
 PARAMETERS = [field.name for field in dataclasses.fields(Spec)]
@@ -225,6 +218,57 @@ def model_of(settings: Settings, observation_shape: Sequence[int], num_actions: 
     )
 
 
+def form(spec: Spec) -> tuple[tuple[int, ...], int]:
+    """Shape of an observation of the run's environment, and the number of its actions."""
+    if spec.benchmark in games.BENCHMARKS:
+        game = games.make(spec.benchmark, spec.environment)
+        return game.observation_shape, game.num_actions
+    environment = environments.make(spec.benchmark, spec.environment, seed=0)
+    try:
+        return environments.form(environment)
+    finally:
+        environment.close()
+
+
+# A dataset's size is part of its checksum, and not of a program.
+_STEPS, _TRANSITIONS = 1_000, 900
+
+
+def programs(spec: Spec) -> dict[str, str]:
+    """Hashes of the programs that a run consists of, by name; no data are needed.
+
+    Returns:
+      `initialisation` of a seed's state; `training`, the least number of updates that the run does
+      at once, on a dataset of some fixed size; `evaluation`, see `evaluation.Evaluator`.
+    """
+    observation_shape, num_actions = form(spec)
+    learner = spec.learner(observation_shape, num_actions)
+    state = jax.eval_shape(lambda: learner.init(0))
+    packed = spec.benchmark in games.BENCHMARKS
+    data = spec.described_data(windows.described(observation_shape, packed, _STEPS, _TRANSITIONS))
+    play = evaluation.evaluator(
+        spec.benchmark, spec.environment, learner.model, spec.acts_by, spec.settings,
+        spec.eval_episodes,
+    )  # fmt: skip
+    seed = jax.ShapeDtypeStruct((), np.uint32)
+    return {
+        "initialisation": identity.of_program(jax.jit(learner.init), seed),
+        "training": identity.of_program(learner.run, state, data, spec.updates_at_once),
+        "evaluation": play.identity(state.params),
+    }
+
+
+def source() -> str:
+    """A hash of the library's code; while it is the same, so are the programs of its methods."""
+    return identity.of_modules(["unplugged.runs", "unplugged.online"])
+
+
+def versions(spec: Spec) -> dict[str, str]:
+    """Versions that the run's numbers depend on beside its programs."""
+    compiled = spec.benchmark in games.BENCHMARKS
+    return identity.versions(() if compiled else (spec.benchmark, "numpy"))
+
+
 def build(spec: Spec) -> tuple[Learner, windows.Store, datasets.Dataset]:
     """Loads and checks the dataset, and makes the learner for it.
 
@@ -232,12 +276,7 @@ def build(spec: Spec) -> tuple[Learner, windows.Store, datasets.Dataset]:
       DatasetError: if the dataset is damaged or does not fit the environment.
       ValueError: if a batch is larger than the windows there are.
     """
-    if spec.benchmark in games.BENCHMARKS:
-        game = games.make(spec.benchmark, spec.environment)
-        observation_shape, num_actions = game.observation_shape, game.num_actions
-    else:
-        environment = environments.make(spec.benchmark, spec.environment, seed=0)
-        observation_shape, num_actions = environments.form(environment)
+    observation_shape, num_actions = form(spec)
     dataset = dataset_of(spec, observation_shape, num_actions)
     settings = spec.settings
     if settings.batch_size > dataset.num_transitions:
@@ -246,9 +285,8 @@ def build(spec: Spec) -> tuple[Learner, windows.Store, datasets.Dataset]:
             f"windows of the dataset (fraction {spec.fraction}, holdout {spec.holdout}); lower it "
             "to at most that"
         )
-    model = model_of(settings, observation_shape, num_actions)
-    check_range(dataset, model.support, settings)
-    learner = Learner(model, methods.get(spec.method), settings)
+    learner = spec.learner(observation_shape, num_actions)
+    check_range(dataset, learner.model.support, settings)
     return learner, windows.store(dataset), dataset
 
 
@@ -340,6 +378,7 @@ class _Trainer:
         spec = self.spec
         returns = self.evaluate(state.params, seed, update)
         return {
+            "run": self.note.parent.name,
             "benchmark": spec.benchmark,
             "environment": spec.environment,
             "noise": self.noise,
@@ -482,12 +521,12 @@ def train(spec: Spec, folder: str | os.PathLike[str]) -> pd.DataFrame:
     with files.lock(folder / ".lock", patience=float("inf"), busy=busy):
         start = provenance.now()
         learner, data, dataset = spec.build()
-        identity, saved = spec.identity(dataset), folder / _CHECKPOINTS
-        earlier_code = checkpoints.keep_or_set_aside(saved, identity, _known(spec))
+        who, saved = spec.identity(dataset), folder / _CHECKPOINTS
+        earlier = checkpoints.keep_or_set_aside(saved, who, _known(spec))
         together = spec.vmap_seeds
         if together is None:
             together = jax.default_backend() != "cpu"
-        rows, adopted = _adopted(spec, folder, identity["data"])
+        rows, adopted = _adopted(spec, folder, who["data"])
         elsewhere = {row["seed"] for row in rows}
         seeds = [seed for seed in spec.seeds if seed not in elsewhere]
         groups = checkpoints.groups(saved, seeds, together)
@@ -511,9 +550,10 @@ def train(spec: Spec, folder: str | os.PathLike[str]) -> pd.DataFrame:
         record = {
             "parameters": dataclasses.asdict(spec),
             "settings": dataclasses.asdict(spec.settings),
-            "data_checksum": identity["data"],
-            "code_fingerprint": identity["code"],
-            "earlier_code_fingerprints": earlier_code,
+            "data_checksum": who["data"],
+            "program": who["program"],
+            "source": source(),
+            **({"earlier": earlier} if earlier else {}),
             "start": start,
             "end": provenance.now(),
             **provenance.describe(),
@@ -539,7 +579,7 @@ def saved_states(
       ValueError: if the checkpoints are of a run with other parameters or data.
     """
     saved = Path(folder) / _CHECKPOINTS
-    checkpoints.check(saved, spec.identity(dataset), _known(spec))
+    checkpoints.check(saved, spec.description(dataset), _known(spec))
     yield from checkpoints.states(saved, spec.seeds, learner.init)
 
 

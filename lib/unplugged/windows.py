@@ -9,6 +9,8 @@ truncation nothing is known).
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -69,7 +71,6 @@ class Windows(NamedTuple):
         observation included, or absorbed after a true end.
       improved: an `improvement.Improvement` that is known already, arrays [T, B, ...], or
         [K + 1, B, ...] where values do not bootstrap from it; None: the learner makes its own.
-      weight: [B] float32, factor on each window's loss; None: 1.
     """
 
     observation: jax.Array
@@ -79,7 +80,6 @@ class Windows(NamedTuple):
     real: jax.Array
     known: jax.Array
     improved: Any = None
-    weight: jax.Array | None = None
 
     @property
     def absorbing(self) -> jax.Array:
@@ -100,6 +100,31 @@ def store(dataset: Dataset) -> Store:
         end=jnp.asarray(np.repeat(last, lengths), jnp.int32),
         start=jnp.asarray(np.flatnonzero(~dataset.is_last), jnp.int32),
         packed_shape=tuple(shape) if shape else None,
+    )
+
+
+def described(shape: Sequence[int], packed: bool, steps: int, transitions: int) -> Store:
+    """The form of a store without its content, for `jax.eval_shape` and lowering.
+
+    Args:
+      shape: of one observation.
+      packed: whether its bits are packed.
+      steps: N.
+      transitions: M.
+    """
+
+    def array(length: int, kind: Any, *rest: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((length, *rest), kind)
+
+    rest = (-(-math.prod(shape) // 8),) if packed else tuple(shape)
+    return Store(
+        observation=array(steps, jnp.uint8 if packed else jnp.float32, *rest),
+        action=array(steps, jnp.int32),
+        reward=array(steps, jnp.float32),
+        discount=array(steps, jnp.float32),
+        end=array(steps, jnp.int32),
+        start=array(transitions, jnp.int32),
+        packed_shape=tuple(shape) if packed else None,
     )
 
 

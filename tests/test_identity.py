@@ -1,0 +1,191 @@
+"""Runs are known by their programs: what changes no program changes no run."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from unplugged import (
+    environments,
+    fingerprint,
+    identity,
+    improvement,
+    losses,
+    methods,
+    networks,
+    online,
+    runs,
+    settings,
+    transforms,
+)
+
+SMALL = {"representation": [4, 4], "dynamics": [4, 4], "prediction": [4], "batch_size": 4}
+
+
+def programs(**parameters):
+    return runs.programs(runs.Spec(**{"dataset": "", "overrides": SMALL, **parameters}))
+
+
+@pytest.fixture(scope="module")
+def before():
+    return programs()
+
+
+def changed(before, after):
+    return {name for name in before if before[name] != after[name]}
+
+
+def test_names_and_places_of_functions_do_not_count():
+    def inner(x):
+        return jnp.sin(x) * 2.0
+
+    def renamed(x):
+        """The same."""
+        return jnp.sin(x) * 2.0
+
+    x = jax.ShapeDtypeStruct((3,), jnp.float32)
+    first = identity.of_program(jax.jit(lambda x: jax.jit(inner)(x) + 1.0), x)
+
+    def outer(y):
+        return jax.jit(renamed)(y) + 1.0
+
+    assert identity.of_program(jax.jit(outer), x) == first
+    assert identity.of_program(jax.jit(lambda x: jax.jit(inner)(x) + 2.0), x) != first
+    assert identity.canonical("call @a(@b) @a @b_1") == identity.canonical("call @x(@y) @x @a")
+    assert identity.canonical("@a @b @a") != identity.canonical("@a @b @b")
+
+
+def test_another_process_finds_the_same(before):
+    code = (
+        "import json; from unplugged import runs; "
+        f"print(json.dumps(runs.programs(runs.Spec(dataset='', overrides={SMALL}))))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(found.stdout) == before
+
+
+EVERYTHING = {"initialisation", "training", "evaluation"}
+
+
+@pytest.mark.parametrize(
+    "parameters, parts",
+    [
+        ({"seeds": [3], "updates": 80_000, "eval_every": 2_000, "fraction": 0.1}, set()),
+        ({"overrides": {**SMALL, "conservative_weight": 2.0, "num_simulations": 9}}, set()),
+        ({"overrides": {**SMALL, "td_steps": 4}}, {"training"}),
+        ({"overrides": {**SMALL, "discount": 0.9}}, {"training", "evaluation"}),
+        ({"method": "onestep"}, {"training"}),
+        ({"selector": "greedy"}, {"evaluation"}),
+        ({"eval_episodes": 3}, {"evaluation"}),
+        ({"overrides": {**SMALL, "prediction": [5]}}, EVERYTHING),
+        ({"environment": "mountain_car"}, EVERYTHING),
+        ({"benchmark": "gymnasium", "environment": "CartPole-v1"}, EVERYTHING),
+    ],
+)
+def test_parameters_change_the_programs_that_they_are_part_of(before, parameters, parts):
+    assert changed(before, programs(**parameters)) == parts
+
+
+@pytest.mark.parametrize(
+    "where, name, value, parts",
+    [
+        (losses, "scale_gradient", lambda x, scale: x, {"training"}),
+        (transforms, "EPSILON", 1e-2, {"training", "evaluation"}),
+        (improvement, "mcts", None, set()),  # mzu's
+        (environments, "form", lambda world: ((10, 5), 3), set()),
+    ],
+)
+def test_code_counts_where_a_program_has_it(monkeypatch, before, where, name, value, parts):
+    monkeypatch.setattr(where, name, value)
+    assert changed(before, programs()) == parts
+
+
+def test_what_ones_own_operator_refers_to_counts(monkeypatch, before):
+    def method(scale):
+        def operator(model, params, root, key, settings):
+            found = improvement.one_step(model, params, root, key, settings)
+            return found._replace(policy=jax.nn.softmax(scale * found.action_values))
+
+        return dataclasses.replace(methods.METHODS["rosmo"], operator=operator)
+
+    found = []
+    for scale in (1.0, 1.0, 2.0):
+        monkeypatch.setitem(methods.METHODS, "mine", method(scale))
+        found.append(programs(method="mine"))
+    assert found[0] == found[1]
+    assert changed(found[0], found[2]) == changed(before, found[0]) == {"training"}
+
+
+def test_an_online_run_has_its_actors(monkeypatch):
+    one = online.OnlineSpec(
+        benchmark="gymnax", environment="catch", method="mzu", overrides={**SMALL, "batch_size": 4},
+        reanalyse_fraction=0.5, replay_capacity=10_000,
+    )  # fmt: skip
+    first = runs.programs(one)
+    assert changed(first, runs.programs(dataclasses.replace(one, replay_capacity=20_000))) == {
+        "initialisation",
+        "training",
+    }
+    assert runs.programs(dataclasses.replace(one, updates=2_000)) == first
+
+
+def test_an_environment_in_python_is_known_by_its_source(monkeypatch, tmp_path):
+    world = environments.make("bsuite", "catch", seed=0)
+    first = identity.of_environment(world)
+    assert identity.of_environment(environments.make("bsuite", "catch", seed=1)) == first
+    assert identity.of_environment(environments.make("bsuite", "cartpole", seed=0)) != first
+    noisy = environments.make("bsuite", "catch", seed=0, noise=0.1)
+    assert identity.of_environment(noisy) != first
+    text = "class World:\n    def step(self):\n        return 1\n"
+    found = []
+    for number, code in enumerate((text, text.replace("1", "1  # why"), text.replace("1", "2"))):
+        (tmp_path / f"own_world_{number}.py").write_text(code)
+        monkeypatch.syspath_prepend(tmp_path)
+        module = __import__(f"own_world_{number}")
+        found.append(identity.of_environment(module.World()))
+    assert found[0] == found[1] != found[2]
+
+
+def test_versions_beneath_the_programs():
+    compiled = runs.Spec(dataset="", benchmark="minatar", environment="asterix")
+    assert set(runs.versions(compiled)) == {"jaxlib"}
+    assert set(runs.versions(runs.Spec(dataset=""))) == {"jaxlib", "bsuite", "numpy"}
+
+
+def test_source_of_modules_follows_imports(monkeypatch):
+    found = identity.of_modules(["unplugged.transforms"])
+    assert identity.of_modules(["unplugged.transforms"], alone=True) == found  # It imports none.
+    whole = identity.of_modules(["unplugged.runs"])
+    assert whole != identity.of_modules(["unplugged.runs"], alone=True)
+    code = identity._code
+    name = transforms.__name__
+    monkeypatch.setattr(identity, "_code", lambda x: "other" if x == name else code(x))
+    assert identity.of_modules(["unplugged.runs"]) != whole
+    with pytest.raises(KeyError, match=r"unplugged\.methodss"):
+        identity.of_modules(["unplugged.methodss"])
+
+
+def test_of_a_notebook_only_what_its_code_does_counts(tmp_path):
+    def write(*code, text="t", outputs=()):
+        cells = [{"cell_type": "markdown", "source": [text], "metadata": {}}] + [
+            {"cell_type": "code", "source": [one], "outputs": list(outputs), "metadata": {}}
+            for one in code
+        ]
+        (tmp_path / "n.ipynb").write_text(json.dumps({"cells": cells}))
+        return fingerprint.of_notebook(tmp_path / "n.ipynb")
+
+    first = write("x = 1")
+    assert write("x = 1", text="other", outputs=["out"]) == first
+    assert write("x  =  1  # why\n", "", "# nothing") == first
+    assert write("x = 2") != first
+    assert write("%time x = 1") not in (first, write("%time x = 2"))
+
+
+def test_settings_and_networks_of_the_papers_are_what_is_hashed():
+    """The preset's own networks, so that a changed preset is another run."""
+    assert runs.Spec(dataset="").settings == settings.BSUITE
+    assert settings.BSUITE.network in networks.NETWORKS
