@@ -12,7 +12,7 @@ define draw_bench
 	@mkdir -p runs
 	$(BIN)/papermill notebooks/90_bench.ipynb runs/90_bench.ipynb -k python3 -l python \
 	  -p results results/bench -p figures figures/bench --no-progress-bar
-	$(BIN)/python -m unplugged.gallery figures
+	$(BIN)/python -m reproduction.gallery figures
 endef
 
 .DEFAULT_GOAL := help

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from unplugged import claims, experiments, files, fingerprint, gallery, identity, reports
+from reproduction import claims, experiments, fingerprint, gallery, reports
+from unplugged.common import files, hashing
 
 # A library that runs imports gives the root logger a handler: each line would come twice.
 logging.getLogger("snakemake.logging").propagate = False
@@ -85,8 +86,8 @@ TIMED = sorted(
 
 # What a recording's numbers depend on.
 COLLECTED_WITH = {
-    "10_collect_bsuite": ["unplugged.collect", "unplugged.environments"],
-    "11_collect_minatar": ["unplugged.dqn"],
+    "10_collect_bsuite": ["unplugged.recording.collect"],
+    "11_collect_minatar": ["unplugged.recording.dqn"],
 }
 
 # Figure notebooks: the experiments of which each needs results, what else it reads from
@@ -274,7 +275,7 @@ if not DRAW_ONLY:
             ),
             code=lambda w: [
                 fingerprint.of_notebook(f"notebooks/{COLLECTIONS[w.dataset].notebook}.ipynb"),
-                identity.of_modules(COLLECTED_WITH[COLLECTIONS[w.dataset].notebook]),
+                hashing.of_modules(COLLECTED_WITH[COLLECTIONS[w.dataset].notebook]),
             ],
         log:
             **logs("datasets/{dataset}"),
@@ -319,7 +320,7 @@ if not DRAW_ONLY:
             ),
             code=lambda w: [
                 fingerprint.of_notebook("notebooks/22_select.ipynb"),
-                identity.of_modules(["unplugged.selection"], alone=True),
+                hashing.of_modules(["unplugged.runs.selection"], alone=True),
             ],
         log:
             **logs("{experiment}/{run}/selected"),
@@ -353,7 +354,9 @@ if not DRAW_ONLY:
             ),
             code=lambda w: [
                 fingerprint.of_notebook("notebooks/23_evaluate.ipynb"),
-                identity.of_modules(["unplugged.acting", "unplugged.evaluation"], alone=True),
+                hashing.of_modules(
+                    ["unplugged.planning.acting", "unplugged.runs.evaluation"], alone=True
+                ),
             ],
         log:
             **logs("{experiment}/{run}/evaluated"),
@@ -402,7 +405,7 @@ if not DRAW_ONLY:
             ),
             code=lambda w: [
                 fingerprint.of_notebook("notebooks/24_time.ipynb"),
-                identity.of_modules(["unplugged.timing"], alone=True),
+                hashing.of_modules(["unplugged.runs.timing"], alone=True),
             ],
         log:
             **logs("times/{experiment}/{environment}"),
@@ -525,4 +528,4 @@ rule gallery:
     output:
         f"{GALLERY}/README.md",
     shell:
-        f"python -m unplugged.gallery {GALLERY}"
+        f"python -m reproduction.gallery {GALLERY}"

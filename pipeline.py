@@ -14,7 +14,7 @@ from pathlib import Path
 
 import yaml
 
-from unplugged import checks, files
+from unplugged.common import checks, files
 
 ROOT = Path(__file__).parent
 TELL_EVERY = 300.0  # seconds between lines on how far the whole is
@@ -22,7 +22,7 @@ TELL_EVERY = 300.0  # seconds between lines on how far the whole is
 
 def how_far(profile: Path, cores: int, *, whole: bool) -> str:
     """How far a profile's runs are: a line, or a line an experiment as well."""
-    from unplugged import experiments  # Imports jax, which takes a while.
+    from reproduction import experiments  # Imports jax, which takes a while.
 
     content = yaml.safe_load(profile.read_text())
     records = experiments.progress(experiments.plan(content), ROOT / "runs" / content["profile"])
@@ -35,7 +35,7 @@ def settle(profile: Path, *, adopt: bool) -> str:
     Returns:
       What was done, a line each.
     """
-    from unplugged import experiments
+    from reproduction import experiments
 
     content = yaml.safe_load(profile.read_text())
     plan, folder = experiments.plan(content), ROOT / "runs" / content["profile"]

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from unplugged import (
+from reproduction import (
     claims,
     claims_muzero,
     claims_rosmo,

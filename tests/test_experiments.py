@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from unplugged import checkpoints, experiments, runs
+from reproduction import experiments
+from unplugged import checkpoints, runs
 
 PROFILE = {
     "profile": "toy",

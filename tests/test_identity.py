@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from reproduction import fingerprint
 from unplugged import (
     environments,
-    fingerprint,
-    identity,
+    hashing,
     improvement,
     losses,
     methods,
@@ -48,15 +48,15 @@ def test_names_and_places_of_functions_do_not_count():
         return jnp.sin(x) * 2.0
 
     x = jax.ShapeDtypeStruct((3,), jnp.float32)
-    first = identity.of_program(jax.jit(lambda x: jax.jit(inner)(x) + 1.0), x)
+    first = hashing.of_program(jax.jit(lambda x: jax.jit(inner)(x) + 1.0), x)
 
     def outer(y):
         return jax.jit(renamed)(y) + 1.0
 
-    assert identity.of_program(jax.jit(outer), x) == first
-    assert identity.of_program(jax.jit(lambda x: jax.jit(inner)(x) + 2.0), x) != first
-    assert identity.canonical("call @a(@b) @a @b_1") == identity.canonical("call @x(@y) @x @a")
-    assert identity.canonical("@a @b @a") != identity.canonical("@a @b @b")
+    assert hashing.of_program(jax.jit(outer), x) == first
+    assert hashing.of_program(jax.jit(lambda x: jax.jit(inner)(x) + 2.0), x) != first
+    assert hashing.canonical("call @a(@b) @a @b_1") == hashing.canonical("call @x(@y) @x @a")
+    assert hashing.canonical("@a @b @a") != hashing.canonical("@a @b @b")
 
 
 def test_another_process_finds_the_same(before):
@@ -135,18 +135,18 @@ def test_an_online_run_has_its_actors(monkeypatch):
 
 def test_an_environment_in_python_is_known_by_its_source(monkeypatch, tmp_path):
     world = environments.make("bsuite", "catch", seed=0)
-    first = identity.of_environment(world)
-    assert identity.of_environment(environments.make("bsuite", "catch", seed=1)) == first
-    assert identity.of_environment(environments.make("bsuite", "cartpole", seed=0)) != first
+    first = hashing.of_environment(world)
+    assert hashing.of_environment(environments.make("bsuite", "catch", seed=1)) == first
+    assert hashing.of_environment(environments.make("bsuite", "cartpole", seed=0)) != first
     noisy = environments.make("bsuite", "catch", seed=0, noise=0.1)
-    assert identity.of_environment(noisy) != first
+    assert hashing.of_environment(noisy) != first
     text = "class World:\n    def step(self):\n        return 1\n"
     found = []
     for number, code in enumerate((text, text.replace("1", "1  # why"), text.replace("1", "2"))):
         (tmp_path / f"own_world_{number}.py").write_text(code)
         monkeypatch.syspath_prepend(tmp_path)
         module = __import__(f"own_world_{number}")
-        found.append(identity.of_environment(module.World()))
+        found.append(hashing.of_environment(module.World()))
     assert found[0] == found[1] != found[2]
 
 
@@ -157,16 +157,18 @@ def test_versions_beneath_the_programs():
 
 
 def test_source_of_modules_follows_imports(monkeypatch):
-    found = identity.of_modules(["unplugged.transforms"])
-    assert identity.of_modules(["unplugged.transforms"], alone=True) == found  # It imports none.
-    whole = identity.of_modules(["unplugged.runs"])
-    assert whole != identity.of_modules(["unplugged.runs"], alone=True)
-    code = identity._code
+    found = hashing.of_modules(["unplugged.model.transforms"])
+    assert (
+        hashing.of_modules(["unplugged.model.transforms"], alone=True) == found
+    )  # It imports none.
+    whole = hashing.of_modules(["unplugged.runs"])
+    assert whole != hashing.of_modules(["unplugged.runs"], alone=True)
+    code = hashing._code
     name = transforms.__name__
-    monkeypatch.setattr(identity, "_code", lambda x: "other" if x == name else code(x))
-    assert identity.of_modules(["unplugged.runs"]) != whole
+    monkeypatch.setattr(hashing, "_code", lambda x: "other" if x == name else code(x))
+    assert hashing.of_modules(["unplugged.runs"]) != whole
     with pytest.raises(KeyError, match=r"unplugged\.methodss"):
-        identity.of_modules(["unplugged.methodss"])
+        hashing.of_modules(["unplugged.methodss"])
 
 
 def test_of_a_notebook_only_what_its_code_does_counts(tmp_path):

@@ -2,7 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from unplugged import gallery, methods, plots, statistics
+from reproduction import gallery, plots, statistics
+from unplugged import methods
 
 NOTES = {"title": "t", "caption": "c", "paper": "p", "command": "make figures"}
 

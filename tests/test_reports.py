@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from unplugged import reports, tables
+from reproduction import reports, tables
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ its own, without the rest of the tests' set-up:
 import numpy as np
 import pytest
 
-from unplugged import statistics
+from reproduction import statistics
 
 metrics = pytest.importorskip("rliable.metrics", exc_type=ImportError)
 library = pytest.importorskip("rliable.library", exc_type=ImportError)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from unplugged import speed
+from reproduction import speed
 
 ROWS = """measure,method,setting,value,unit,repeats,note
 fused / reference,rosmo,"data=catch, pair=1",2.0,ratio,1,

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 import scipy.stats
 
-from unplugged import statistics
+from reproduction import statistics
 
 
 def test_iqm_by_hand():

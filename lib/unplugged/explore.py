@@ -17,14 +17,16 @@ import ipywidgets
 import jax
 import mctx
 import numpy as np
-import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from unplugged import checks, collect, datasets, improvement, plots
-from unplugged.networks import Model, Params
-from unplugged.settings import Settings
+from unplugged.common import checks
+from unplugged.data import datasets
+from unplugged.learning.settings import Settings
+from unplugged.model.networks import Model, Params
+from unplugged.planning import improvement
+from unplugged.recording import collect
 
 CATCH_BOARD = (10, 5)
 CATCH_MOVES = ("left", "stay", "right")
@@ -360,29 +362,3 @@ def interactive(
         control.observe(redraw, "value")
     redraw()
     return ipywidgets.VBox([*controls.values(), image])
-
-
-def draw_curves(curves: pd.DataFrame, references: Mapping[str, float] | None = None) -> Figure:
-    """Learning curves: a thin line for each seed, a thick one for the mean of each method.
-
-    Args:
-      curves: rows of `runs.train`, of one or more methods and seeds.
-      references: returns to mark by a dotted line, by name.
-    """
-    figure = Figure(figsize=(7, 3.6), layout="constrained")
-    ax = figure.subplots()
-    for method in plots.in_order(curves["method"]):
-        rows, look = curves[curves["method"] == method], plots.look(method)
-        for _, one in rows.groupby("seed"):
-            ax.plot(one["update"], one["mean_return"], color=look.color, lw=0.8, alpha=0.5)
-        mean, seeds = rows.groupby("update")["mean_return"].mean(), rows["seed"].nunique()
-        label = f"{method}, mean of {seeds} seeds" if seeds > 1 else f"{method}, 1 seed"
-        ax.plot(mean.index, mean, color=look.color, linestyle=look.linestyle,
-                marker=look.marker, ms=4, label=label)  # fmt: skip
-    for label, height in (references or {}).items():
-        plots.level(ax, height, label, ":")
-    episodes = int(curves["episodes"].iloc[0])
-    ax.set(xlabel="updates", ylabel=f"mean return of {episodes} episodes", ylim=(-1.05, 1.05))
-    ax.set_title("catch, without noise")
-    ax.legend(fontsize=8, loc="lower right")
-    return figure

@@ -1,0 +1,199 @@
+"""MuZero Unplugged's claims: the rule of each, as `claims` describes rules."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from reproduction import measures, statistics
+from reproduction.comparisons import (
+    Comparison,
+    Frames,
+    NotRun,
+    Rule,
+    beside,
+    compare,
+    described,
+    even,
+    frame,
+    some,
+    tasks,
+    together,
+)
+
+
+def _m4(frames: Frames) -> tuple[list[Comparison], str]:
+    part, whole = frame(frames, "minatar_fractions"), frame(frames, "minatar_curves")
+    rows = beside(part[part["method"] == "mzu"], whole, "environment", "method")
+    found = [
+        compare(
+            f"mzu, {more:.0%} - {less:.0%} of the data",
+            some(rows, method="mzu", fraction=more),
+            some(rows, method="mzu", fraction=less),
+            statistic=statistics.median,
+        )
+        for more, less in ((1.0, 0.1), (0.1, 0.01))
+    ]
+    return found, together([one.verdict for one in found])
+
+
+def _m5(frames: Frames) -> tuple[list[Comparison], str]:
+    rows = frame(frames, "minatar_curves")
+    rows = some(even(rows[rows["method"] == "mzu"]), method="mzu")
+
+    def share(parts: Sequence[np.ndarray]) -> np.ndarray:
+        return np.mean([part.mean(axis=-1) >= 1.0 for part in parts], axis=0)
+
+    estimate = statistics.bootstrap(tasks(rows, "score"), share)
+    found = described("share of games with mzu >= online agent", estimate, [rows])
+    if found.seeds > 1:
+        found = found._replace(verdict="supported" if estimate.value == 1.0 else "not supported")
+    return [found], found.verdict
+
+
+# Columns of MuZero Unplugged's Table 2: name -> which runs.
+LOSSES = {
+    "supervised 0": {"method": "supervised_q"},  # no model; its values are its critic's
+    "supervised 1": {"method": "supervised", "unroll_steps": 1},
+    "supervised 5": {"method": "supervised", "unroll_steps": 5},
+    "crr 5": {"method": "crr_model", "unroll_steps": 5},
+    "reanalyse 5": {"method": "reanalyse", "unroll_steps": 5},
+}
+
+
+def _cells(
+    frames: Frames, pairs: Sequence[tuple[str, str, str, str]]
+) -> tuple[list[Comparison], str]:
+    """Differences between cells of Table 2, each named by its loss and selector."""
+    rows = frame(frames, "minatar_selectors")
+    found = [
+        compare(
+            f"{loss} by {selector} - {other_loss} by {other_selector}",
+            some(rows, selector=selector, **LOSSES[loss]),
+            some(rows, selector=other_selector, **LOSSES[other_loss]),
+            statistic=statistics.median,
+        )
+        for loss, selector, other_loss, other_selector in pairs
+    ]
+    return found, together([one.verdict for one in found])
+
+
+def _m3(frames: Frames) -> tuple[list[Comparison], str]:
+    sides = ("mzu", "crr", "bc")
+    rows = frame(frames, "minatar_curves")
+    rows = even(rows[rows["method"].isin(sides)])
+    found = [
+        compare(
+            f"{a} - {b}", some(rows, method=a), some(rows, method=b), statistic=statistics.median
+        )
+        for a, b in itertools.pairwise(sides)
+    ]
+    if "minatar_selectors" in frames:
+        # The paper's own are cells of its Table 2, CRR and BC on MuZero's network, by the policy.
+        crr, bc = ("crr 5", "policy"), ("supervised 5", "policy")
+        found += _cells(frames, [("reanalyse 5", "search", *crr), (*crr, *bc)])[0]
+    return found, together([one.verdict for one in found])
+
+
+def _m6(frames: Frames) -> tuple[list[Comparison], str]:
+    return _cells(
+        frames,
+        [
+            (loss, "search", loss, other)
+            for loss in LOSSES
+            if loss != "supervised 0"  # nothing to search with
+            for other in ("value", "policy")
+        ],
+    )
+
+
+def _m7(frames: Frames) -> tuple[list[Comparison], str]:
+    return _cells(
+        frames,
+        [
+            ("reanalyse 5", selector, loss, selector)
+            for selector in ("policy", "value", "search")
+            for loss in ("crr 5", "supervised 5")
+        ],
+    )
+
+
+def _m8(frames: Frames) -> tuple[list[Comparison], str]:
+    return _cells(
+        frames,
+        [
+            ("supervised 5", "value", "supervised 1", "value"),
+            ("supervised 1", "value", "supervised 0", "critic"),
+        ],
+    )
+
+
+def one_game(rows: pd.DataFrame) -> pd.DataFrame:
+    """Final rows of the game on which most Reanalyse fractions were tried, of runs that act.
+
+    At a fraction of 1 nothing is acted, which has no place on a logarithmic axis.
+    """
+    rows = rows[rows["reanalyse_fraction"] < 1.0]
+    if rows.empty:
+        raise NotRun("nothing was acted")
+    count = rows.groupby("environment")["reanalyse_fraction"].nunique()
+    return some(even(rows[rows["environment"] == count.idxmax()]))
+
+
+def _m1(frames: Frames) -> tuple[list[Comparison], str]:
+    rows = one_game(frame(frames, "online_fractions"))
+    if rows["reanalyse_fraction"].nunique() < 3:
+        raise NotRun("a line needs three fractions")
+    estimate, _, explained = measures.scaling(rows)
+    name = (
+        f"slope of return on log10(frames), {rows['environment'].iloc[0]}; a line explains "
+        f"{explained:.0%} of the means' variance"
+    )
+    found = described(name, estimate, [rows])
+    if found.verdict == "supported" and explained < 0.8:
+        return [found], "undecided"
+    return [found], found.verdict
+
+
+def _m2(frames: Frames) -> tuple[list[Comparison], str]:
+    rows = some(even(frame(frames, "online_fractions")))
+    budgets = rows.groupby("reanalyse_fraction")["frames"].mean()
+    found = []
+    for fraction, of in rows.groupby("reanalyse_fraction"):
+        estimate = statistics.bootstrap(tasks(of, "score"), statistics.mean)
+        games = ", ".join(sorted(of["environment"].unique()))
+        steps = f"{budgets[fraction]:,.0f} steps"
+        name = f"fraction {fraction:g} ({steps}) - random policy, mean of {games}"
+        found.append(described(name, estimate, [of]))
+    return found, together([one.verdict for one in found])
+
+
+def _m12(frames: Frames) -> tuple[list[Comparison], str]:
+    """Sizes at which nobody found the treasure, so that there was none to keep, decide nothing."""
+    rows = even(frame(frames, "online_exploitation"))
+    found = []
+    for world, of in rows.groupby("environment"):
+        sides = some(of, sources="best 1"), some(of, sources="recent 1")
+        name = f"best episodes - most recent, {world}"
+        one = compare(name, *sides, "mean_return", statistics.mean)
+        if not any((side["best_acted"] > 0).any() for side in sides):
+            one = one._replace(verdict="never found")
+        found.append(one)
+    decided = [one.verdict for one in found if one.verdict != "never found"]
+    return found, together(decided) if decided else "undecided"
+
+
+RULES: dict[str, Rule] = {
+    "M1": _m1,
+    "M2": _m2,
+    "M3": _m3,
+    "M4": _m4,
+    "M5": _m5,
+    "M6": _m6,
+    "M7": _m7,
+    "M8": _m8,
+    "M12": _m12,
+}

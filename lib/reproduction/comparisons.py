@@ -1,0 +1,209 @@
+"""Differences between sets of runs, with intervals and verdicts: what claims are decided by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from pandas.api.typing import DataFrameGroupBy
+
+from reproduction import statistics
+
+Frames = Mapping[str, pd.DataFrame]
+
+
+class NotRun(LookupError):
+    """A claim needs results that are not there, or not such that they can be compared."""
+
+
+class Comparison(NamedTuple):
+    """One difference that a claim is about.
+
+    Attributes:
+      comparison: what is compared.
+      value: the difference.
+      low: lower end of its 95% interval.
+      high: upper end.
+      improvement: probability that a run of the first side scores above one of the second,
+        over tasks; nan where the comparison is not of two sides.
+      runs: runs of both sides.
+      seeds: the fewest seeds of a task and side.
+      updates: updates at which the runs are compared.
+      environments: of which environments, joined by commas.
+      verdict: by the interval.
+    """
+
+    comparison: str
+    value: float
+    low: float
+    high: float
+    improvement: float
+    runs: int
+    seeds: int
+    updates: int
+    environments: str
+    verdict: str
+
+
+# From the frames of all experiments to a claim's comparisons and its verdict.
+Rule = Callable[[Frames], tuple[list[Comparison], str]]
+
+
+def verdict(estimate: statistics.Estimate) -> str:
+    """Where the interval lies."""
+    if estimate.low > 0.0:
+        return "supported"
+    return "not supported" if estimate.high < 0.0 else "undecided"
+
+
+def together(verdicts: Sequence[str]) -> str:
+    """All supported: supported; any not: not supported; else undecided."""
+    if all(one == "supported" for one in verdicts):
+        return "supported"
+    return "not supported" if "not supported" in verdicts else "undecided"
+
+
+def with_interval(found: Comparison | statistics.Estimate) -> str:
+    """A difference and its interval, in as many digits as show on which side of 0 a bound lies."""
+    numbers = (found.value, found.low, found.high)
+    digits = 4 if 0.0 < max(map(abs, numbers)) < 0.01 else 2
+    while digits < 4 and any(0.0 < abs(x) < 0.5 * 10.0**-digits for x in numbers):
+        digits += 1
+    value, low, high = (f"{x:+.{digits}f}" for x in numbers)
+    return f"{value} [{low}, {high}]"
+
+
+def frame(frames: Frames, name: str) -> pd.DataFrame:
+    """An experiment's rows; `NotRun` if there are none."""
+    if name not in frames:
+        raise NotRun(f"no results of {name}")
+    return frames[name]
+
+
+_RUN = (
+    "environment", "noise", "fraction", "method", "selector", "overrides", "seed",
+    "reanalyse_fraction", "sources",
+)  # fmt: skip
+
+
+def _runs(rows: pd.DataFrame) -> DataFrameGroupBy:
+    """Rows by run."""
+    return rows.groupby([name for name in _RUN if name in rows], dropna=False)
+
+
+def even(*parts: pd.DataFrame, within: Sequence[str] = ()) -> pd.DataFrame:
+    """Evaluations of several experiments, up to the last update that every run has reached.
+
+    Args:
+      parts: evaluations.
+      within: every run with the same values in these columns; none: every run of all.
+    """
+    rows = pd.concat(parts)
+    reached = _runs(rows)["update"].transform("max")
+    if within:
+        reached = reached.groupby([rows[name] for name in within]).transform("min")
+    else:
+        reached = reached.min()
+    return rows[rows["update"] <= reached]
+
+
+def thinned(rows: pd.DataFrame) -> pd.DataFrame:
+    """As many evaluations of every run, evenly spaced from its first to its last."""
+    runs = [run.sort_values("update") for _, run in _runs(rows)]
+    fewest = min(map(len, runs))
+    return pd.concat(
+        run.iloc[np.linspace(len(run) - 1, 0, fewest).round().astype(int)] for run in runs
+    )
+
+
+def beside(rows: pd.DataFrame, others: pd.DataFrame, *columns: str) -> pd.DataFrame:
+    """Rows and those of another experiment with the same values in `columns`, made `even`."""
+    for column in columns:
+        others = others[others[column].isin(rows[column])]
+    return even(rows, others)
+
+
+def some(rows: pd.DataFrame, **wanted: Any) -> pd.DataFrame:
+    """Rows with these values (None: missing), at their last update; of no values, of all rows.
+
+    Raises:
+      NotRun: if there are none.
+    """
+    for column, value in wanted.items():
+        rows = rows[rows[column].isna()] if value is None else rows[rows[column] == value]
+    if rows.empty:
+        raise NotRun("no results of " + ", ".join(f"{k} {v}" for k, v in wanted.items()))
+    return rows[rows["update"] == rows["update"].max()]
+
+
+def tasks(rows: pd.DataFrame, value: str) -> list[Any]:
+    """A column's values by environment."""
+    return [of[value].to_numpy() for _, of in rows.groupby("environment", sort=True)]
+
+
+def compare(
+    name: str,
+    ours: pd.DataFrame,
+    theirs: pd.DataFrame,
+    value: str = "score",
+    statistic: statistics.Statistic = statistics.iqm,
+) -> Comparison:
+    """The difference of a statistic between two sets of final rows, over environments.
+
+    Args:
+      name: what is compared.
+      ours: rows of one side, a row a run.
+      theirs: rows of the other side, of the same environments.
+      value: the column compared.
+      statistic: over the runs of all environments.
+
+    Raises:
+      NotRun: if the two sides are not of the same environments, at the same update, or a side has
+        several runs of one environment and seed.
+    """
+    found = contrast(name, [ours], [theirs], value, statistic)
+    sides = tasks(ours, value), tasks(theirs, value)
+    return found._replace(improvement=statistics.probability_of_improvement(*sides).value)
+
+
+def contrast(
+    name: str,
+    plus: Sequence[pd.DataFrame],
+    minus: Sequence[pd.DataFrame],
+    value: str = "score",
+    statistic: statistics.Statistic = statistics.iqm,
+) -> Comparison:
+    """The sum of a statistic over some sets of final rows less that over others.
+
+    Arguments and errors as for `compare`, with any number of sets on each side.
+    """
+    cells = [*plus, *minus]
+    if any(rows.duplicated(["environment", "seed"]).any() for rows in cells):
+        raise NotRun(
+            f"{name}: a side has several runs of one environment and seed, as of other settings; "
+            "compare those of one setting"
+        )
+    if len({frozenset(rows["environment"]) for rows in cells}) != 1:
+        raise NotRun(f"{name}: the sides are of different environments")
+    if len({frozenset(rows["update"]) for rows in cells}) != 1:
+        raise NotRun(f"{name}: the sides are at different updates")
+    sides = ([tasks(rows, value) for rows in side] for side in (plus, minus))
+    return described(name, statistics.contrast(*sides, statistic), cells)
+
+
+def described(
+    name: str, estimate: statistics.Estimate, cells: Sequence[pd.DataFrame]
+) -> Comparison:
+    """A comparison of an estimate made from these rows, decided by where the interval lies.
+
+    Of a single seed nothing is decided.
+    """
+    seeds = min(int(rows.groupby("environment")["seed"].nunique().min()) for rows in cells)
+    updates = min(int(rows["update"].max()) for rows in cells)
+    environments = ", ".join(sorted({name for rows in cells for name in rows["environment"]}))
+    decided = verdict(estimate) if seeds > 1 else "undecided"
+    return Comparison(
+        name, *estimate[:3], float("nan"), estimate.samples, seeds, updates, environments, decided
+    )

@@ -1,0 +1,5 @@
+"""Recorded episodes, windows drawn from them, and their formats.
+
+Knows nothing of learning;
+imports `common`.
+"""

@@ -1,0 +1,1 @@
+"""What is acted in. Knows nothing of learning; imports `common`."""

@@ -1,0 +1,4 @@
+"""Losses, the table of methods and the learner.
+
+Imports `common`, `model`, `planning` and `data`.
+"""

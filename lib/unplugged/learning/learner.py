@@ -1,0 +1,164 @@
+"""The learner: many updates in one compiled call, data on the device.
+
+A run is a pure function of its state: (state, data) -> (state, losses). It loops over
+seeds with one compilation, or takes them all at once through `jax.vmap`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from unplugged.data.windows import Store, Windows, sample
+from unplugged.learning.methods import Method
+from unplugged.learning.settings import Settings
+from unplugged.model.networks import Model, Params
+
+
+class NonFiniteLossError(FloatingPointError):
+    """A loss or a parameter became NaN or infinite.
+
+    Attributes:
+      update: the update that the loss belongs to, or after which the parameters were looked at.
+      rows: result rows until then.
+    """
+
+    def __init__(self, update: int, detail: str, what: str = "the loss is"):
+        super().__init__(f"update {update}: {what} not finite ({detail}); the run stops here")
+        self.update = update
+        self.rows: list[dict[str, Any]] = []
+
+
+class LearnerState(NamedTuple):
+    """All that a run needs to go on to the very same bits.
+
+    Attributes:
+      params: parameters being learned.
+      target_params: parameters that targets are made with.
+      opt_state: the optimiser's.
+      key: the seed's random key; each update uses its own, folded from it.
+      updates: how many updates were done. Shape [].
+    """
+
+    params: Params
+    target_params: Params
+    opt_state: optax.OptState
+    key: jax.Array
+    updates: jax.Array
+
+
+def learning_rate(settings: Settings) -> optax.Schedule:
+    """Linear warm-up, as in ROSMO's authors' code, then exponential decay (Tables 3 and 4)."""
+    return optax.warmup_exponential_decay_schedule(
+        init_value=0.0,
+        peak_value=settings.learning_rate,
+        warmup_steps=settings.warmup_updates,
+        transition_steps=settings.decay_updates,
+        decay_rate=settings.decay_rate,
+        staircase=settings.decay_staircase,
+    )
+
+
+def optimizer(settings: Settings) -> optax.GradientTransformation:
+    """AdamW with clipping and weight decay (ROSMO, Tables 3 and 4)."""
+
+    def weights(params: Params) -> Any:
+        return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "w", params)
+
+    return optax.chain(
+        optax.clip_by_global_norm(settings.max_grad_norm),
+        optax.adamw(learning_rate(settings), weight_decay=settings.weight_decay, mask=weights),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Learner:
+    """A method's learner for one model and one set of hyperparameters.
+
+    `init(seed)` gives a state; `run(state, data, num_updates)` does that many updates in one
+    compiled call and returns the new state and the losses of each update, arrays
+    [num_updates] by name; `run_seeds` does the same for states stacked along a first axis.
+    The state passed in is used up (its buffers are donated).
+    """
+
+    model: Model
+    method: Method
+    settings: Settings
+
+    def init(self, seed: int) -> LearnerState:
+        """The state before the first update."""
+        init_key, key = jax.random.split(jax.random.key(seed))
+        params = self.model.init(init_key)
+        return LearnerState(
+            params=params,
+            target_params=jax.tree.map(jnp.copy, params),
+            opt_state=optimizer(self.settings).init(params),
+            key=key,
+            updates=jnp.zeros([], jnp.int32),
+        )
+
+    def loss(
+        self, params: Params, target_params: Params, windows: Windows, key: jax.Array
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """The method's loss over windows and its parts before weighting, see `objectives`."""
+        return self.method.objective(
+            params,
+            target_params,
+            windows,
+            key,
+            model=self.model,
+            method=self.method,
+            settings=self.settings,
+        )
+
+    def update(
+        self, state: LearnerState, windows: Windows, key: jax.Array
+    ) -> tuple[LearnerState, dict[str, jax.Array]]:
+        """One gradient step on given windows, and the losses before it."""
+        (total, parts), gradients = jax.value_and_grad(self.loss, has_aux=True)(
+            state.params, state.target_params, windows, key
+        )
+        changes, opt_state = optimizer(self.settings).update(
+            gradients, state.opt_state, state.params
+        )
+        params = optax.apply_updates(state.params, changes)
+        updates = state.updates + 1
+        target_params = optax.periodic_update(
+            params, state.target_params, updates, self.settings.target_interval
+        )
+        new = LearnerState(params, target_params, opt_state, state.key, updates)
+        return new, {"loss": total, **parts}
+
+    def _sample_and_update(
+        self, data: Store, state: LearnerState
+    ) -> tuple[LearnerState, dict[str, jax.Array]]:
+        sample_key, key = jax.random.split(jax.random.fold_in(state.key, state.updates))
+        unroll_steps, td_steps = self.method.window(self.settings)
+        windows = sample(data, sample_key, self.settings.batch_size, unroll_steps + td_steps + 1)
+        return self.update(state, windows, key)
+
+    def _scan(
+        self, state: LearnerState, data: Store, num_updates: int
+    ) -> tuple[LearnerState, dict[str, jax.Array]]:
+        return jax.lax.scan(
+            lambda state, _: self._sample_and_update(data, state), state, None, length=num_updates
+        )
+
+    @functools.cached_property
+    def run(self) -> Any:
+        """(state, data, num_updates) -> (state, losses), compiled."""
+        return jax.jit(self._scan, static_argnums=2, donate_argnums=0)
+
+    @functools.cached_property
+    def run_seeds(self) -> Any:
+        """`run` for states stacked along a first axis, all seeds in one program."""
+
+        def scan_seeds(states: LearnerState, data: Store, num_updates: int) -> Any:
+            return jax.vmap(lambda state: self._scan(state, data, num_updates))(states)
+
+        return jax.jit(scan_seeds, static_argnums=2, donate_argnums=0)

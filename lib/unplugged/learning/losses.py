@@ -1,0 +1,161 @@
+"""Losses and targets over windows, each one pure function.
+
+Time comes first: T = K + n + 1 steps of B windows, K the unroll length and n the TD steps.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import mctx
+
+from unplugged.data.windows import Windows
+from unplugged.model.networks import Model, Params
+from unplugged.planning import improvement
+
+
+def cross_entropy(target: jax.Array, logits: jax.Array) -> jax.Array:
+    """-target . log softmax(logits) over the last axis (ROSMO, eq. 12 to 14)."""
+    return -jnp.sum(target * jax.nn.log_softmax(logits), axis=-1)
+
+
+def negative_log_probability(logits: jax.Array, action: jax.Array) -> jax.Array:
+    """-log pi(action), for logits [..., A] and actions [...]."""
+    return cross_entropy(jax.nn.one_hot(action, logits.shape[-1]), logits)
+
+
+def scale_gradient(x: jax.Array, scale: float) -> jax.Array:
+    """The identity, whose gradient is scaled."""
+    return scale * x + (1.0 - scale) * jax.lax.stop_gradient(x)
+
+
+def unroll(
+    model: Model, params: Params, state: jax.Array, actions: jax.Array, gradient_scale: float
+) -> tuple[jax.Array, jax.Array]:
+    """Unrolls the dynamics from one state (ROSMO, Algorithm 2, UNROLL).
+
+    Args:
+      model: the learned model.
+      params: its parameters.
+      state: root states. Shape [B, S].
+      actions: K actions. Shape [K, B].
+      gradient_scale: factor on the gradient at the start of each dynamics step.
+
+    Returns:
+      states [K + 1, B, S], the root among them, and reward logits [K, B, bins].
+    """
+    states, rewards = [state], []
+    for action in actions:
+        reward_logits, state = model.dynamics(params, scale_gradient(state, gradient_scale), action)
+        states.append(state)
+        rewards.append(reward_logits)
+    return jnp.stack(states), jnp.stack(rewards)
+
+
+def n_step_returns(
+    reward: jax.Array, discount: jax.Array, value: jax.Array, td_steps: int
+) -> jax.Array:
+    """n-step returns that bootstrap from `value` (ROSMO, eq. 3 and 8).
+
+    Args:
+      reward: rewards. Shape [T, B].
+      discount: how much the next step counts: gamma, 0 where the episode ends (and after),
+        1 where a truncated episode has no further step to take. Shape [T, B].
+      value: values to bootstrap from. Shape [T, B].
+      td_steps: n.
+
+    Returns:
+      Returns of the first T - n steps. Shape [T - n, B].
+    """
+    length = reward.shape[0] - td_steps
+    returns = value[td_steps:]
+    for i in reversed(range(td_steps)):
+        returns = reward[i : i + length] + discount[i : i + length] * returns
+    return returns
+
+
+def step_discounts(windows: Windows, discount: float) -> jax.Array:
+    """Discounts [T, B] for `n_step_returns`: gamma where a step was really taken.
+
+    Past a true end they are 0. Past a truncation they are 1 and rewards are 0, so that the
+    value of the last observation is carried back undiscounted to the step where it stands.
+    """
+    return jnp.where(windows.real, discount * windows.discount, windows.discount)
+
+
+def critic_logits(model: Model, params: Params, state: jax.Array) -> jax.Array:
+    """Logits of a categorical Q(s, a), all actions at once.
+
+    The critic is the dynamics without its next state: its scalar head predicts the return
+    instead of the reward (ROSMO, Figure 5c and d, Appendix D.2.1).
+
+    Args:
+      model: the networks.
+      params: their parameters.
+      state: states. Shape [..., S].
+
+    Returns:
+      Logits over bins. Shape [..., A, bins].
+    """
+    logits, _ = model.dynamics(params, state[..., None, :], jnp.arange(model.num_actions))
+    return logits
+
+
+def critic_values(model: Model, params: Params, state: jax.Array) -> jax.Array:
+    """Q(s, a) of the critic, in units of return, for states [..., S]. Shape [..., A]."""
+    return model.support.scalar(critic_logits(model, params, state))
+
+
+def heaviside(advantage: jax.Array) -> jax.Array:
+    """1 where the advantage is above 0, else 0 (ROSMO, eq. 11; CRR's binary weights)."""
+    return (advantage > 0.0).astype(jnp.float32)
+
+
+def always(advantage: jax.Array) -> jax.Array:
+    """1 whatever the advantage: imitation of every recorded action."""
+    return jnp.ones_like(advantage)
+
+
+def exponential(
+    advantage: jax.Array, *, temperature: float = 1.0, limit: float = 20.0
+) -> jax.Array:
+    """min(exp(advantage / temperature), limit): CRR's exponential weights, its constants."""
+    return jnp.minimum(jnp.exp(advantage / temperature), limit)
+
+
+def lookahead_advantage(
+    model: Model,
+    params: Params,
+    root: mctx.RootFnOutput,
+    improved: improvement.Improvement,
+    action: jax.Array,
+    settings: Any,
+) -> jax.Array:
+    """adv_g(s, a) of the dataset's action, read off a one-step operator's result.
+
+    Both its action values and its value, which is the network's own, so that they belong
+    together where the operator was applied some time ago.
+    """
+    del model, params, root, settings
+    chosen = jax.nn.one_hot(action, improved.action_values.shape[-1])
+    return jnp.sum(chosen * improved.action_values, axis=-1) - improved.value
+
+
+def dynamics_advantage(
+    model: Model,
+    params: Params,
+    root: mctx.RootFnOutput,
+    improved: improvement.Improvement,
+    action: jax.Array,
+    settings: Any,
+) -> jax.Array:
+    """adv_g(s, a) of the dataset's action, from one step of the dynamics (ROSMO, Algorithm 2).
+
+    For any operator: where the operator looks one step ahead itself, `lookahead_advantage`
+    gives the same numbers for free.
+    """
+    del improved
+    q = improvement.action_values(model, params, root.embedding, action, settings.discount)
+    return q - root.value

@@ -1,0 +1,178 @@
+"""The table of methods. A method is data: a row names what it learns from and how it acts.
+
+The papers compare like with like: between methods only the policy target, the value target
+and the regulariser change (ROSMO, Appendix D.2.2). To add a method, add a row, and at most
+one new function for whatever it does that no other does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+
+from unplugged.common import checks
+from unplugged.learning import losses, objectives
+from unplugged.planning import improvement
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """What sets a method apart.
+
+    Attributes:
+      summary: one line for tables.
+      selector: name of the action selector it is evaluated with, see `acting.SELECTORS`.
+      objective: its loss over windows.
+      operator: improvement operator that gives the policy target; None: the policy learns
+        from the recorded actions alone.
+      bootstrap: what the n-step value target bootstraps from: the target "network"'s value
+        or the "operator"'s.
+      regularizer: advantage of the recorded action, by which its imitation is weighted
+        (ROSMO, eq. 11); None for no imitation beside the operator.
+      weighting: from that advantage to the weight.
+      learns_policy: whether a policy is learned beside values.
+      unrolls: whether a model is learned and unrolled for K steps.
+      bootstraps: whether values are learned from n-step returns.
+    """
+
+    summary: str
+    selector: str
+    objective: objectives.Objective = objectives.planning
+    operator: improvement.Operator | None = None
+    bootstrap: Literal["network", "operator"] = "network"
+    regularizer: Callable[..., jax.Array] | None = None
+    weighting: Callable[[jax.Array], jax.Array] = losses.heaviside
+    learns_policy: bool = True
+    unrolls: bool = True
+    bootstraps: bool = True
+
+    def __post_init__(self) -> None:
+        if self.bootstrap == "operator" and self.operator is None:
+            raise ValueError(
+                'bootstrap="operator" takes the operator\'s value, and there is no operator; give '
+                'one, or bootstrap="network"'
+            )
+        if self.objective is objectives.planning and not (self.operator or self.regularizer):
+            raise ValueError(
+                "a method that plans needs an operator, a regularizer, or both; else its policy "
+                "learns nothing"
+            )
+
+    def window(self, settings: Any) -> tuple[int, int]:
+        """Unroll steps K and TD steps n that this method uses; T = K + n + 1."""
+        return (
+            settings.unroll_steps if self.unrolls else 0,
+            settings.td_steps if self.bootstraps else 0,
+        )
+
+
+METHODS: dict[str, Method] = {
+    "bc": Method(
+        summary="behaviour cloning",
+        objective=objectives.cloning,
+        unrolls=False,
+        bootstraps=False,
+        selector="policy",
+    ),
+    "cql": Method(
+        summary="conservative Q-learning, CQL(H), categorical Q",
+        objective=objectives.conservative,
+        learns_policy=False,
+        unrolls=False,
+        selector="critic",
+    ),
+    "crr": Method(
+        summary="critic-regularised regression, exponential weights",
+        objective=objectives.critic_regularized,
+        weighting=losses.exponential,
+        unrolls=False,
+        selector="policy",
+    ),
+    "crr_binary": Method(
+        summary="critic-regularised regression, binary weights",
+        objective=objectives.critic_regularized,
+        weighting=losses.heaviside,
+        unrolls=False,
+        selector="policy",
+    ),
+    "supervised_q": Method(
+        summary="behaviour cloning beside a Q of the data's returns, no model (0-step unroll)",
+        objective=objectives.critic_regularized,
+        weighting=losses.always,
+        unrolls=False,
+        selector="critic",
+    ),
+    "supervised": Method(
+        summary="MuZero's model with behaviour cloning as the policy loss",
+        regularizer=losses.dynamics_advantage,
+        weighting=losses.always,
+        selector="search",
+    ),
+    "crr_model": Method(
+        summary="MuZero's model with CRR as the policy loss, exponential weights",
+        regularizer=losses.dynamics_advantage,
+        weighting=losses.exponential,
+        selector="search",
+    ),
+    "mzu": Method(
+        summary="MuZero Unplugged: tree search for both targets",
+        operator=improvement.mcts,
+        bootstrap="operator",
+        selector="search",
+    ),
+    "reanalyse": Method(
+        summary="MuZero Unplugged with the value target of its Table 2: n steps, then the network",
+        operator=improvement.mcts,
+        bootstrap="network",
+        selector="search",
+    ),
+    "mzu_q": Method(
+        summary="MZU-Q: policy target from the search's Q instead of its visits",
+        operator=improvement.mcts_q,
+        bootstrap="operator",
+        selector="search_q",
+    ),
+    "mzu_reg": Method(
+        summary="MuZero Unplugged with ROSMO's behaviour regulariser (in neither paper)",
+        operator=improvement.mcts,
+        bootstrap="operator",
+        regularizer=losses.dynamics_advantage,
+        selector="search",
+    ),
+    "gumbel": Method(
+        summary="Gumbel MuZero's search for both targets (in neither paper)",
+        operator=improvement.gumbel,
+        bootstrap="operator",
+        selector="gumbel",
+    ),
+    "rosmo": Method(
+        summary="ROSMO: exact one-step look-ahead, behaviour regulariser",
+        operator=improvement.one_step,
+        regularizer=losses.lookahead_advantage,
+        selector="improved",
+    ),
+    "rosmo_sampled": Method(
+        summary="ROSMO with the look-ahead at sampled actions",
+        operator=improvement.one_step_sampled,
+        regularizer=losses.dynamics_advantage,
+        selector="policy",
+    ),
+    "onestep": Method(
+        summary="ROSMO without its behaviour regulariser",
+        operator=improvement.one_step,
+        selector="improved",
+    ),
+    "behavior": Method(
+        summary="ROSMO's behaviour regulariser alone",
+        regularizer=losses.dynamics_advantage,
+        selector="policy",
+    ),
+}
+
+
+def get(name: str) -> Method:
+    """The method of that name; raises ValueError naming the nearest if there is none."""
+    return METHODS[checks.one_of("method", name, METHODS)]

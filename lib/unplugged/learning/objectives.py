@@ -1,0 +1,242 @@
+"""Training objectives: a method's whole loss over a batch of windows, one function each.
+
+An objective is any function
+
+    (params, target_params, windows, key, *, model, method, settings) -> (loss, parts)
+
+with `method` a `methods.Method`, `windows` of T = K + n + 1 steps (`Method.window`), time
+first, and `parts` the loss's parts before weighting, scalars by name. Targets come from the
+target parameters, but for what `windows.improved` brings. Averages are over windows and
+steps; steps of which nothing is known count as 0.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import mctx
+
+from unplugged.data.windows import Windows
+from unplugged.learning import losses
+from unplugged.learning.settings import Settings
+from unplugged.model.networks import Model, Params
+from unplugged.planning import improvement
+
+Loss = tuple[jax.Array, dict[str, jax.Array]]
+
+
+class Objective(Protocol):
+    """The signature of an objective, see the module's docstring."""
+
+    def __call__(
+        self,
+        params: Params,
+        target_params: Params,
+        windows: Windows,
+        key: jax.Array,
+        *,
+        model: Model,
+        method: Any,
+        settings: Settings,
+    ) -> Loss:
+        """The loss of a batch of windows, and its parts."""
+        ...
+
+
+def cloning(
+    params: Params,
+    target_params: Params,
+    windows: Windows,
+    key: jax.Array,
+    *,
+    model: Model,
+    method: Any,
+    settings: Settings,
+) -> Loss:
+    """Behaviour cloning: -log pi(a) of the recorded action (ROSMO, Figure 5b)."""
+    del target_params, key, method
+    state = model.represent(params, windows.observation[0])
+    policy_logits, _ = model.predict(params, state)
+    imitation = losses.negative_log_probability(policy_logits, windows.action[0])
+    policy_loss = jnp.mean(windows.real[0] * imitation)
+    return settings.policy_weight * policy_loss, {"policy": policy_loss}
+
+
+def planning(
+    params: Params,
+    target_params: Params,
+    windows: Windows,
+    key: jax.Array,
+    *,
+    model: Model,
+    method: Any,
+    settings: Settings,
+) -> Loss:
+    """The unrolled model's loss (ROSMO, eq. 1 and Algorithm 2).
+
+    With an operator, the policy learns its improved policy, and the regulariser imitates
+    the recorded actions beside it. Without one, that imitation is the policy loss: ROSMO's
+    Behavior (Section 4.2 d). Policy, value and regulariser are averaged over K + 1 steps,
+    the reward over K.
+    """
+    unroll_steps, td_steps = method.window(settings)
+    steps = windows._replace(improved=None)
+    now = jax.tree.map(lambda x: x[: unroll_steps + 1], steps)
+    state = model.represent(params, windows.observation[0])
+
+    # Predictions along the imagined steps.
+    action_key, improve_key = jax.random.split(key)
+    at_random = jax.random.randint(action_key, now.action.shape, 0, model.num_actions)
+    actions = jnp.where(now.real, now.action, at_random)[:unroll_steps]
+    states, reward_logits = losses.unroll(model, params, state, actions, settings.gradient_scale)
+    policy_logits, value_logits = model.predict(params, states)
+
+    # Targets, from the observed states and the target network.
+    roots = improvement.root_of(
+        model, target_params, model.represent(target_params, windows.observation)
+    )
+    improved = windows.improved
+    if improved is None and method.operator is not None:
+        improved = improve(target_params, roots, improve_key, model, method, settings)
+    value = improved.value if method.bootstrap == "operator" else roots.value
+    returns = losses.n_step_returns(
+        windows.reward, losses.step_discounts(steps, settings.discount), value, td_steps
+    )
+    roots, improved = jax.tree.map(lambda x: x[: unroll_steps + 1], (roots, improved))
+    value_target = model.support.two_hot(jnp.where(now.absorbing, 0.0, returns))
+    reward_target = model.support.two_hot(windows.reward[:unroll_steps])
+    value_target, reward_target = jax.lax.stop_gradient((value_target, reward_target))
+
+    known, real = now.known, now.real
+    reward_known = (now.real | now.absorbing)[:unroll_steps]
+    parts = {
+        "value": jnp.mean(known * losses.cross_entropy(value_target, value_logits)),
+        "reward": jnp.mean(reward_known * losses.cross_entropy(reward_target, reward_logits)),
+    }
+    total = settings.value_weight * parts["value"] + settings.reward_weight * parts["reward"]
+    imitated = None
+    if method.regularizer is not None:
+        advantage = method.regularizer(model, target_params, roots, improved, now.action, settings)
+        weight = jax.lax.stop_gradient(real * method.weighting(advantage))
+        imitation = losses.negative_log_probability(policy_logits, now.action)
+        imitated = jnp.mean(weight * imitation)
+    if improved is None:
+        parts["policy"] = imitated
+    else:
+        uniform = jnp.full_like(improved.policy, 1.0 / model.num_actions)
+        target = jnp.where(now.absorbing[..., None], uniform, improved.policy)
+        target = jax.lax.stop_gradient(target)
+        parts["policy"] = jnp.mean(known * losses.cross_entropy(target, policy_logits))
+        if imitated is not None:
+            parts["behavior"] = imitated
+            total += settings.behavior_weight * imitated
+    return total + settings.policy_weight * parts["policy"], parts
+
+
+def improve(
+    params: Params,
+    roots: mctx.RootFnOutput,
+    key: jax.Array,
+    model: Model,
+    method: Any,
+    settings: Settings,
+) -> improvement.Improvement:
+    """The method's operator at the T steps of B windows, or only where its targets need it.
+
+    Args:
+      params: parameters of the model.
+      roots: predictions at the steps, arrays [T, B, ...].
+      key: the operator's randomness.
+      model: the learned model.
+      method: a `methods.Method` with an operator.
+      settings: hyperparameters.
+
+    Returns:
+      Arrays [T, B, ...] where values bootstrap from the operator's, n steps further, else
+      [K + 1, B, ...].
+    """
+    if method.bootstrap != "operator":
+        roots = jax.tree.map(lambda x: x[: method.window(settings)[0] + 1], roots)
+    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), roots)
+    flat = method.operator(model, params, flat, key, settings)
+    return jax.tree.map(lambda x: x.reshape(*roots.value.shape, *x.shape[1:]), flat)
+
+
+def conservative(
+    params: Params,
+    target_params: Params,
+    windows: Windows,
+    key: jax.Array,
+    *,
+    model: Model,
+    method: Any,
+    settings: Settings,
+) -> Loss:
+    """Discrete CQL(H) on a categorical Q (Kumar et al., 2020, eq. 4; ROSMO, Figure 5d).
+
+    Cross-entropy to the n-step return that bootstraps from max_a Q of the target network,
+    plus `conservative_weight` times log sum_a exp Q(s, a) - Q(s, a_recorded), Q in units of
+    return.
+    """
+    del key
+    _, td_steps = method.window(settings)
+    target_q = losses.critic_values(
+        model, target_params, model.represent(target_params, windows.observation)
+    )
+    discounts = losses.step_discounts(windows, settings.discount)
+    target = losses.n_step_returns(windows.reward, discounts, target_q.max(axis=-1), td_steps)[0]
+    target = jax.lax.stop_gradient(model.support.two_hot(target))
+
+    logits = losses.critic_logits(model, params, model.represent(params, windows.observation[0]))
+    action = windows.action[0]
+    chosen = jnp.take_along_axis(logits, action[:, None, None], axis=1)[:, 0]
+    q = model.support.scalar(logits)
+    gap = jax.nn.logsumexp(q, axis=-1) - jnp.take_along_axis(q, action[:, None], axis=1)[:, 0]
+    parts = {
+        "value": jnp.mean(losses.cross_entropy(target, chosen)),
+        "conservative": jnp.mean(gap),
+    }
+    return parts["value"] + settings.conservative_weight * parts["conservative"], parts
+
+
+def critic_regularized(
+    params: Params,
+    target_params: Params,
+    windows: Windows,
+    key: jax.Array,
+    *,
+    model: Model,
+    method: Any,
+    settings: Settings,
+) -> Loss:
+    """Critic-regularised regression with a categorical Q (Wang et al., 2020; Figure 5c).
+
+    The critic learns the n-step return that bootstraps from sum_a pi(a|s) Q(s, a); the
+    policy imitates recorded actions, weighted by `method.weighting` of Q(s, a) minus that
+    sum, all of the target network. The sums over actions are exact.
+    """
+    del key
+    _, td_steps = method.window(settings)
+    target_state = model.represent(target_params, windows.observation)
+    target_q = losses.critic_values(model, target_params, target_state)
+    target_policy = jax.nn.softmax(model.predict(target_params, target_state)[0])
+    value = jnp.sum(target_policy * target_q, axis=-1)
+    discounts = losses.step_discounts(windows, settings.discount)
+    target = losses.n_step_returns(windows.reward, discounts, value, td_steps)[0]
+    action = windows.action[0]
+    advantage = jnp.take_along_axis(target_q[0], action[:, None], axis=1)[:, 0] - value[0]
+    target, weight = jax.lax.stop_gradient(
+        (model.support.two_hot(target), method.weighting(advantage))
+    )
+
+    state = model.represent(params, windows.observation[0])
+    logits = losses.critic_logits(model, params, state)
+    chosen = jnp.take_along_axis(logits, action[:, None, None], axis=1)[:, 0]
+    imitation = losses.negative_log_probability(model.predict(params, state)[0], action)
+    parts = {
+        "policy": jnp.mean(weight * imitation),
+        "value": jnp.mean(losses.cross_entropy(target, chosen)),
+    }
+    return settings.policy_weight * parts["policy"] + settings.value_weight * parts["value"], parts

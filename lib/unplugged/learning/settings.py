@@ -1,0 +1,135 @@
+"""Hyperparameters: one frozen record, presets from the papers' tables, checked overrides."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from unplugged.common import checks
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What a learner and its evaluation need to know, apart from the method.
+
+    The defaults are ROSMO's Table 4 (BSuite), its Appendix A for the scaling of gradients and
+    D.2.2 for alpha and the simulations. Warm-up and period of the decay are from its authors' code,
+    the paper has none; what other methods need is ours.
+
+    Attributes:
+      network: kind of networks, a name in `networks.NETWORKS`.
+      representation: layer sizes of the representation (units, or channels).
+      dynamics: layer sizes of the dynamics (units, or channels).
+      prediction: layer sizes of the prediction trunk (units).
+      num_bins: bins of reward and value distributions.
+      batch_size: windows an update, B.
+      unroll_steps: K.
+      td_steps: n.
+      discount: gamma.
+      learning_rate: peak learning rate of AdamW.
+      warmup_updates: updates of linear warm-up.
+      decay_rate: factor on the learning rate each `decay_updates`.
+      decay_updates: see `decay_rate`.
+      decay_staircase: whether the rate falls in steps of `decay_updates`, as in ROSMO's authors'
+        code, or in every update.
+      weight_decay: decoupled weight decay, on weights only.
+      max_grad_norm: global norm to which gradients are clipped.
+      target_interval: updates between refreshes of the target network.
+      gradient_scale: factor on the gradient at the start of each dynamics step.
+      policy_weight: weight of the policy loss.
+      value_weight: weight of the value loss.
+      reward_weight: weight of the reward loss.
+      behavior_weight: strength of the behaviour regulariser, alpha.
+      conservative_weight: weight of CQL's penalty.
+      num_samples: actions that the sampled look-ahead draws, N; at most as many as there
+        are is sensible.
+      num_simulations: simulations of a search.
+      search_depth: depth limit of a search; None for none.
+      temperature: tau of MZU-Q.
+    """
+
+    network: str = "mlp"
+    representation: tuple[int, ...] = (64, 64, 32)
+    dynamics: tuple[int, ...] = (32, 256, 32)
+    prediction: tuple[int, ...] = (32,)
+    num_bins: int = 20
+    batch_size: int = 128
+    unroll_steps: int = 5
+    td_steps: int = 3
+    discount: float = 0.997**4
+    learning_rate: float = 7e-4
+    warmup_updates: int = 1_000
+    decay_rate: float = 0.1
+    decay_updates: int = 100_000
+    decay_staircase: bool = False
+    weight_decay: float = 1e-4
+    max_grad_norm: float = 5.0
+    target_interval: int = 200
+    gradient_scale: float = 0.5
+    policy_weight: float = 1.0
+    value_weight: float = 0.25
+    reward_weight: float = 1.0
+    behavior_weight: float = 0.2
+    conservative_weight: float = 1.0
+    num_samples: int = 2
+    num_simulations: int = 4
+    search_depth: int | None = None
+    temperature: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name in ("representation", "dynamics", "prediction"):
+            sizes = tuple(getattr(self, name))
+            if not sizes:
+                raise ValueError(f"{name} must hold at least one layer size")
+            for size in sizes:
+                checks.within(f"layer size in {name}", size, 1, integer=True)
+            object.__setattr__(self, name, sizes)
+        for name in (
+            "batch_size", "warmup_updates", "decay_updates", "target_interval",
+            "num_samples", "num_simulations", "td_steps",
+        ):  # fmt: skip
+            checks.within(name, getattr(self, name), 1, integer=True)
+        checks.within("num_bins", self.num_bins, 2, integer=True)
+        checks.within("unroll_steps", self.unroll_steps, 1, integer=True)
+        for name in ("discount", "gradient_scale"):
+            checks.within(name, getattr(self, name), 0.0, 1.0)
+        for name in ("learning_rate", "decay_rate", "max_grad_norm", "temperature"):
+            checks.within(name, getattr(self, name), 0.0, open_low=True)
+        for name in (
+            "weight_decay", "policy_weight", "value_weight", "reward_weight", "behavior_weight",
+            "conservative_weight",
+        ):  # fmt: skip
+            checks.within(name, getattr(self, name), 0.0)
+        if not isinstance(self.decay_staircase, bool):
+            raise ValueError(f"decay_staircase must be true or false, got {self.decay_staircase!r}")
+        if self.search_depth is not None:
+            checks.within("search_depth", self.search_depth, 1, integer=True)
+
+    def override(self, changes: Mapping[str, Any]) -> Settings:
+        """A copy with some fields changed; unknown names raise with the nearest valid one."""
+        names = [field.name for field in dataclasses.fields(self)]
+        for name in changes:
+            checks.one_of("setting", name, names)
+        return dataclasses.replace(self, **changes)
+
+
+BSUITE = Settings()
+
+# ROSMO's Table 3 (Atari), with networks, batch and bins for 10 x 10 pixels and a CPU, and the
+# warm-up and the target network's interval for runs of 10,000 updates instead of 200,000.
+MINATAR = Settings(
+    network="conv",
+    representation=(16, 16),
+    dynamics=(16, 16),
+    prediction=(64,),
+    num_bins=21,
+    batch_size=64,
+    warmup_updates=100,
+    target_interval=50,
+    td_steps=5,
+    num_samples=4,
+    num_simulations=20,
+)
+
+PRESETS = {"bsuite": BSUITE, "gymnasium": BSUITE, "minatar": MINATAR, "gymnax": BSUITE}

@@ -1,0 +1,1 @@
+"""Improvement operators, search, and ways to act. Imports `model`."""

@@ -1,0 +1,240 @@
+"""Improvement operators: from a root state to a better policy, a value and action values.
+
+An operator is any function
+
+    (model, params, root, key, settings) -> Improvement
+
+with `root` a `mctx.RootFnOutput` of N states: prior_logits [N, A], value [N], embedding
+[N, S]. `settings` gives what the operator needs (`discount`, `num_simulations`, ...). A
+function of your own is as good as these.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import mctx
+
+from unplugged.model.networks import Model, Params
+
+
+class Improvement(NamedTuple):
+    """What an operator returns for N root states.
+
+    Attributes:
+      policy: improved policy, probabilities (an operator that samples gives weights that
+        sum to 1 in the limit only). Shape [N, A].
+      value: value of the root, in units of return. Shape [N].
+      action_values: Q(s, a), in units of return. Shape [N, A].
+    """
+
+    policy: jax.Array
+    value: jax.Array
+    action_values: jax.Array
+
+
+class Operator(Protocol):
+    """The signature of an improvement operator, see the module's docstring."""
+
+    def __call__(
+        self, model: Model, params: Params, root: mctx.RootFnOutput, key: jax.Array, settings: Any
+    ) -> Improvement:
+        """Improves on the prior at N root states."""
+        ...
+
+
+def root_of(model: Model, params: Params, state: jax.Array) -> mctx.RootFnOutput:
+    """Predictions at the states [N, S], as the root of an improvement operator."""
+    policy_logits, value_logits = model.predict(params, state)
+    return mctx.RootFnOutput(
+        prior_logits=policy_logits, value=model.support.scalar(value_logits), embedding=state
+    )
+
+
+def action_values(
+    model: Model, params: Params, state: jax.Array, action: jax.Array, discount: float
+) -> jax.Array:
+    """q_g(s, a) = r_g + discount * v(s'_g), one step of the learned dynamics (ROSMO, eq. 7).
+
+    Shapes broadcast as in `Model.dynamics`: states [..., S] and actions [...] to values [...].
+    """
+    reward_logits, next_state = model.dynamics(params, state, action)
+    _, value_logits = model.predict(params, next_state)
+    return model.support.scalar(reward_logits) + discount * model.support.scalar(value_logits)
+
+
+def one_step(
+    model: Model, params: Params, root: mctx.RootFnOutput, key: jax.Array, settings: Any
+) -> Improvement:
+    """Exact one-step look-ahead: p ~ prior * exp(q_g - v) over all actions (ROSMO, eq. 6).
+
+    The value is the network's own, which the value target bootstraps from (eq. 8).
+    """
+    del key
+    actions = jnp.arange(model.num_actions)[None, :]
+    q = action_values(model, params, root.embedding[:, None], actions, settings.discount)
+    policy = jax.nn.softmax(root.prior_logits + q - root.value[:, None])
+    return Improvement(policy=policy, value=root.value, action_values=q)
+
+
+def one_step_sampled(
+    model: Model, params: Params, root: mctx.RootFnOutput, key: jax.Array, settings: Any
+) -> Improvement:
+    """One-step look-ahead at `num_samples` actions drawn from the prior (ROSMO, eq. 9 and 10).
+
+    The policy holds the weights of log pi in eq. 9: exp(adv) / (N Z) summed over an action's
+    samples, each sample's normaliser Z = (1 + sum of exp(adv) of the others) / N leaving
+    itself out. They sum to 1 in the limit only. Actions that were not drawn have weight 0
+    and take the root's value as their action value. A weight overflows where the advantage of one
+    sample is above 88 and no other's is near it; the loss is not finite then.
+    """
+    samples = settings.num_samples
+    actions = jax.random.categorical(
+        key, root.prior_logits[:, None], axis=-1, shape=(root.value.shape[0], samples)
+    )
+    q = action_values(model, params, root.embedding[:, None], actions, settings.discount)
+    advantages = q - root.value[:, None]
+    itself = jnp.eye(samples, dtype=bool)
+    others = jnp.where(itself, -jnp.inf, advantages[:, None, :])
+    normaliser = jnp.logaddexp(0.0, jax.nn.logsumexp(others, axis=-1))
+    coefficients = jnp.exp(advantages - normaliser)  # N cancels in exp(adv) / (N Z).
+    one_hot = jax.nn.one_hot(actions, model.num_actions)
+    drawn = one_hot.max(axis=1) > 0.0
+    q_drawn = jnp.max(jnp.where(one_hot > 0.0, q[..., None], -jnp.inf), axis=1)
+    return Improvement(
+        policy=jnp.sum(coefficients[..., None] * one_hot, axis=1),
+        value=root.value,
+        action_values=jnp.where(drawn, q_drawn, root.value[:, None]),
+    )
+
+
+def _recurrent(model: Model, settings: Any) -> mctx.RecurrentFn:
+    """One step of the learned model, as mctx wants it."""
+
+    def step(params: Params, key: jax.Array, action: jax.Array, state: jax.Array) -> Any:
+        del key
+        reward_logits, next_state = model.dynamics(params, state, action)
+        policy_logits, value_logits = model.predict(params, next_state)
+        value = model.support.scalar(value_logits)
+        output = mctx.RecurrentFnOutput(
+            reward=model.support.scalar(reward_logits),
+            discount=jnp.full_like(value, settings.discount),
+            prior_logits=policy_logits,
+            value=value,
+        )
+        return output, next_state
+
+    return step
+
+
+def search(
+    model: Model,
+    params: Params,
+    root: mctx.RootFnOutput,
+    key: jax.Array,
+    settings: Any,
+    *,
+    noise: bool = True,
+) -> mctx.PolicyOutput:
+    """Monte-Carlo tree search with pUCT in the learned model (ROSMO, Section 2.3).
+
+    Args:
+      model: the learned model.
+      params: its parameters.
+      root: N root states.
+      key: randomness of the noise and of tie-breaking.
+      settings: `num_simulations`, `search_depth` (None: not limited), `discount`.
+      noise: whether Dirichlet noise is mixed into the prior at the root, as for learning
+        targets; off for acting.
+
+    Returns:
+      mctx's output: `action` [N] drawn from the visit distribution, `action_weights` [N, A],
+      the visit distribution, and the `search_tree`.
+    """
+    return mctx.muzero_policy(
+        params,
+        key,
+        root,
+        _recurrent(model, settings),
+        settings.num_simulations,
+        max_depth=settings.search_depth,
+        **({} if noise else {"dirichlet_fraction": 0.0}),
+    )
+
+
+def gumbel_search(
+    model: Model,
+    params: Params,
+    root: mctx.RootFnOutput,
+    key: jax.Array,
+    settings: Any,
+    *,
+    noise: bool = True,
+) -> mctx.PolicyOutput:
+    """Gumbel MuZero's search (Danihelka et al., 2022), made for few simulations.
+
+    Sequential halving over Gumbel-sampled actions at the root. Arguments as for `search`;
+    `noise` is the Gumbel noise.
+
+    Returns:
+      mctx's output: `action` [N], the best of the most visited, `action_weights` [N, A], the
+      improved policy softmax(logits + sigma(completed Q)), and the `search_tree`.
+    """
+    return mctx.gumbel_muzero_policy(
+        params,
+        key,
+        root,
+        _recurrent(model, settings),
+        settings.num_simulations,
+        max_depth=settings.search_depth,
+        gumbel_scale=1.0 if noise else 0.0,
+    )
+
+
+def _of_tree(output: mctx.PolicyOutput) -> Improvement:
+    """A search's policy, root value and root Q; actions never visited take the root's value."""
+    summary = output.search_tree.summary()
+    visited = summary.visit_counts > 0
+    q = jnp.where(visited, summary.qvalues, summary.value[:, None])
+    return Improvement(policy=output.action_weights, value=summary.value, action_values=q)
+
+
+def mcts(
+    model: Model,
+    params: Params,
+    root: mctx.RootFnOutput,
+    key: jax.Array,
+    settings: Any,
+    *,
+    noise: bool = True,
+) -> Improvement:
+    """MuZero's operator: visit distribution, value and Q of the root (ROSMO, eq. 3 and 4).
+
+    The root's value is mctx's, in whose mean the network's own value counts as one more visit:
+    (v + N x eq. 3) / (N + 1) after N simulations.
+    """
+    return _of_tree(search(model, params, root, key, settings, noise=noise))
+
+
+def mcts_q(
+    model: Model,
+    params: Params,
+    root: mctx.RootFnOutput,
+    key: jax.Array,
+    settings: Any,
+    *,
+    noise: bool = True,
+) -> Improvement:
+    """MZU-Q: p ~ prior * exp(Q / tau), Q of the search's root (ROSMO, Section 4.2 b)."""
+    searched = mcts(model, params, root, key, settings, noise=noise)
+    logits = root.prior_logits + searched.action_values / settings.temperature
+    return searched._replace(policy=jax.nn.softmax(logits))
+
+
+def gumbel(
+    model: Model, params: Params, root: mctx.RootFnOutput, key: jax.Array, settings: Any
+) -> Improvement:
+    """Gumbel MuZero's operator: its improved policy, value and Q of the root."""
+    return _of_tree(gumbel_search(model, params, root, key, settings))

@@ -1,0 +1,1 @@
+"""The agents that make data. Imports `common`, `model`, `envs` and `data`."""

@@ -1,0 +1,187 @@
+"""Returns of a policy on the real environments, episodes in lock-step."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import dm_env
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from unplugged.common import checks, hashing
+from unplugged.envs import environments, games
+from unplugged.learning.settings import Settings
+from unplugged.model.networks import Model, Params
+from unplugged.planning import acting
+
+Policy = Callable[[Params, np.ndarray, jax.Array], jax.Array]
+
+MAX_STEPS = 1_000_000
+
+
+def make_policy(model: Model, selector: str, settings: Settings) -> Policy:
+    """Compiles (params, observation [B, ...], key) -> action [B], drawn by a selector."""
+    select = acting.SELECTORS[checks.one_of("selector", selector, acting.SELECTORS)]
+
+    def act(params: Params, observation: jax.Array, key: jax.Array) -> jax.Array:
+        select_key, draw_key = jax.random.split(key)
+        probabilities = select(model, params, observation, select_key, settings)
+        return jax.random.categorical(draw_key, jnp.log(probabilities))
+
+    return jax.jit(act)
+
+
+def evaluate(
+    policy: Policy,
+    params: Params,
+    environments: Sequence[dm_env.Environment],
+    key: jax.Array,
+    max_steps: int = MAX_STEPS,
+) -> np.ndarray:
+    """Plays one episode in each environment, with one batched policy call a step.
+
+    Args:
+      policy: see `make_policy`.
+      params: the policy's parameters.
+      environments: B environments, each with a seed of its own.
+      key: the policy's randomness.
+      max_steps: after how many steps an episode is taken to be endless.
+
+    Returns:
+      Undiscounted returns. Shape [B].
+
+    Raises:
+      RuntimeError: if an episode does not end.
+    """
+    steps = [environment.reset() for environment in environments]
+    observation = np.stack([step.observation for step in steps]).astype(np.float32)
+    returns = np.zeros(len(environments))
+    running = list(range(len(environments)))
+    time = 0
+    while running:
+        if time == max_steps:
+            raise RuntimeError(
+                f"{len(running)} of {len(environments)} episodes go on after {max_steps:,} steps; "
+                "register the environment with a time limit (max_episode_steps)"
+            )
+        actions = np.asarray(policy(params, observation, jax.random.fold_in(key, time)))
+        still_running = []
+        for i in running:
+            step = environments[i].step(int(actions[i]))
+            returns[i] += step.reward
+            observation[i] = step.observation
+            if not step.last():
+                still_running.append(i)
+        running = still_running
+        time += 1
+    return returns
+
+
+class Evaluator(Protocol):
+    """Fresh episodes: the same seed and update give the same ones."""
+
+    def __call__(self, params: Params, seed: int, update: int) -> np.ndarray:
+        """Undiscounted returns [episodes]."""
+        ...
+
+    def identity(self, params: Params) -> str:
+        """A hash of all that decides the returns beside the parameters, see `identity`."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """Episodes of a game that is JAX functions, in one compiled call.
+
+    Attributes:
+      game: the game.
+      policy: see `make_policy`.
+      episodes: how many.
+    """
+
+    game: games.Game
+    policy: Policy
+    episodes: int
+
+    @functools.cached_property
+    def _play(self) -> Any:
+        def play(params: Params, key: jax.Array) -> jax.Array:
+            act = functools.partial(self.policy, params)
+            return games.play(self.game, act, key, self.episodes)[0]
+
+        return jax.jit(play)
+
+    def __call__(self, params: Params, seed: int, update: int) -> np.ndarray:
+        """Undiscounted returns [episodes]."""
+        key = jax.random.fold_in(jax.random.key(seed), update)
+        return np.asarray(self._play(params, key), np.float64)
+
+    def identity(self, params: Params) -> str:
+        """A hash of the program that plays."""
+        return hashing.of_program(self._play, params, jax.random.key(0))
+
+
+@dataclasses.dataclass(frozen=True)
+class LockStep:
+    """Episodes of an environment in Python, one batched policy call a step.
+
+    Attributes:
+      make: seed -> environment.
+      policy: see `make_policy`.
+      episodes: how many.
+    """
+
+    make: Callable[[int], dm_env.Environment]
+    policy: Policy
+    episodes: int
+
+    def __call__(self, params: Params, seed: int, update: int) -> np.ndarray:
+        """Undiscounted returns [episodes]."""
+        worlds = [
+            self.make(int(np.random.SeedSequence([seed, update, i]).generate_state(1)[0]))
+            for i in range(self.episodes)
+        ]
+        try:
+            key = jax.random.fold_in(jax.random.key(seed), update)
+            return evaluate(self.policy, params, worlds, key)
+        finally:
+            for world in worlds:
+                world.close()
+
+    def identity(self, params: Params) -> str:
+        """A hash of the policy's program and of the environment's source."""
+        world = self.make(0)
+        try:
+            shape, _ = environments.form(world)
+            source = hashing.of_environment(world)
+        finally:
+            world.close()
+        observation = jax.ShapeDtypeStruct((self.episodes, *shape), np.float32)
+        acts = hashing.of_program(self.policy, params, observation, jax.random.key(0))
+        return hashing.digest(acts, source)
+
+
+def evaluator(
+    benchmark: str,
+    environment: str,
+    model: Model,
+    selector: str,
+    settings: Settings,
+    episodes: int,
+) -> Evaluator:
+    """(params, seed, update) -> returns [episodes] of fresh episodes, for any benchmark.
+
+    Games that are JAX functions play in one compiled call, other environments in lock-step.
+    """
+    policy = make_policy(model, selector, settings)
+    if benchmark in games.BENCHMARKS:
+        return Compiled(games.make(benchmark, environment), policy, episodes)
+
+    def make(seed: int) -> dm_env.Environment:
+        return environments.make(benchmark, environment, seed=seed)
+
+    return LockStep(make, policy, episodes)
