@@ -8,8 +8,9 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from reproduction import claims, experiments, fingerprint, gallery, reports
+from reproduction import adoption, claims, fingerprint, gallery, plan
 from unplugged.common import files, hashing
+from unplugged.runs import benchmarks
 
 # A library that runs imports gives the root logger a handler: each line would come twice.
 logging.getLogger("snakemake.logging").propagate = False
@@ -25,6 +26,10 @@ GALLERY = FIGURES if PROFILE in gallery.UNCOMMITTED else "figures"
 os.environ.setdefault("NPROC", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
+# A program is compiled once for all runs of a clone.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.abspath("runs/.compiled"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
 
 
 # Runs the notebook that is a rule's first input headless; its executed copy is the log.
@@ -41,11 +46,11 @@ def logs(name):
 # --- What there is to do -----------------------------------------------------------------
 
 # Every parameter of every run is checked here, before any work begins.
-COLLECTIONS, EXPERIMENTS, TRAINERS, SPECS = experiments.plan(config)
+COLLECTIONS, EXPERIMENTS, TRAINERS, SPECS = plan.plan(config)
 
 
 def lacks_checkpoints(experiment, run):
-    return experiments.lacks_checkpoints(Path(RUNS, experiment, run))
+    return adoption.lacks_checkpoints(Path(RUNS, experiment, run))
 
 
 def with_checkpoints(wanted, result):
@@ -84,11 +89,18 @@ TIMED = sorted(
     else []
 )
 
-# What a recording's numbers depend on.
-COLLECTED_WITH = {
-    "10_collect_bsuite": ["unplugged.recording.collect"],
-    "11_collect_minatar": ["unplugged.recording.dqn"],
-}
+# Experiments whose runs are so small that one process trains them all, one after the other.
+TOGETHER = [name for name in EXPERIMENTS if config["experiments"][name].get("together", False)]
+
+# Benchmarks of which datasets are recorded, and statistics written.
+RECORDED = sorted({collection.benchmark for collection in COLLECTIONS.values()})
+
+
+def recorded_with(name):
+    """What a recording's numbers depend on."""
+    recorder = benchmarks.get(COLLECTIONS[name].benchmark).recorder
+    return hashing.of_modules([recorder.train.__module__])
+
 
 # Figure notebooks: the experiments of which each needs results, what else it reads from
 # results/ and draws into figures/. Those whose experiments a profile lacks are left out.
@@ -100,7 +112,7 @@ NOTEBOOKS = {
         "tables": ["bsuite_returns"],
     },
     "31_bsuite_datasets": {
-        "reads": ["dataset_returns.csv", "dataset_statistics.csv"],
+        "reads": ["bsuite_returns.csv", "bsuite_statistics.csv"],
         "draws": ["bsuite_datasets"],
         "tables": ["rosmo_table5", "rosmo_table6"],
     },
@@ -201,13 +213,12 @@ def is_there(name):
 
 def dataset_files(experiments):
     """Where the two ends of these experiments' normalised scores stand, for those that have one."""
-    found = set()
-    for name in experiments:
-        common = config["experiments"].get(name, {}).get("common", {})
-        benchmark = common.get("benchmark", name.partition("_")[0])
-        if benchmark in reports.STATISTICS:
-            found.add(f"{RESULTS}/{reports.STATISTICS[benchmark]}")
-    return sorted(found)
+    found = {
+        spec.benchmark
+        for (name, _), spec in SPECS.items()
+        if name in experiments and spec.of_benchmark.recorder
+    }
+    return sorted(f"{RESULTS}/{benchmark}_statistics.csv" for benchmark in found)
 
 
 def read_by(parts):
@@ -247,7 +258,7 @@ rule all:
 
 def data_of(experiment, run):
     """The dataset of a run that is trained here; one whose results were adopted needs none."""
-    if experiments.is_adopted(Path(RUNS, experiment, run)):
+    if adoption.is_adopted(Path(RUNS, experiment, run)):
         return []
     return EXPERIMENTS[experiment][run].get("dataset", [])
 
@@ -258,7 +269,7 @@ if not DRAW_ONLY:
 
     rule collect:
         input:
-            lambda w: ancient(f"notebooks/{COLLECTIONS[w.dataset].notebook}.ipynb"),
+            ancient("notebooks/10_collect.ipynb"),
         output:
             data=f"{RUNS}/datasets/{{dataset}}.npz",
             statistics=f"{RUNS}/datasets/{{dataset}}.statistics.csv",
@@ -274,8 +285,8 @@ if not DRAW_ONLY:
                 }
             ),
             code=lambda w: [
-                fingerprint.of_notebook(f"notebooks/{COLLECTIONS[w.dataset].notebook}.ipynb"),
-                hashing.of_modules(COLLECTED_WITH[COLLECTIONS[w.dataset].notebook]),
+                fingerprint.of_notebook("notebooks/10_collect.ipynb"),
+                recorded_with(w.dataset),
             ],
         log:
             **logs("datasets/{dataset}"),
@@ -289,6 +300,8 @@ if not DRAW_ONLY:
         output:
             rows=f"{RUNS}/{{experiment}}/{{run}}/results.csv",
             provenance=f"{RUNS}/{{experiment}}/{{run}}/provenance.json",
+        wildcard_constraints:
+            experiment="|".join(set(EXPERIMENTS) - set(TOGETHER)) or "none",
         params:
             yaml=lambda w: json.dumps(
                 {
@@ -303,6 +316,45 @@ if not DRAW_ONLY:
             **logs("{experiment}/{run}/executed"),
         shell:
             PAPERMILL
+
+    for experiment in TOGETHER:
+        # Results that were adopted stay: a rule's outputs are deleted before it runs.
+        own = [
+            run
+            for run in EXPERIMENTS[experiment]
+            if not adoption.is_adopted(Path(RUNS, experiment, run))
+        ]
+        if not own:
+            continue
+
+        rule:
+            name:
+                f"train_{experiment}"
+            input:
+                notebook=ancient("notebooks/25_train_together.ipynb"),
+                data=sorted(
+                    {
+                        EXPERIMENTS[experiment][run]["dataset"]
+                        for run in own
+                        if EXPERIMENTS[experiment][run].get("dataset")
+                    }
+                ),
+            output:
+                [f"{RUNS}/{experiment}/{run}/results.csv" for run in own],
+                [f"{RUNS}/{experiment}/{run}/provenance.json" for run in own],
+            params:
+                yaml=json.dumps(
+                    {
+                        "kind": config["experiments"][experiment].get("kind", "offline"),
+                        "runs": {run: EXPERIMENTS[experiment][run] for run in own},
+                        "folder": f"{RUNS}/{experiment}",
+                    }
+                ),
+                code=fingerprint.of_notebook("notebooks/25_train_together.ipynb"),
+            log:
+                **logs(f"{experiment}/executed"),
+            shell:
+                PAPERMILL
 
     rule select:
         input:
@@ -447,13 +499,13 @@ if not DRAW_ONLY:
         input:
             lambda w: [
                 f"{RUNS}/datasets/{name}.{w.kind}.csv"
-                for name in COLLECTIONS
-                if name.startswith("minatar") == (w.benchmark == "minatar")
+                for name, collection in COLLECTIONS.items()
+                if collection.benchmark == w.benchmark
             ],
         output:
             f"{RESULTS}/{{benchmark}}_{{kind}}.csv",
         wildcard_constraints:
-            benchmark="dataset|minatar",
+            benchmark="|".join(RECORDED),
             kind="returns|statistics",
         run:
             concatenate(input, output[0])

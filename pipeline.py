@@ -22,11 +22,11 @@ TELL_EVERY = 300.0  # seconds between lines on how far the whole is
 
 def how_far(profile: Path, cores: int, *, whole: bool) -> str:
     """How far a profile's runs are: a line, or a line an experiment as well."""
-    from reproduction import experiments  # Imports jax, which takes a while.
+    from reproduction import plan, progress  # Imports jax, which takes a while.
 
     content = yaml.safe_load(profile.read_text())
-    records = experiments.progress(experiments.plan(content), ROOT / "runs" / content["profile"])
-    return experiments.table(records, cores) if whole else experiments.describe(records, cores)
+    records = progress.progress(plan.plan(content), ROOT / "runs" / content["profile"])
+    return progress.table(records, cores) if whole else progress.describe(records, cores)
 
 
 def settle(profile: Path, *, adopt: bool) -> str:
@@ -35,14 +35,14 @@ def settle(profile: Path, *, adopt: bool) -> str:
     Returns:
       What was done, a line each.
     """
-    from reproduction import experiments
+    from reproduction import adoption, plan
 
     content = yaml.safe_load(profile.read_text())
-    plan, folder = experiments.plan(content), ROOT / "runs" / content["profile"]
-    programs = experiments.Programs(ROOT / "runs" / "programs.json")
-    lines = [f"{run} is another run now" for run in experiments.let_go(plan, folder, programs)]
+    wanted, folder = plan.plan(content), ROOT / "runs" / content["profile"]
+    programs = adoption.Programs(ROOT / "runs" / "programs.json")
+    lines = [f"{run} is another run now" for run in adoption.let_go(wanted, folder, programs)]
     if adopt:
-        found = experiments.adopt(plan, ROOT / "results" / content["profile"], folder, programs)
+        found = adoption.adopt(wanted, ROOT / "results" / content["profile"], folder, programs)
         for name, (taken, other) in found.items():
             lines.append(f"{name}: {taken} runs taken from committed results")
             lines += [

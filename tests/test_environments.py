@@ -74,7 +74,7 @@ def observations(timesteps):
     [("cartpole", (1, 6), 3), ("catch", (10, 5), 3), ("mountain_car", (1, 3), 3)],
 )
 def test_the_bsuite_environments(name, shape, num_actions):
-    assert set(environments.BSUITE) == {"cartpole", "catch", "mountain_car"}
+    assert {"cartpole", "catch", "mountain_car"} < set(environments.BSUITE)
     environment = environments.make("bsuite", name, seed=0)
     assert not isinstance(environment, environments.ActionNoise)
     assert environments.form(environment) == (shape, num_actions)

@@ -12,7 +12,7 @@ from reproduction import reports, tables
 @pytest.fixture
 def results(tmp_path):
     """Two runs on catch; the ends of its score are -1 and 3 without noise, other with noise."""
-    (tmp_path / "dataset_statistics.csv").write_text(
+    (tmp_path / "bsuite_statistics.csv").write_text(
         "environment,noise,random_return,online_return,mean_return\n"
         "catch,0.0,-1.0,3.0,2.0\ncatch,0.5,0.0,1.0,0.5\n"
     )
@@ -42,7 +42,7 @@ def test_rows_are_read_with_their_score_and_settings(results):
 
 def test_table_2_by_hand(results):
     rows = reports.load(results, "bsuite_curves")
-    ours = pd.read_csv(results / "dataset_statistics.csv").query("noise == 0")
+    ours = pd.read_csv(results / "bsuite_statistics.csv").query("noise == 0")
     ours = ours.set_index("environment")
     paper = pd.DataFrame({"environment": ["catch"], "random": [-0.5], "online_dqn": [0.9]})
     paper = paper.set_index("environment")
@@ -75,7 +75,7 @@ def test_table_2_by_hand(results):
 
 def test_table_1_is_by_noise(results):
     rows = reports.load(results, "bsuite_curves")
-    ours = pd.read_csv(results / "dataset_statistics.csv")
+    ours = pd.read_csv(results / "bsuite_statistics.csv")
     table = tables.by_noise(reports.final(rows), ours).set_index("method")
     assert table.loc["mean of the dataset"].tolist() == ["2.00", "0.50"]
     assert table.loc["mzu", "noise 0.5"] == "0.00"

@@ -28,6 +28,7 @@ from unplugged import (
     settings,
     transforms,
 )
+from unplugged.runs import benchmarks, identity
 
 SMALL = {
     "representation": [8, 8], "dynamics": [8, 8], "prediction": [8], "batch_size": 8,
@@ -63,6 +64,10 @@ def spec(catch, **changes):
         dataset=catch, overrides=SMALL, seeds=[0, 1], updates=40, eval_every=20, eval_episodes=3
     )
     return runs.Spec(**{**common, **changes})
+
+
+def with_preset(preset):
+    return dataclasses.replace(benchmarks.get("bsuite"), preset=preset)
 
 
 def rows_without_time(folder):
@@ -150,7 +155,7 @@ def test_checkpoints_of_other_programs_are_kept_only_if_asked(catch, tmp_path, m
     for name in ("aside", "adopted"):
         before = runs.train(one, tmp_path / name)
     program = runs.programs(one)
-    monkeypatch.setattr(runs, "programs", lambda spec: {**program, "training": "changed"})
+    monkeypatch.setattr(identity, "programs", lambda spec: {**program, "training": "changed"})
     monkeypatch.setenv(checkpoints.ADOPT, "1")
     again = runs.train(one, tmp_path / "adopted")
     pd.testing.assert_frame_equal(again[list(before)], before)  # Times and all: none was trained.
@@ -171,8 +176,7 @@ def test_what_changes_no_program_keeps_checkpoints(catch, tmp_path, monkeypatch)
     one = spec(catch, updates=20, seeds=[0])
     before = runs.train(one, tmp_path)
     unused = dataclasses.replace(settings.BSUITE, conservative_weight=3.0)  # CQL's
-    monkeypatch.setitem(settings.PRESETS, "bsuite", unused)
-    monkeypatch.setattr(learner.Learner, "_scan", learner.Learner._scan)
+    monkeypatch.setitem(benchmarks.BENCHMARKS, "bsuite", with_preset(unused))
     pd.testing.assert_frame_equal(runs.train(one, tmp_path), before)
     assert [p.name for p in tmp_path.glob("checkpoints*")] == ["checkpoints"]
 
@@ -426,7 +430,7 @@ def test_checkpoints_of_another_preset_are_set_aside_and_refused(catch, tmp_path
     runs.train(one, tmp_path)
     changed = dataclasses.replace(settings.BSUITE, discount=0.9)
     with monkeypatch.context() as patch:
-        patch.setitem(settings.PRESETS, "bsuite", changed)
+        patch.setitem(benchmarks.BENCHMARKS, "bsuite", with_preset(changed))
         with pytest.raises(ValueError, match=r"of another run \(settings: discount 0\.9, was 0"):
             runs.restore(one, tmp_path, 0)
         patch.setenv(checkpoints.ADOPT, "1")  # For other code alone.

@@ -13,9 +13,6 @@ import pandas as pd
 
 from reproduction import claims, plots, statistics, tables
 
-STATISTICS = {"bsuite": "dataset_statistics.csv", "minatar": "minatar_statistics.csv"}
-
-
 # From a run's settings, as its provenance has them, to what sweeps vary. Records from before 0.2.0
 # may lack a setting that came later, and are at its default.
 _OF_SETTINGS = {
@@ -43,9 +40,9 @@ def load(results: str | os.PathLike[str], experiment: str) -> pd.DataFrame:
     rows = pd.read_csv(Path(results) / f"{experiment}.csv")
     benchmark = rows["benchmark"].iloc[0]
     rows["score"] = np.nan
-    if benchmark in STATISTICS:
-        ends = pd.read_csv(Path(results) / STATISTICS[benchmark]).query("noise == 0")
-        ends = ends.set_index("environment")
+    recordings = Path(results, f"{benchmark}_statistics.csv")
+    if recordings.exists():
+        ends = pd.read_csv(recordings).query("noise == 0").set_index("environment")
         rows["score"] = statistics.normalise(
             rows["mean_return"],
             rows["environment"].map(ends["random_return"]),

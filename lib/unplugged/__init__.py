@@ -32,7 +32,7 @@ _MODULES = {name: f"{__name__}.{place}.{name}" for place, of in _PLACES.items() 
 
 # What was here before 0.2.0 and is part of the study now.
 _STUDY = (
-    "claims", "claims_muzero", "claims_rosmo", "comparisons", "experiments", "gallery", "measures",
+    "claims", "claims_muzero", "claims_rosmo", "comparisons", "gallery", "measures",
     "plots", "reports", "speed", "statistics", "tables",
 )  # fmt: skip
 _MODULES |= {name: f"reproduction.{name}" for name in _STUDY}

@@ -8,18 +8,27 @@ from typing import Any
 import dm_env
 import gymnasium
 import numpy as np
-from bsuite.environments import cartpole, catch, mountain_car
+from bsuite.environments import (
+    cartpole,
+    catch,
+    discounting_chain,
+    memory_chain,
+    mountain_car,
+    umbrella_chain,
+)
 from dm_env import specs
 
 from unplugged.common import checks
 
-BSUITE: dict[str, Callable[..., dm_env.Environment]] = {
-    "cartpole": cartpole.Cartpole,
-    "catch": catch.Catch,
-    "mountain_car": mountain_car.MountainCar,
+BSUITE: dict[str, Callable[[int], dm_env.Environment]] = {  # seed -> environment
+    "cartpole": lambda seed: cartpole.Cartpole(seed=seed),
+    "catch": lambda seed: catch.Catch(seed=seed),
+    "mountain_car": lambda seed: mountain_car.MountainCar(seed=seed),
+    # Of their sweeps one setting each; the first has no randomness, the last needs a memory.
+    "discounting_chain_1": lambda seed: discounting_chain.DiscountingChain(mapping_seed=1),
+    "umbrella_length_10": lambda seed: umbrella_chain.UmbrellaChain(chain_length=10, seed=seed),
+    "memory_len_2": lambda seed: memory_chain.MemoryChain(memory_length=2, seed=seed),
 }
-
-BENCHMARKS = ("bsuite", "gymnasium", "minatar", "gymnax")
 
 
 class ActionNoise(dm_env.Environment):
@@ -97,34 +106,44 @@ class FromGymnasium(dm_env.Environment):
         return specs.DiscreteArray(int(self._environment.action_space.n))
 
 
+def _bsuite(name: str, seed: int) -> dm_env.Environment:
+    return BSUITE[checks.one_of("bsuite environment", name, BSUITE)](seed)
+
+
+def _gymnasium(name: str, seed: int) -> dm_env.Environment:
+    try:
+        raw = gymnasium.make(name)
+    except gymnasium.error.DependencyNotInstalled as error:
+        raise ValueError(f"gymnasium environment {name!r} cannot be made: {error}") from error
+    except (gymnasium.error.Error, ModuleNotFoundError) as error:
+        close = checks.nearest(name, gymnasium.registry).split("Valid:")[0].strip()
+        hint = close or "see gymnasium.registry"
+        raise ValueError(f"unknown gymnasium environment {name!r}: {hint}") from error
+    return FromGymnasium(raw, seed)
+
+
+MAKERS: dict[str, Callable[[str, int], dm_env.Environment]] = {
+    "bsuite": _bsuite,
+    "gymnasium": _gymnasium,
+}
+
+
 def make(benchmark: str, name: str, *, seed: int, noise: float = 0.0) -> dm_env.Environment:
     """Builds an environment whose episodes are a stream of its own, given by `seed`.
 
     Args:
-      benchmark: "bsuite" or "gymnasium".
-      name: "cartpole", "catch" or "mountain_car"; or a Gymnasium id such as "CartPole-v1".
+      benchmark: one of `MAKERS`.
+      name: one of `BSUITE`; or a Gymnasium id such as "CartPole-v1".
       seed: seed of the episodes, and of the noise.
       noise: probability that an action is replaced by a uniform one. In [0, 1].
 
     Raises:
       ValueError: if there is no such benchmark or environment, naming the nearest.
     """
-    checks.one_of("benchmark", benchmark, BENCHMARKS)
+    maker = MAKERS[checks.one_of("benchmark", benchmark, MAKERS)]
     checks.within("noise", noise, 0.0, 1.0)
     environment_seed, noise_seed = np.random.SeedSequence(seed).generate_state(2)
-    if benchmark == "bsuite":
-        checks.one_of("bsuite environment", name, BSUITE)
-        environment = BSUITE[name](seed=int(environment_seed))
-    else:
-        try:
-            raw = gymnasium.make(name)
-        except gymnasium.error.DependencyNotInstalled as error:
-            raise ValueError(f"gymnasium environment {name!r} cannot be made: {error}") from error
-        except (gymnasium.error.Error, ModuleNotFoundError) as error:
-            close = checks.nearest(name, gymnasium.registry).split("Valid:")[0].strip()
-            hint = close or "see gymnasium.registry"
-            raise ValueError(f"unknown gymnasium environment {name!r}: {hint}") from error
-        environment = FromGymnasium(raw, int(environment_seed))
+    environment = maker(name, int(environment_seed))
     return ActionNoise(environment, noise, int(noise_seed)) if noise else environment
 
 

@@ -15,7 +15,6 @@ import jax.numpy as jnp
 
 from unplugged.common import checks
 
-BENCHMARKS = ("minatar", "gymnax")
 MINATAR = {
     "asterix": "Asterix-MinAtar",
     "breakout": "Breakout-MinAtar",
@@ -61,12 +60,11 @@ class Game(NamedTuple):
     max_steps: int
 
 
-def _gymnax(benchmark: str, name: str) -> Any:
-    """The environment of gymnax."""
-    checks.one_of("benchmark of compiled games", benchmark, BENCHMARKS)
-    if benchmark == "minatar":
-        checks.one_of("MinAtar game", name, MINATAR)
-        return gymnax.make(MINATAR[name])[0]
+def _minatar(name: str) -> Any:
+    return gymnax.make(MINATAR[checks.one_of("MinAtar game", name, MINATAR)])[0]
+
+
+def _bsuites(name: str) -> Any:
     if name == "catch":
         return gymnax.make("Catch-bsuite")[0]
     kind, _, size = name.rpartition("_")
@@ -77,27 +75,46 @@ def _gymnax(benchmark: str, name: str) -> Any:
     return gymnax.make("DeepSea-bsuite", size=int(size))[0]
 
 
+class Family(NamedTuple):
+    """Games that belong together.
+
+    Attributes:
+      load: name -> gymnax's environment; raises ValueError naming the nearest.
+      sticky: probability that an action is executed again.
+    """
+
+    load: Callable[[str], Any]
+    sticky: float = 0.0
+
+
+FAMILIES = {"minatar": Family(_minatar, STICKY), "gymnax": Family(_bsuites)}
+
+
+def _family(benchmark: str) -> Family:
+    return FAMILIES[checks.one_of("benchmark of compiled games", benchmark, FAMILIES)]
+
+
 def check(benchmark: str, name: str) -> None:
     """Raises ValueError if there is no such game, naming the nearest."""
-    _gymnax(benchmark, name)
+    _family(benchmark).load(name)
 
 
 def make(benchmark: str, name: str, *, sticky: float | None = None) -> Game:
     """A game, minimal action set.
 
     Args:
-      benchmark: "minatar" or "gymnax".
+      benchmark: one of `FAMILIES`.
       name: one of `MINATAR`; or "catch", or "deep_sea_10" and other sizes.
       sticky: probability that the action executed before is executed again instead of the
-        agent's, in [0, 1]; None: `STICKY` for MinAtar, else 0.
+        agent's, in [0, 1]; None: the family's.
 
     Raises:
       ValueError: if there is no such game, naming the nearest.
     """
-    if sticky is None:
-        sticky = STICKY if benchmark == "minatar" else 0.0
+    family = _family(benchmark)
+    sticky = family.sticky if sticky is None else sticky
     checks.within("sticky", sticky, 0.0, 1.0)
-    environment = _gymnax(benchmark, name)
+    environment = family.load(name)
     parameters = environment.default_params
 
     def reset(key: jax.Array) -> tuple[Any, jax.Array]:

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import optax
 
 from unplugged.data.windows import Store, Windows, sample
-from unplugged.learning.methods import Method
+from unplugged.learning import objectives
+from unplugged.learning.method import Method
 from unplugged.learning.settings import Settings
 from unplugged.model.networks import Model, Params
 
@@ -106,7 +107,8 @@ class Learner:
         self, params: Params, target_params: Params, windows: Windows, key: jax.Array
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """The method's loss over windows and its parts before weighting, see `objectives`."""
-        return self.method.objective(
+        objective = self.method.objective or objectives.planning
+        return objective(
             params,
             target_params,
             windows,

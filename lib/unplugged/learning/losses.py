@@ -12,8 +12,15 @@ import jax.numpy as jnp
 import mctx
 
 from unplugged.data.windows import Windows
+from unplugged.model.critic import critic_logits, critic_values
 from unplugged.model.networks import Model, Params
 from unplugged.planning import improvement
+
+__all__ = [
+    "always", "critic_logits", "critic_values", "cross_entropy", "dynamics_advantage",
+    "exponential", "heaviside", "lookahead_advantage", "n_step_returns", "negative_log_probability",
+    "scale_gradient", "step_discounts", "unroll",
+]  # fmt: skip
 
 
 def cross_entropy(target: jax.Array, logits: jax.Array) -> jax.Array:
@@ -83,29 +90,6 @@ def step_discounts(windows: Windows, discount: float) -> jax.Array:
     value of the last observation is carried back undiscounted to the step where it stands.
     """
     return jnp.where(windows.real, discount * windows.discount, windows.discount)
-
-
-def critic_logits(model: Model, params: Params, state: jax.Array) -> jax.Array:
-    """Logits of a categorical Q(s, a), all actions at once.
-
-    The critic is the dynamics without its next state: its scalar head predicts the return
-    instead of the reward (ROSMO, Figure 5c and d, Appendix D.2.1).
-
-    Args:
-      model: the networks.
-      params: their parameters.
-      state: states. Shape [..., S].
-
-    Returns:
-      Logits over bins. Shape [..., A, bins].
-    """
-    logits, _ = model.dynamics(params, state[..., None, :], jnp.arange(model.num_actions))
-    return logits
-
-
-def critic_values(model: Model, params: Params, state: jax.Array) -> jax.Array:
-    """Q(s, a) of the critic, in units of return, for states [..., S]. Shape [..., A]."""
-    return model.support.scalar(critic_logits(model, params, state))
 
 
 def heaviside(advantage: jax.Array) -> jax.Array:

@@ -7,67 +7,12 @@ one new function for whatever it does that no other does.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
-from typing import Any, Literal
-
-import jax
-
 from unplugged.common import checks
 from unplugged.learning import losses, objectives
+from unplugged.learning.method import Method
 from unplugged.planning import improvement
 
-
-@dataclasses.dataclass(frozen=True)
-class Method:
-    """What sets a method apart.
-
-    Attributes:
-      summary: one line for tables.
-      selector: name of the action selector it is evaluated with, see `acting.SELECTORS`.
-      objective: its loss over windows.
-      operator: improvement operator that gives the policy target; None: the policy learns
-        from the recorded actions alone.
-      bootstrap: what the n-step value target bootstraps from: the target "network"'s value
-        or the "operator"'s.
-      regularizer: advantage of the recorded action, by which its imitation is weighted
-        (ROSMO, eq. 11); None for no imitation beside the operator.
-      weighting: from that advantage to the weight.
-      learns_policy: whether a policy is learned beside values.
-      unrolls: whether a model is learned and unrolled for K steps.
-      bootstraps: whether values are learned from n-step returns.
-    """
-
-    summary: str
-    selector: str
-    objective: objectives.Objective = objectives.planning
-    operator: improvement.Operator | None = None
-    bootstrap: Literal["network", "operator"] = "network"
-    regularizer: Callable[..., jax.Array] | None = None
-    weighting: Callable[[jax.Array], jax.Array] = losses.heaviside
-    learns_policy: bool = True
-    unrolls: bool = True
-    bootstraps: bool = True
-
-    def __post_init__(self) -> None:
-        if self.bootstrap == "operator" and self.operator is None:
-            raise ValueError(
-                'bootstrap="operator" takes the operator\'s value, and there is no operator; give '
-                'one, or bootstrap="network"'
-            )
-        if self.objective is objectives.planning and not (self.operator or self.regularizer):
-            raise ValueError(
-                "a method that plans needs an operator, a regularizer, or both; else its policy "
-                "learns nothing"
-            )
-
-    def window(self, settings: Any) -> tuple[int, int]:
-        """Unroll steps K and TD steps n that this method uses; T = K + n + 1."""
-        return (
-            settings.unroll_steps if self.unrolls else 0,
-            settings.td_steps if self.bootstraps else 0,
-        )
-
+__all__ = ["METHODS", "Method", "get"]
 
 METHODS: dict[str, Method] = {
     "bc": Method(

@@ -12,37 +12,16 @@ steps; steps of which nothing is known count as 0.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
-
 import jax
 import jax.numpy as jnp
 import mctx
 
 from unplugged.data.windows import Windows
 from unplugged.learning import losses
+from unplugged.learning.method import Loss, Method
 from unplugged.learning.settings import Settings
 from unplugged.model.networks import Model, Params
 from unplugged.planning import improvement
-
-Loss = tuple[jax.Array, dict[str, jax.Array]]
-
-
-class Objective(Protocol):
-    """The signature of an objective, see the module's docstring."""
-
-    def __call__(
-        self,
-        params: Params,
-        target_params: Params,
-        windows: Windows,
-        key: jax.Array,
-        *,
-        model: Model,
-        method: Any,
-        settings: Settings,
-    ) -> Loss:
-        """The loss of a batch of windows, and its parts."""
-        ...
 
 
 def cloning(
@@ -52,7 +31,7 @@ def cloning(
     key: jax.Array,
     *,
     model: Model,
-    method: Any,
+    method: Method,
     settings: Settings,
 ) -> Loss:
     """Behaviour cloning: -log pi(a) of the recorded action (ROSMO, Figure 5b)."""
@@ -71,7 +50,7 @@ def planning(
     key: jax.Array,
     *,
     model: Model,
-    method: Any,
+    method: Method,
     settings: Settings,
 ) -> Loss:
     """The unrolled model's loss (ROSMO, eq. 1 and Algorithm 2).
@@ -140,7 +119,7 @@ def improve(
     roots: mctx.RootFnOutput,
     key: jax.Array,
     model: Model,
-    method: Any,
+    method: Method,
     settings: Settings,
 ) -> improvement.Improvement:
     """The method's operator at the T steps of B windows, or only where its targets need it.
@@ -171,7 +150,7 @@ def conservative(
     key: jax.Array,
     *,
     model: Model,
-    method: Any,
+    method: Method,
     settings: Settings,
 ) -> Loss:
     """Discrete CQL(H) on a categorical Q (Kumar et al., 2020, eq. 4; ROSMO, Figure 5d).
@@ -208,7 +187,7 @@ def critic_regularized(
     key: jax.Array,
     *,
     model: Model,
-    method: Any,
+    method: Method,
     settings: Settings,
 ) -> Loss:
     """Critic-regularised regression with a categorical Q (Wang et al., 2020; Figure 5c).

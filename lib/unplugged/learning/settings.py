@@ -131,5 +131,3 @@ MINATAR = Settings(
     num_samples=4,
     num_simulations=20,
 )
-
-PRESETS = {"bsuite": BSUITE, "gymnasium": BSUITE, "minatar": MINATAR, "gymnax": BSUITE}

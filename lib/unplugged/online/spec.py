@@ -11,19 +11,20 @@ import numpy as np
 
 from unplugged.common import checks
 from unplugged.data import datasets, windows
-from unplugged.envs import games
 from unplugged.learning import methods
 from unplugged.learning.learner import Learner
 from unplugged.online import replay
 from unplugged.online.online_learner import OnlineLearner
-from unplugged.runs import training as runs
+from unplugged.runs import benchmarks
+from unplugged.runs.spec import AnySpec, load_dataset, model_of
 
 
 @dataclasses.dataclass(frozen=True)
-class OnlineSpec(runs.Spec):
-    """What an online run is; see `runs.Spec` for the rest. `dataset` may be empty.
+class OnlineSpec(AnySpec):
+    """What an online run is; see `runs.AnySpec` for the rest.
 
     Attributes:
+      dataset: path of a dataset file, for sources that are recorded; may be empty.
       reanalyse_fraction: share of each batch whose targets are made anew. In [0, 1]; 1 is the
         offline learner, on `dataset`. Rounded to whole windows.
       sources: weight of each source of the windows to be reanalysed: "recent", "best" (the
@@ -50,7 +51,8 @@ class OnlineSpec(runs.Spec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.one_of("benchmark of an online run", self.benchmark, games.BENCHMARKS)
+        compiled = [name for name, of in benchmarks.BENCHMARKS.items() if of.game]
+        checks.one_of("benchmark of an online run", self.benchmark, compiled)
         checks.within("reanalyse_fraction", self.reanalyse_fraction, 0.0, 1.0)
         if not isinstance(self.sources, Mapping):
             raise ValueError(
@@ -71,11 +73,6 @@ class OnlineSpec(runs.Spec):
             raise ValueError(
                 "a dataset is named, and nothing is drawn from it; in sources, give "
                 f"{' or '.join(replay.RECORDED)} a weight"
-            )
-        if not self.dataset and (self.fraction != 1.0 or self.holdout):
-            raise ValueError(
-                "fraction and holdout are shares of a dataset's episodes, and no dataset is named; "
-                "the share of a batch that is reanalysed is reanalyse_fraction"
             )
         if self.first_hand == 0 and len(recorded) < len(weights):
             raise ValueError(
@@ -151,9 +148,9 @@ class OnlineSpec(runs.Spec):
 
     def learner(self, observation_shape: Sequence[int], num_actions: int) -> OnlineLearner:
         """The run's learner, its sources among it."""
-        game = games.make(self.benchmark, self.environment)
+        game = self.of_benchmark.game(self.environment)
         method, settings = methods.get(self.method), self.settings
-        model = runs.model_of(settings, observation_shape, num_actions)
+        model = model_of(settings, observation_shape, num_actions)
         length, shape = self.length, game.observation_shape
         sources: dict[str, replay.Source] = {}
         if self.first_hand:
@@ -196,11 +193,11 @@ def build(spec: OnlineSpec) -> tuple[OnlineLearner, Any, datasets.Dataset | None
       DatasetError: if the dataset is damaged or of another environment.
       MemoryError: if replay and best episodes do not fit into memory; nothing is allocated.
     """
-    form = runs.form(spec)
+    form = spec.of_benchmark.form(spec.environment)
     learner = spec.learner(*form)
     dataset, data = None, {}
     if spec.dataset:
-        dataset = runs.dataset_of(spec, *form)
+        dataset = load_dataset(spec.dataset, spec.environment, *form)
     if "dataset" in spec.sources:
         data["dataset"] = windows.store(dataset)
     if "demonstrations" in spec.sources:

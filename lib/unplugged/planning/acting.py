@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import mctx
 
-from unplugged.learning import losses
+from unplugged.model.critic import critic_values
 from unplugged.model.networks import Model, Params
 from unplugged.planning import improvement
 
@@ -55,7 +55,7 @@ def critic(
 ) -> jax.Array:
     """The action of highest Q: how CQL acts."""
     del key, settings
-    q = losses.critic_values(model, params, model.represent(params, observation))
+    q = critic_values(model, params, model.represent(params, observation))
     return jax.nn.one_hot(jnp.argmax(q, axis=-1), model.num_actions)
 
 

@@ -1,11 +1,13 @@
 """A run: from parameters to checkpoints and result rows. Imports all packages before it."""
 
+from unplugged.runs.identity import description, programs, source, versions
+from unplugged.runs.spec import PARAMETERS, AnySpec, Spec, build, check_range, divide
 from unplugged.runs.training import (
     ADOPTED,
-    PARAMETERS,
-    Spec,
-    build,
     by_selectors,
+    check_losses,
+    check_params,
+    differs_in_seeds_only,
     restore,
     saved_states,
     train,
@@ -14,10 +16,20 @@ from unplugged.runs.training import (
 __all__ = [
     "ADOPTED",
     "PARAMETERS",
+    "AnySpec",
     "Spec",
     "build",
     "by_selectors",
+    "check_losses",
+    "check_params",
+    "check_range",
+    "description",
+    "differs_in_seeds_only",
+    "divide",
+    "programs",
     "restore",
     "saved_states",
+    "source",
     "train",
+    "versions",
 ]

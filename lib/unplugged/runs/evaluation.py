@@ -163,25 +163,3 @@ class LockStep:
         observation = jax.ShapeDtypeStruct((self.episodes, *shape), np.float32)
         acts = hashing.of_program(self.policy, params, observation, jax.random.key(0))
         return hashing.digest(acts, source)
-
-
-def evaluator(
-    benchmark: str,
-    environment: str,
-    model: Model,
-    selector: str,
-    settings: Settings,
-    episodes: int,
-) -> Evaluator:
-    """(params, seed, update) -> returns [episodes] of fresh episodes, for any benchmark.
-
-    Games that are JAX functions play in one compiled call, other environments in lock-step.
-    """
-    policy = make_policy(model, selector, settings)
-    if benchmark in games.BENCHMARKS:
-        return Compiled(games.make(benchmark, environment), policy, episodes)
-
-    def make(seed: int) -> dm_env.Environment:
-        return environments.make(benchmark, environment, seed=seed)
-
-    return LockStep(make, policy, episodes)

@@ -26,7 +26,8 @@ from unplugged.learning import losses
 from unplugged.learning.learner import Learner
 from unplugged.model.networks import Model, Params
 from unplugged.planning import acting
-from unplugged.runs import training as runs
+from unplugged.runs.spec import Spec, build, divide
+from unplugged.runs.training import saved_states
 
 MOST_WINDOWS = 2_048
 _AT_ONCE = 8_192  # steps at which actions are chosen in one call
@@ -115,7 +116,7 @@ def fitted_q_evaluation(
     return jnp.mean(values(params, first))
 
 
-def score(spec: runs.Spec, folder: str | os.PathLike[str], *, fqe_updates: int) -> pd.DataFrame:
+def score(spec: Spec, folder: str | os.PathLike[str], *, fqe_updates: int) -> pd.DataFrame:
     """Scores every checkpoint of a finished run.
 
     FQE is fitted on all episodes of the run's fraction, held-out ones among them.
@@ -135,9 +136,9 @@ def score(spec: runs.Spec, folder: str | os.PathLike[str], *, fqe_updates: int) 
     if not spec.holdout or not spec.keep_checkpoints:
         raise ValueError("selection needs a run with holdout above 0 and keep_checkpoints")
     checks.within("fqe_updates", fqe_updates, 1, integer=True)
-    learner, _, dataset = runs.build(spec)
+    learner, _, dataset = build(spec)
     whole = datasets.load(spec.dataset)
-    _, held = runs.divide(spec, whole)
+    _, held = divide(spec, whole)
     fraction = datasets.subsample(whole, spec.fraction, spec.data_seed)
     data, first = windows.store(fraction), jnp.asarray(np.flatnonzero(fraction.is_first))
     loss = held_out_loss(learner, windows.store(held))
@@ -161,7 +162,7 @@ def score(spec: runs.Spec, folder: str | os.PathLike[str], *, fqe_updates: int) 
     )  # fmt: skip
     rows = []
     total = len(spec.seeds) * (spec.updates // spec.eval_every)
-    saved = runs.saved_states(spec, folder, learner, dataset)
+    saved = saved_states(spec, folder, learner, dataset)
     for seed, update, state in tqdm(
         saved, total=total, unit="checkpoint", mininterval=5.0, file=sys.stdout
     ):

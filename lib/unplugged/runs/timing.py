@@ -12,7 +12,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from unplugged.common import checks
-from unplugged.runs import training as runs
+from unplugged.runs.spec import AnySpec
 
 
 def rates(
@@ -44,7 +44,7 @@ def rates(
     return found
 
 
-def stepper(spec: runs.Spec, updates: int) -> Callable[[], int]:
+def stepper(spec: AnySpec, updates: int) -> Callable[[], int]:
     """A function whose every call trains the run's first seed for some updates more.
 
     Args:
@@ -69,7 +69,7 @@ def stepper(spec: runs.Spec, updates: int) -> Callable[[], int]:
 
 
 def measure(
-    specs: Sequence[runs.Spec], *, updates: int = 10, seconds: float = 3.0, repeats: int = 5
+    specs: Sequence[AnySpec], *, updates: int = 10, seconds: float = 3.0, repeats: int = 5
 ) -> pd.DataFrame:
     """Training time of an update of each run, a seed alone, in turn within each repeat.
 

@@ -4,8 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from reproduction import experiments
+from reproduction import adoption
+from reproduction import plan as plans
+from reproduction import progress as how_far
 from unplugged import checkpoints, runs
+from unplugged.runs import training
 
 PROFILE = {
     "profile": "toy",
@@ -29,7 +32,7 @@ PROFILE = {
 
 
 def test_grids_expand_to_named_runs():
-    plan = experiments.plan(PROFILE)
+    plan = plans.plan(PROFILE)
     assert list(plan.collections) == ["bsuite_catch_noise0", "bsuite_catch_noise0.1"]
     assert list(plan.runs["one"]) == [
         "catch_rosmo_noise0", "catch_rosmo_noise0.1", "catch_mzu_noise0", "catch_mzu_noise0.1",
@@ -50,7 +53,7 @@ def test_more_updates_are_the_same_run():
     more = {**one, "grid": {"environment": ["catch"], "updates": [200]}}
     for experiment, updates in ((one, 100), (more, 200)):
         experiment["common"] = {**experiment["common"], "noise": 0.0}
-        plan = experiments.plan({**PROFILE, "experiments": {"one": experiment}})
+        plan = plans.plan({**PROFILE, "experiments": {"one": experiment}})
         assert list(plan.runs["one"]) == ["catch"]
         assert plan.specs["one", "catch"].updates == updates
 
@@ -68,7 +71,7 @@ def test_more_updates_are_the_same_run():
 def test_a_wrong_grid_is_refused(grid, message):
     two = {**PROFILE["experiments"]["two"], "grid": grid}
     with pytest.raises(ValueError, match=message):
-        experiments.plan({**PROFILE, "experiments": {"two": two}})
+        plans.plan({**PROFILE, "experiments": {"two": two}})
 
 
 ONLINE = {
@@ -82,9 +85,9 @@ ONLINE = {
 
 def test_online_experiments_train_in_a_notebook_of_their_own():
     games = [{"benchmark": "minatar", "environment": ["breakout"], "transitions": 1000}]
-    plan = experiments.plan({**PROFILE, "datasets": games, "experiments": {"three": ONLINE}})
+    plan = plans.plan({**PROFILE, "datasets": games, "experiments": {"three": ONLINE}})
     assert plan.notebooks == {"three": "21_train_online"}
-    assert plan.collections["minatar_breakout"].notebook == "11_collect_minatar"
+    assert plan.collections["minatar_breakout"].benchmark == "minatar"
     alone, mixed, none = (plan.specs["three", run] for run in plan.runs["three"])
     assert list(plan.runs["three"]) == [
         "sources-recent1",
@@ -109,7 +112,7 @@ def test_online_experiments_train_in_a_notebook_of_their_own():
 )
 def test_a_wrong_online_experiment_is_refused(changes, message):
     with pytest.raises(ValueError, match=message):
-        experiments.plan({**PROFILE, "experiments": {"three": {**ONLINE, **changes}}})
+        plans.plan({**PROFILE, "experiments": {"three": {**ONLINE, **changes}}})
 
 
 def test_a_network_of_one_layer_has_a_rate(tmp_path):
@@ -117,15 +120,15 @@ def test_a_network_of_one_layer_has_a_rate(tmp_path):
         "grid": {"environment": ["catch"]},
         "common": {"dynamics": [16], "noise": 0.0, "updates": 100, "eval_every": 50},
     }
-    plan = experiments.plan({**PROFILE, "experiments": {"one": content}})
+    plan = plans.plan({**PROFILE, "experiments": {"one": content}})
     (tmp_path / "one" / "catch").mkdir(parents=True)
     record = {"done": 50, "total": 100, "updates": 50, "seconds": 10.0}
     (tmp_path / "one" / "catch" / "progress.json").write_text(json.dumps(record))
-    assert experiments.progress(plan, tmp_path)[0].core_hours_left * 3600 == pytest.approx(10.0)
+    assert how_far.progress(plan, tmp_path)[0].core_hours_left * 3600 == pytest.approx(10.0)
 
 
 def test_progress_and_what_is_left(tmp_path):
-    plan = experiments.plan(PROFILE)
+    plan = plans.plan(PROFILE)
 
     def note(run, done, updates, seconds):
         folder = tmp_path / "one" / run
@@ -133,22 +136,22 @@ def test_progress_and_what_is_left(tmp_path):
         record = {"done": done, "total": 200, "updates": updates, "seconds": seconds}
         (folder / "progress.json").write_text(json.dumps(record))
 
-    records = experiments.progress(plan, tmp_path)
-    assert "no rate is known yet" in experiments.describe(records, 2)
+    records = how_far.progress(plan, tmp_path)
+    assert "no rate is known yet" in how_far.describe(records, 2)
     note("catch_rosmo_noise0", 200, 200, 100.0)  # 0.5 s an update
     note("catch_mzu_noise0", 50, 50, 100.0)  # 2 s an update
-    one, two = experiments.progress(plan, tmp_path)
+    one, two = how_far.progress(plan, tmp_path)
     assert (one.runs_done, one.runs, one.updates_done, one.updates) == (1, 4, 250, 800)
     assert one.core_hours_left * 3600 == pytest.approx(200 * 0.5 + 150 * 2 + 200 * 2)
     # mzu with other settings: 2 + N model evaluations, and the dynamics' size, against 6.
     size = (32 * 8 + 8 * 16 + 16 * 32) / (32 * 32 + 32 * 256 * 2)
     expected = 100 * 2.0 * (4 / 6 + 4 / 6 + 10 / 6 + size)
     assert two.core_hours_left * 3600 == pytest.approx(expected)
-    text = experiments.describe([one, two], 2)
+    text = how_far.describe([one, two], 2)
     assert text.startswith("1 of 8 runs, 21% of the updates done; about 0.2 h left on 2 cores")
-    assert experiments.table([one, two], 2).splitlines()[1].startswith("two     0 of    4 runs")
+    assert how_far.table([one, two], 2).splitlines()[1].startswith("two     0 of    4 runs")
     done = [one._replace(runs_done=4), two._replace(runs_done=4)]
-    assert experiments.describe(done, 2) == "8 of 8 runs, 21% of the updates done"
+    assert how_far.describe(done, 2) == "8 of 8 runs, 21% of the updates done"
 
 
 PROGRAM = {"initialisation": "1", "training": "2", "evaluation": "3"}
@@ -157,13 +160,13 @@ PROGRAM = {"initialisation": "1", "training": "2", "evaluation": "3"}
 @pytest.fixture
 def programs(tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "programs", lambda spec: PROGRAM)
-    return experiments.Programs(tmp_path / "programs.json")
+    return adoption.Programs(tmp_path / "programs.json")
 
 
 @pytest.fixture
 def committed(tmp_path):
     """Results of experiment "one" as the pipeline commits them; (results folder, their lines)."""
-    plan, lines, records = experiments.plan(PROFILE), [], {}
+    plan, lines, records = plans.plan(PROFILE), [], {}
     for (experiment, run), spec in plan.specs.items():
         if experiment != "one":
             continue
@@ -186,10 +189,10 @@ def committed(tmp_path):
 def test_committed_results_are_taken_run_by_run(committed, programs, tmp_path):
     results, header, lines = committed
     runs = tmp_path / "runs"
-    plan = experiments.plan(PROFILE)
+    plan = plans.plan(PROFILE)
     begun = runs / "one" / "catch_mzu_noise0" / "checkpoints"
     begun.mkdir(parents=True)  # what is being trained here is left alone
-    assert experiments.adopt(plan, results, runs, programs) == {"one": (3, {})}
+    assert adoption.adopt(plan, results, runs, programs) == {"one": (3, {})}
     for run in plan.runs["one"]:
         of_run = [line for line in lines if line.startswith(f"{run},")]
         path = runs / "one" / run / "results.csv"
@@ -198,10 +201,10 @@ def test_committed_results_are_taken_run_by_run(committed, programs, tmp_path):
             continue
         assert path.read_text() == header + "".join(of_run) and len(of_run) == 6
         assert path.stat().st_mtime <= (results / "one.csv").stat().st_mtime
-        assert experiments.is_adopted(path.parent)
-    assert experiments.progress(plan, runs)[0][1:3] == (3, 4)
-    assert experiments.adopt(plan, results, runs, programs) == {"one": (0, {})}
-    assert experiments.let_go(plan, runs, programs) == []
+        assert adoption.is_adopted(path.parent)
+    assert how_far.progress(plan, runs)[0][1:3] == (3, 4)
+    assert adoption.adopt(plan, results, runs, programs) == {"one": (0, {})}
+    assert adoption.let_go(plan, runs, programs) == []
 
 
 @pytest.mark.parametrize("change", [{"updates": 200}, {"seeds": [5]}, {"td_steps": 2}])
@@ -211,11 +214,11 @@ def test_a_run_of_other_parameters_is_not_taken_and_is_let_go(
     results, runs = committed[0], tmp_path / "runs"
     one = PROFILE["experiments"]["one"]
     other = {**one, "common": {**one["common"], **change}}
-    changed = experiments.plan({**PROFILE, "experiments": {"one": other}})
-    assert experiments.adopt(changed, results, runs, programs) == {"one": (0, {})}
-    plan = experiments.plan(PROFILE)
-    experiments.adopt(plan, results, runs, programs)
-    assert len(experiments.let_go(changed, runs, programs)) == 4
+    changed = plans.plan({**PROFILE, "experiments": {"one": other}})
+    assert adoption.adopt(changed, results, runs, programs) == {"one": (0, {})}
+    plan = plans.plan(PROFILE)
+    adoption.adopt(plan, results, runs, programs)
+    assert len(adoption.let_go(changed, runs, programs)) == 4
     assert not [path for path in runs.rglob("*") if path.is_file()]
 
 
@@ -223,51 +226,51 @@ def test_a_run_of_other_parameters_is_not_taken_and_is_let_go(
 def test_seeds_that_are_still_wanted_are_kept(committed, programs, tmp_path, change_first):
     results = committed[0]
     target = tmp_path / "runs" / "one" / "catch_rosmo_noise0"
-    plan = experiments.plan(PROFILE)
+    plan = plans.plan(PROFILE)
     one = PROFILE["experiments"]["one"]
     other = {**one, "common": {**one["common"], "seeds": [1, 2]}}
-    changed = experiments.plan({**PROFILE, "experiments": {"one": other}})
+    changed = plans.plan({**PROFILE, "experiments": {"one": other}})
     if change_first:
-        assert experiments.adopt(changed, results, tmp_path / "runs", programs) == {"one": (4, {})}
-        assert experiments.let_go(changed, tmp_path / "runs", programs) == []
+        assert adoption.adopt(changed, results, tmp_path / "runs", programs) == {"one": (4, {})}
+        assert adoption.let_go(changed, tmp_path / "runs", programs) == []
     else:
-        experiments.adopt(plan, results, tmp_path / "runs", programs)
-        assert len(experiments.let_go(changed, tmp_path / "runs", programs)) == 4
-    assert experiments.lacks_checkpoints(target) and not experiments.is_adopted(target)
+        adoption.adopt(plan, results, tmp_path / "runs", programs)
+        assert len(adoption.let_go(changed, tmp_path / "runs", programs)) == 4
+    assert adoption.lacks_checkpoints(target) and not adoption.is_adopted(target)
     assert [path.name for path in target.iterdir()] == [runs.ADOPTED]
-    rows, record = runs._adopted(changed.specs["one", target.name], target, "the data's")
+    rows, record = training._adopted(changed.specs["one", target.name], target, "the data's")
     assert [(row["seed"], row["update"]) for row in rows] == [(1, 0), (1, 50), (1, 100)]
     assert record["parameters"]["seeds"] == [0, 1]
     with pytest.warns(UserWarning, match="is of other data, and every seed is trained"):
-        assert runs._adopted(changed.specs["one", target.name], target, "another") == ([], {})
+        assert training._adopted(changed.specs["one", target.name], target, "another") == ([], {})
     # Of other settings they are nothing.
     other = {**one, "common": {**other["common"], "td_steps": 2}}
-    changed = experiments.plan({**PROFILE, "experiments": {"one": other}})
-    assert runs._adopted(changed.specs["one", target.name], target, "the data's") == ([], {})
-    experiments.let_go(changed, tmp_path / "runs", programs)
+    changed = plans.plan({**PROFILE, "experiments": {"one": other}})
+    assert training._adopted(changed.specs["one", target.name], target, "the data's") == ([], {})
+    adoption.let_go(changed, tmp_path / "runs", programs)
     assert not list(target.iterdir())
 
 
 def test_results_of_an_earlier_preset_are_not_taken(committed, programs, tmp_path, monkeypatch):
     results, runs = committed[0], tmp_path / "runs"
-    plan = experiments.plan(PROFILE)
+    plan = plans.plan(PROFILE)
     note = results / "one.provenance.json"
     records = json.loads(note.read_text())
     del records["catch_rosmo_noise0"]["settings"]["network"]  # not known then, so at its default
     records["catch_mzu_noise0"]["settings"]["td_steps"] += 1
     note.write_text(json.dumps(records))
-    assert experiments.adopt(plan, results, runs, programs) == {"one": (3, {})}
+    assert adoption.adopt(plan, results, runs, programs) == {"one": (3, {})}
     assert not (runs / "one" / "catch_mzu_noise0").exists()
 
 
 @pytest.mark.parametrize("after", [1, 2, 3])
 def test_letting_go_can_be_cut_off_anywhere(committed, programs, tmp_path, monkeypatch, after):
     results, runs = committed[0], tmp_path / "runs"
-    plan = experiments.plan(PROFILE)
-    experiments.adopt(plan, results, runs, programs)
+    plan = plans.plan(PROFILE)
+    adoption.adopt(plan, results, runs, programs)
     one = PROFILE["experiments"]["one"]
     other = {**one, "common": {**one["common"], "updates": 200}}
-    changed = experiments.plan({**PROFILE, "experiments": {"one": other}})
+    changed = plans.plan({**PROFILE, "experiments": {"one": other}})
 
     unlink, left = Path.unlink, iter(range(after))
 
@@ -279,8 +282,8 @@ def test_letting_go_can_be_cut_off_anywhere(committed, programs, tmp_path, monke
     with monkeypatch.context() as patch:
         patch.setattr(Path, "unlink", cut)
         with pytest.raises(KeyboardInterrupt):
-            experiments.let_go(changed, runs, programs)
-    assert len(experiments.let_go(changed, runs, programs)) == (4 if after == 1 else 3)
+            adoption.let_go(changed, runs, programs)
+    assert len(adoption.let_go(changed, runs, programs)) == (4 if after == 1 else 3)
     assert not list(runs.rglob("results.csv")) and not list(runs.rglob("progress.json"))
 
 
@@ -288,7 +291,7 @@ def test_a_committed_table_with_missing_rows_is_refused(committed, programs, tmp
     results, header, lines = committed
     (results / "one.csv").write_text(header + "".join(lines[:-1]))
     with pytest.raises(ValueError, match=r"one\.csv has 5 rows of catch_mzu_noise0\.1"):
-        experiments.adopt(experiments.plan(PROFILE), results, tmp_path / "runs", programs)
+        adoption.adopt(plans.plan(PROFILE), results, tmp_path / "runs", programs)
 
 
 def test_runs_of_other_programs_are_named_and_taken_only_if_asked(
@@ -301,42 +304,42 @@ def test_runs_of_other_programs_are_named_and_taken_only_if_asked(
     del records["catch_mzu_noise0"]["program"]  # Nobody recorded it.
     records["catch_mzu_noise0.1"]["packages"]["bsuite"] = "0.1"
     note.write_text(json.dumps(records))
-    plan = experiments.plan(PROFILE)
-    [(taken, other)] = experiments.adopt(plan, results, tmp_path / "runs", programs).values()
+    plan = plans.plan(PROFILE)
+    [(taken, other)] = adoption.adopt(plan, results, tmp_path / "runs", programs).values()
     assert taken == 1 and other == {
         "catch_rosmo_noise0": ["training"],
         "catch_mzu_noise0": ["initialisation", "training", "evaluation"],
         "catch_mzu_noise0.1": ["bsuite"],
     }
     monkeypatch.setenv(checkpoints.ADOPT, "1")
-    assert experiments.adopt(plan, results, tmp_path / "runs", programs)["one"].taken == 3
-    assert experiments.let_go(plan, tmp_path / "runs", programs) == []
+    assert adoption.adopt(plan, results, tmp_path / "runs", programs)["one"].taken == 3
+    assert adoption.let_go(plan, tmp_path / "runs", programs) == []
     monkeypatch.delenv(checkpoints.ADOPT)
-    assert len(experiments.let_go(plan, tmp_path / "runs", programs)) == 3
+    assert len(adoption.let_go(plan, tmp_path / "runs", programs)) == 3
 
 
 def test_a_trained_run_of_other_programs_is_made_again(programs, tmp_path, monkeypatch):
-    plan = experiments.plan(PROFILE)
+    plan = plans.plan(PROFILE)
     spec = plan.specs["one", "catch_rosmo_noise0"]
     folder = tmp_path / "runs" / "one" / "catch_rosmo_noise0"
     (folder / "checkpoints").mkdir(parents=True)
     (folder / "results.csv").write_text("rows")
     record = {"program": PROGRAM, "packages": runs.versions(spec), "source": "of another day"}
     (folder / "provenance.json").write_text(json.dumps(record))
-    assert experiments.let_go(plan, tmp_path / "runs", programs) == []
+    assert adoption.let_go(plan, tmp_path / "runs", programs) == []
     record["program"] = {**PROGRAM, "evaluation": "another"}
     (folder / "provenance.json").write_text(json.dumps(record))
-    assert experiments.let_go(plan, tmp_path / "runs", programs) == ["one/catch_rosmo_noise0"]
+    assert adoption.let_go(plan, tmp_path / "runs", programs) == ["one/catch_rosmo_noise0"]
     assert not (folder / "results.csv").exists() and (folder / "checkpoints").exists()
 
 
 def test_each_program_is_lowered_once(tmp_path, monkeypatch):
     lowered = []
     monkeypatch.setattr(runs, "programs", lambda spec: lowered.append(spec) or PROGRAM)
-    plan = experiments.plan(PROFILE)
+    plan = plans.plan(PROFILE)
     for code in ("same", "same", "other"):
         monkeypatch.setattr(runs, "source", lambda code=code: code)
-        programs = experiments.Programs(tmp_path / "programs.json")
+        programs = adoption.Programs(tmp_path / "programs.json")
         for spec in plan.specs.values():
             assert programs.of(spec) == PROGRAM
     # Noise is the data's: two methods, and four settings.

@@ -1,0 +1,86 @@
+"""What a method is: a record that names what it learns from and how it acts."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Literal, Protocol
+
+import jax
+
+from unplugged.data.windows import Windows
+from unplugged.learning.losses import heaviside
+from unplugged.learning.settings import Settings
+from unplugged.model.networks import Model, Params
+from unplugged.planning.improvement import Operator
+
+Loss = tuple[jax.Array, dict[str, jax.Array]]
+
+
+class Objective(Protocol):
+    """The signature of an objective, see `objectives`."""
+
+    def __call__(
+        self,
+        params: Params,
+        target_params: Params,
+        windows: Windows,
+        key: jax.Array,
+        *,
+        model: Model,
+        method: Method,
+        settings: Settings,
+    ) -> Loss:
+        """The loss of a batch of windows, and its parts."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """What sets a method apart.
+
+    Attributes:
+      summary: one line for tables.
+      selector: name of the action selector it is evaluated with, see `acting.SELECTORS`.
+      objective: its loss over windows; None: `objectives.planning`, the unrolled model's.
+      operator: improvement operator that gives the policy target; None: the policy learns
+        from the recorded actions alone.
+      bootstrap: what the n-step value target bootstraps from: the target "network"'s value
+        or the "operator"'s.
+      regularizer: advantage of the recorded action, by which its imitation is weighted
+        (ROSMO, eq. 11); None for no imitation beside the operator.
+      weighting: from that advantage to the weight.
+      learns_policy: whether a policy is learned beside values.
+      unrolls: whether a model is learned and unrolled for K steps.
+      bootstraps: whether values are learned from n-step returns.
+    """
+
+    summary: str
+    selector: str
+    objective: Objective | None = None
+    operator: Operator | None = None
+    bootstrap: Literal["network", "operator"] = "network"
+    regularizer: Callable[..., jax.Array] | None = None
+    weighting: Callable[[jax.Array], jax.Array] = heaviside
+    learns_policy: bool = True
+    unrolls: bool = True
+    bootstraps: bool = True
+
+    def __post_init__(self) -> None:
+        if self.bootstrap == "operator" and self.operator is None:
+            raise ValueError(
+                'bootstrap="operator" takes the operator\'s value, and there is no operator; give '
+                'one, or bootstrap="network"'
+            )
+        if self.objective is None and not (self.operator or self.regularizer):
+            raise ValueError(
+                "a method that plans needs an operator, a regularizer, or both; else its policy "
+                "learns nothing"
+            )
+
+    def window(self, settings: Settings) -> tuple[int, int]:
+        """Unroll steps K and TD steps n that this method uses; T = K + n + 1."""
+        return (
+            settings.unroll_steps if self.unrolls else 0,
+            settings.td_steps if self.bootstraps else 0,
+        )

@@ -1,0 +1,14 @@
+"""The learned model: representation, dynamics and prediction as three pure functions.
+
+Every network is the same bundle, `Model`, so nothing else knows which one it is.
+"""
+
+from unplugged.model.networks.base import Model, Params
+from unplugged.model.networks.conv import conv
+from unplugged.model.networks.layers import Convolution, convolve
+from unplugged.model.networks.mlp import mlp
+from unplugged.model.networks.resnet import resnet
+
+NETWORKS = {"mlp": mlp, "conv": conv, "resnet": resnet}
+
+__all__ = ["NETWORKS", "Convolution", "Model", "Params", "conv", "convolve", "mlp", "resnet"]

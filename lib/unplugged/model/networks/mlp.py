@@ -1,0 +1,82 @@
+"""Fully connected networks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+
+from unplugged.model import transforms
+from unplugged.model.networks import layers
+from unplugged.model.networks.base import Model, Params
+
+
+def mlp(
+    *,
+    observation_shape: Sequence[int],
+    num_actions: int,
+    num_bins: int,
+    representation: Sequence[int],
+    dynamics: Sequence[int],
+    prediction: Sequence[int],
+) -> Model:
+    """Fully connected networks for vector observations (ROSMO, Table 4).
+
+    Each list holds the output sizes of a perceptron with ReLU between its layers; the last
+    layers of `representation` and `dynamics` give the state and are linear. `prediction`
+    is the trunk of the policy and value heads; the reward head has a trunk of the same
+    sizes on the next state. All heads start at zero.
+
+    Args:
+      observation_shape: shape of one observation; observations are flattened.
+      num_actions: size of the discrete action space.
+      num_bins: bins of the reward and value distributions.
+      representation: layer sizes of h.
+      dynamics: layer sizes of g; the last equals the last of `representation`.
+      prediction: layer sizes of the trunks of f and of the reward head.
+
+    Raises:
+      ValueError: if representation and dynamics end in different state sizes.
+    """
+    if representation[-1] != dynamics[-1]:
+        raise ValueError(
+            f"representation ends in {representation[-1]} units and dynamics in "
+            f"{dynamics[-1]}: both must give the same state size"
+        )
+
+    def represent(observation: jax.Array) -> jax.Array:
+        flat = observation.reshape(*observation.shape[: -len(observation_shape)], -1)
+        return layers.perceptron(flat, representation, "representation")
+
+    def step(state: jax.Array, action: jax.Array) -> tuple[jax.Array, jax.Array]:
+        next_state = layers.state_action_linear(state, action, dynamics[0], num_actions)
+        if len(dynamics) > 1:
+            next_state = layers.perceptron(jax.nn.relu(next_state), dynamics[1:], "dynamics")
+        trunk = layers.perceptron(next_state, prediction, "reward_trunk", activate_final=True)
+        return layers.head(trunk, num_bins, "reward"), next_state
+
+    def predict(state: jax.Array) -> tuple[jax.Array, jax.Array]:
+        trunk = layers.perceptron(state, prediction, "trunk", activate_final=True)
+        return layers.head(trunk, num_actions, "policy"), layers.head(trunk, num_bins, "value")
+
+    h, g, f = (hk.without_apply_rng(hk.transform(fn)) for fn in (represent, step, predict))
+
+    def init(key: jax.Array) -> Params:
+        keys = jax.random.split(key, 3)
+        state = jnp.zeros([1, representation[-1]])
+        return {
+            "representation": h.init(keys[0], jnp.zeros([1, *observation_shape])),
+            "dynamics": g.init(keys[1], state, jnp.zeros([1], jnp.int32)),
+            "prediction": f.init(keys[2], state),
+        }
+
+    return Model(
+        init=init,
+        represent=lambda params, observation: h.apply(params["representation"], observation),
+        dynamics=lambda params, state, action: g.apply(params["dynamics"], state, action),
+        predict=lambda params, state: f.apply(params["prediction"], state),
+        num_actions=num_actions,
+        support=transforms.Support(num_bins),
+    )

@@ -1,0 +1,188 @@
+"""The table of benchmarks: what is acted in, and all that one of them has of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from unplugged.common import checks
+from unplugged.data import datasets
+from unplugged.envs import environments, games
+from unplugged.learning import settings
+from unplugged.recording import collect, dqn
+from unplugged.runs import evaluation
+
+
+@dataclasses.dataclass(frozen=True)
+class Recorder:
+    """An agent whose training is recorded.
+
+    Attributes:
+      train: (environment, seed=..., amount=..., noise=... if `noisy`) -> the dataset.
+      random_returns: (environment, episodes=..., seed=...) -> the uniform policy's returns
+        [episodes].
+      amount: in what a recording's size is given, which is `train`'s name for it.
+      noisy: whether actions can be replaced by random ones.
+    """
+
+    train: Callable[..., datasets.Dataset]
+    random_returns: Callable[..., np.ndarray]
+    amount: str
+    noisy: bool = False
+
+    def record(
+        self, environment: str, *, seed: int, noise: float | None = None, **amount: int | None
+    ) -> datasets.Dataset:
+        """The recording of an agent's training.
+
+        Args:
+          environment: its name.
+          seed: seed of environment, noise and agent.
+          noise: probability that an action is replaced by a random one; None: 0.
+          amount: how much to record, `episodes` or `transitions`.
+
+        Raises:
+          ValueError: if the amount is given otherwise, or noise where there can be none.
+        """
+        given = [name for name, value in amount.items() if value is not None]
+        if given != [self.amount]:
+            raise ValueError(
+                f"{environment} is recorded by {self.amount}: give {self.amount}, and nothing else "
+                f"of {', '.join(amount)}"
+            )
+        if noise and not self.noisy:
+            raise ValueError(f"{environment} has no noise of its own: leave noise at 0")
+        options = {self.amount: amount[self.amount]}
+        if self.noisy:
+            options["noise"] = noise or 0.0
+        return self.train(environment, seed=seed, **options)
+
+    def returns(self, dataset: datasets.Dataset) -> pd.DataFrame:
+        """A row an episode: environment, noise or transitions so far, episode and return."""
+        columns = {
+            "environment": dataset.metadata["environment"],
+            "noise": dataset.metadata.get("noise", 0.0),
+            "episode": range(dataset.num_episodes),
+            "transition": np.cumsum(np.diff(np.flatnonzero(dataset.is_last), prepend=-1) - 1),
+            "return": dataset.episode_returns,
+        }
+        left_out = {"noise": not self.noisy, "transition": self.amount != "transitions"}
+        return pd.DataFrame({k: v for k, v in columns.items() if not left_out.get(k)})
+
+
+@dataclasses.dataclass(frozen=True)
+class Benchmark:
+    """What sets a benchmark apart.
+
+    Attributes:
+      preset: hyperparameters that its runs begin from.
+      check: raises ValueError if an environment's name is wrong, naming the nearest.
+      form: environment -> (shape of an observation, number of actions).
+      evaluator: (environment, policy, episodes) -> what plays.
+      packages: packages whose versions its numbers depend on, beside the compiled programs.
+      game: environment -> pure functions; None where it is no JAX program, so that online runs
+        cannot compile it.
+      packed: whether recorded observations are packed bits.
+      recorder: makes its datasets; None: they come from elsewhere.
+    """
+
+    preset: settings.Settings
+    check: Callable[[str], Any]
+    form: Callable[[str], tuple[tuple[int, ...], int]]
+    evaluator: Callable[[str, evaluation.Policy, int], evaluation.Evaluator]
+    packages: tuple[str, ...] = ()
+    game: Callable[[str], games.Game] | None = None
+    packed: bool = False
+    recorder: Recorder | None = None
+
+
+def in_python(name: str, **more: Any) -> Benchmark:
+    """A benchmark of `environments.MAKERS`, whose episodes are played in lock-step.
+
+    Args:
+      name: its name there.
+      more: fields of `Benchmark`.
+    """
+
+    def form(environment: str) -> tuple[tuple[int, ...], int]:
+        world = environments.make(name, environment, seed=0)
+        try:
+            return environments.form(world)
+        finally:
+            world.close()
+
+    def evaluator(
+        environment: str, policy: evaluation.Policy, episodes: int
+    ) -> evaluation.Evaluator:
+        make = functools.partial(environments.make, name, environment)
+        return evaluation.LockStep(lambda seed: make(seed=seed), policy, episodes)
+
+    return Benchmark(form=form, evaluator=evaluator, packages=(name, "numpy"), **more)
+
+
+def compiled(name: str, **more: Any) -> Benchmark:
+    """A benchmark of `games.FAMILIES`, whose episodes are one program.
+
+    Args:
+      name: its name there.
+      more: fields of `Benchmark`.
+    """
+    make = functools.partial(games.make, name)
+
+    def form(environment: str) -> tuple[tuple[int, ...], int]:
+        game = make(environment)
+        return game.observation_shape, game.num_actions
+
+    def evaluator(
+        environment: str, policy: evaluation.Policy, episodes: int
+    ) -> evaluation.Evaluator:
+        return evaluation.Compiled(make(environment), policy, episodes)
+
+    return Benchmark(
+        check=functools.partial(games.check, name), form=form, evaluator=evaluator, game=make,
+        packed=True, **more,
+    )  # fmt: skip
+
+
+BENCHMARKS: dict[str, Benchmark] = {
+    "bsuite": in_python(
+        "bsuite",
+        preset=settings.BSUITE,
+        check=lambda name: checks.one_of("bsuite environment", name, environments.BSUITE),
+        recorder=Recorder(collect.train_dqn, collect.random_returns, "episodes", noisy=True),
+    ),
+    # Whether there is such an environment is known when it is made: it may come from a module.
+    "gymnasium": in_python("gymnasium", preset=settings.BSUITE, check=lambda name: None),
+    "minatar": compiled(
+        "minatar",
+        preset=settings.MINATAR,
+        recorder=Recorder(dqn.train, dqn.random_returns, "transitions"),
+    ),
+    "gymnax": compiled("gymnax", preset=settings.BSUITE),
+}
+
+
+def get(name: str) -> Benchmark:
+    """The benchmark of that name; raises ValueError naming the nearest if there is none."""
+    return BENCHMARKS[checks.one_of("benchmark", name, BENCHMARKS)]
+
+
+def dataset_name(benchmark: str, environment: str, noise: float | None = None) -> str:
+    """Name of a recorded dataset; its noise is part of it where there can be some.
+
+    Raises:
+      ValueError: if nothing records datasets of that benchmark.
+    """
+    recorder = get(benchmark).recorder
+    if recorder is None:
+        known = [name for name, of in BENCHMARKS.items() if of.recorder]
+        raise ValueError(
+            f"no agent records datasets of {benchmark}, but of {', '.join(known)}; name a dataset "
+            "of your own by its path"
+        )
+    return f"{benchmark}_{environment}" + (f"_noise{noise or 0.0:g}" if recorder.noisy else "")

@@ -1,0 +1,72 @@
+"""Who a run is: the programs that it runs, its data's checksum, and the versions beneath them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import jax
+import numpy as np
+
+from unplugged.common import hashing
+from unplugged.data import datasets, windows
+from unplugged.runs.spec import AnySpec
+
+# A dataset's size is part of its checksum, and not of a program.
+_STEPS, _TRANSITIONS = 1_000, 900
+
+
+def programs(spec: AnySpec) -> dict[str, str]:
+    """Hashes of the programs that a run consists of, by name; no data are needed.
+
+    Returns:
+      `initialisation` of a seed's state; `training`, the least number of updates that the run does
+      at once, on a dataset of some fixed size; `evaluation`, see `evaluation.Evaluator`.
+    """
+    benchmark = spec.of_benchmark
+    shape, num_actions = benchmark.form(spec.environment)
+    learner = spec.learner(shape, num_actions)
+    state = jax.eval_shape(lambda: learner.init(0))
+    store = windows.described(shape, benchmark.packed, _STEPS, _TRANSITIONS)
+    data, seed = spec.described_data(store), jax.ShapeDtypeStruct((), np.uint32)
+    return {
+        "initialisation": hashing.of_program(jax.jit(learner.init), seed),
+        "training": hashing.of_program(learner.run, state, data, spec.updates_at_once),
+        "evaluation": spec.evaluator(learner.model).identity(state.params),
+    }
+
+
+def source() -> str:
+    """A hash of the library's code; while it is the same, so are the programs of its methods."""
+    return hashing.of_modules(["unplugged.runs", "unplugged.online"])
+
+
+def versions(spec: AnySpec) -> dict[str, str]:
+    """Versions that the run's numbers depend on beside its programs."""
+    return hashing.versions(spec.of_benchmark.packages)
+
+
+def description(spec: AnySpec, dataset: datasets.Dataset | None) -> dict[str, Any]:
+    """What a run's rows say of it, its settings, and `data`, the checksum of `dataset`."""
+    ignored = ("dataset", "seeds", "updates", "vmap_seeds", "keep_checkpoints")
+    found = {
+        **{name: x for name, x in dataclasses.asdict(spec).items() if name not in ignored},
+        "settings": dataclasses.asdict(spec.settings),
+        "data": None if dataset is None else datasets.checksum(dataset),
+    }
+    return json.loads(json.dumps(found))
+
+
+def of(spec: AnySpec, dataset: datasets.Dataset | None) -> dict[str, Any]:
+    """Who a run is; where it differs, its checkpoints are another's.
+
+    Args:
+      spec: the run.
+      dataset: what it trains on.
+
+    Returns:
+      Its description, hashes of its programs by name (`program`, see `programs`), and the
+      `versions` of packages that numbers depend on beside those.
+    """
+    return {**description(spec, dataset), "program": programs(spec), "versions": versions(spec)}
