@@ -8,7 +8,7 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from unplugged import claims, experiments, files, fingerprint, gallery, reports
+from unplugged import captions, claims, experiments, files, fingerprint, gallery, reports
 
 # A library that runs imports gives the root logger a handler: each line would come twice.
 logging.getLogger("snakemake.logging").propagate = False
@@ -100,7 +100,8 @@ COLLECTED_WITH = {
 }
 
 # Figure notebooks: the experiments of which each needs results, what else it reads from
-# results/ and draws into figures/. Those whose experiments a profile lacks are left out.
+# results/ and draws into figures/. Those whose experiments a profile lacks are left out. A changed
+# caption redraws, as changed code does.
 NOTEBOOKS = {
     "30_bsuite_curves": {
         "experiments": ["bsuite_curves"],
@@ -128,18 +129,6 @@ NOTEBOOKS = {
         "draws": ["bsuite_capacity", "bsuite_capacity_curves"],
         "tables": ["bsuite_capacity"],
     },
-    "35_online": {
-        "experiments": ["online_fractions"],
-        "draws": ["online_scaling"],
-    },
-    "35_online_demonstrations": {
-        "experiments": ["online_demonstrations", "online_fractions"],
-        "draws": ["online_demonstrations"],
-    },
-    "35_online_exploitation": {
-        "experiments": ["online_exploitation"],
-        "draws": ["online_exploitation"],
-    },
     "36_bsuite_search": {
         "experiments": ["bsuite_search", "bsuite_curves"],
         "draws": ["bsuite_search"],
@@ -153,12 +142,6 @@ NOTEBOOKS = {
     "38_bsuite_table2": {
         "experiments": ["bsuite_table2", "bsuite_curves"],
         "tables": ["bsuite_table2"],
-    },
-    "39_claims": {  # decides what can be decided from the experiments that there are
-        "experiments": ["bsuite_curves"],
-        "also": [name for name in claims.EXPERIMENTS if name != "bsuite_curves"],
-        "tables": ["claims"],
-        "writes": ["claims.csv"],
     },
     "40_minatar_datasets": {
         "experiments": ["minatar_curves"],
@@ -196,6 +179,24 @@ NOTEBOOKS = {
     "46_minatar_networks": {
         "experiments": ["minatar_resnet", "minatar_curves"],
         "draws": ["minatar_networks"],
+    },
+    "50_online_budgets": {
+        "experiments": ["online_fractions"],
+        "draws": ["online_scaling"],
+    },
+    "51_online_demonstrations": {
+        "experiments": ["online_demonstrations", "online_fractions"],
+        "draws": ["online_demonstrations"],
+    },
+    "52_online_exploitation": {
+        "experiments": ["online_exploitation"],
+        "draws": ["online_exploitation"],
+    },
+    "80_claims": {  # decides what can be decided from the experiments that there are
+        "experiments": ["bsuite_curves"],
+        "also": [name for name in claims.EXPERIMENTS if name != "bsuite_curves"],
+        "tables": ["claims"],
+        "writes": ["claims.csv"],
     },
 }
 
@@ -503,6 +504,7 @@ for notebook, parts in DRAWN.items():
             f"draw_{notebook}"
         input:
             ancient(f"notebooks/{notebook}.ipynb"),
+            ancient(f"{captions.FOLDER}/{notebook}.yaml"),
             read_by(parts),
             [
                 f"{RESULTS}/{experiment}{suffix}"
@@ -527,6 +529,7 @@ for notebook, parts in DRAWN.items():
             code=lambda w, notebook=notebook: fingerprint.of_notebook(
                 f"notebooks/{notebook}.ipynb"
             ),
+            captions=lambda w, notebook=notebook: captions.load(notebook),
         log:
             **logs(f"figures/{notebook}"),
         shell:

@@ -279,8 +279,9 @@ def save_figure(
       figure: the figure.
       folder: where to.
       name: file name without suffix.
-      notes: `title`, `caption` (seeds, updates, interval, device, what is missing), `paper`
-        (the paper's statement) and `command` (that redraws it).
+      notes: as `captions.read` gives them: `title`, `caption` (seeds, updates, interval, device),
+        `paper` (the paper's statement) and `command` (that redraws it); for the gallery also
+        `details`, `verdict`, `order`, `notebook` and `data` (paths of the CSVs).
 
     Raises:
       ValueError: if a note is missing.
