@@ -78,6 +78,12 @@ def test_notebooks_are_committed_clean(path):
     assert max(len("".join(cell["source"]).splitlines()) for cell in code) <= 45
 
 
+def test_notebooks_have_numbers_of_their_own():
+    numbers = [path.stem.partition("_")[0] for path in NOTEBOOKS]
+    assert all(re.fullmatch(r"\d\d", number) for number in numbers)
+    assert len(numbers) == len(set(numbers))
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_papermill_explains_the_parameters(path):
     from papermill.inspection import inspect_notebook
@@ -108,7 +114,7 @@ def test_imports_go_one_way():
 
     rules = ("claims", "claims_rosmo", "claims_muzero")
     numbers = (*rules, "statistics", "comparisons", "measures", "speed")
-    for module in (*numbers, "plots", "tables", "reports", "gallery"):
+    for module in (*numbers, "plots", "speed_plots", "tables", "reports", "captions", "gallery"):
         assert not {"jax", "haiku", "mctx"} & imports(module)
     learning = {f"unplugged.{m}" for m in ("networks", "losses", "methods", "learner", "runs")}
     for module in ("datasets", "environments", "windows", "transforms", "collect"):
@@ -124,7 +130,7 @@ def test_readme_shows_the_committed_table():
 
 def test_the_readmes_figure_has_the_seeds_and_updates_of_its_caption():
     figure = json.loads((ROOT / "figures" / "cpu" / "bsuite_curves.json").read_text())
-    facts = re.search(r"\d+ seeds, .* an evaluation; device \w+", figure["caption"])
+    facts = re.search(r"\d+ seeds, .* updates, \d+ episodes", figure["caption"])
     assert facts and facts[0] in " ".join((ROOT / "README.md").read_text().split())
 
 
@@ -145,6 +151,6 @@ def test_files_that_the_readme_names_exist():
     named |= {f"notebooks/{name}.ipynb" for name in re.findall(r"^\| `(\d\d_\w+)` \|", text, re.M)}
     named |= set(re.findall(r"`(figures/[\w/]+\.png)`", text))
     gallery = (ROOT / "figures" / "README.md").read_text()
-    named |= {f"figures/{image}" for image in re.findall(r"!\[.*\]\((.+)\)", gallery)}
+    named |= {f"figures/{link}" for link in re.findall(r"\]\(([^#()]+)\)", gallery)}
     assert len(named) > 8
     assert not [name for name in named if not (ROOT / name).exists()]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from numbers import Number
 from pathlib import Path
 from string import Formatter
 from typing import Any
@@ -44,14 +45,15 @@ def fill(entry: Mapping[str, Any], facts: Mapping[str, Any], where: str) -> dict
 
     Args:
       entry: as `load` gives it.
-      facts: what stands for each placeholder, by name.
+      facts: what stands for each placeholder, by name: a text or a number.
       where: names the entry in errors.
 
     Returns:
       The entry with the same keys.
 
     Raises:
-      ValueError: if a placeholder has no fact, or a fact no placeholder.
+      ValueError: if a placeholder has no fact, a fact no placeholder, or a fact is neither a text
+        nor a number.
     """
     texts = {key: entry[key] for key in TEXTS if key in entry}
     wanted = set().union(*(placeholders(text) for text in texts.values()))
@@ -59,6 +61,10 @@ def fill(entry: Mapping[str, Any], facts: Mapping[str, Any], where: str) -> dict
         raise ValueError(f"{where}: nothing is given for {', '.join(f'{{{x}}}' for x in missing)}")
     if unused := sorted(facts.keys() - wanted):
         raise ValueError(f"{where}: no text has {', '.join(f'{{{x}}}' for x in unused)}")
+    for name, fact in facts.items():
+        if not isinstance(fact, (str, Number)):
+            kind = type(fact).__name__
+            raise ValueError(f"{where}: {{{name}}} has to be a text or a number, not a {kind}")
     filled = {key: " ".join(text.format_map(facts).split()) for key, text in texts.items()}
     return {**entry, **filled}
 

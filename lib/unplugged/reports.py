@@ -179,9 +179,17 @@ def not_there(final: pd.DataFrame) -> str:
     return f"Not run: {', '.join(parts)}." if parts else ""
 
 
-def in_percent(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows with the share of the data as text, in the column `share`."""
-    return rows.assign(share=rows["fraction"].map("{:.0%}".format))
+def labels(values: pd.Series, form: str, missing: str = "") -> pd.Series:
+    """Numbers as text that sorts as the numbers do, for what a curve is named by.
+
+    Args:
+      values: the numbers.
+      form: format of one, such as "{:.0%}".
+      missing: text of those that are missing, which sort last.
+    """
+    ordered = [form.format(value) for value in sorted(values.dropna().unique())]
+    texts = values.map(form.format, na_action="ignore").fillna(missing)
+    return texts.astype(pd.CategoricalDtype([*ordered, missing], ordered=True))
 
 
 def flatness(rows: pd.DataFrame, by: Sequence[str] = ("environment",)) -> str:
@@ -194,11 +202,11 @@ def flatness(rows: pd.DataFrame, by: Sequence[str] = ("environment",)) -> str:
       rows: evaluations.
       by: what makes a curve beside the method, the environment among it.
     """
-    spans = rows.groupby([*by, "method", "update"])["mean_return"].mean()
+    spans = rows.groupby([*by, "method", "update"], observed=True)["mean_return"].mean()
     spans = spans.groupby("environment").agg(np.ptp)
     moving: dict[str, list[str]] = {}
     total = 0
-    for (*where, method), of in rows.groupby([*by, "method"]):
+    for (*where, method), of in rows.groupby([*by, "method"], observed=True):
         curve = of.groupby("update")["mean_return"].mean().sort_index().to_numpy()
         fifth = max(1, len(curve) // 5)
         before, after = curve[-2 * fifth : -fifth].mean(), curve[-fifth:].mean()
@@ -284,11 +292,11 @@ def learned(rows: pd.DataFrame) -> str:
     cloning = last.loc[last["method"] == "bc", "mean_return"].mean()
     near = int(((ends - untrained).abs() < (ends - cloning).abs()).sum())
     game = rows["environment"].iloc[0]
-    how = f"hardly learns {game}" if 2 * near > len(ends) else f"learns {game}"
+    how = "even with all of the data mzu hardly" if 2 * near > len(ends) else "with all data mzu"
     return (
-        f"From all of the data mzu {how}: it ends at {ends.mean():.2f}, and {near} of its "
-        f"{len(ends)} seeds stay closer to the untrained {untrained:.2f} than to the {cloning:.2f} "
-        "of behaviour cloning."
+        f"On R12: {how} learns {game}. It ends at {ends.mean():.2f}, and {near} of its {len(ends)} "
+        f"seeds stay closer to the untrained {untrained:.2f} than to the {cloning:.2f} of "
+        "behaviour cloning."
     )
 
 
@@ -377,7 +385,7 @@ def differences(found: pd.DataFrame, only_clear: bool = False) -> str:
     """Comparisons in words and numbers; only those whose interval excludes 0, if wanted."""
     if only_clear:
         found = found[(found["low"] > 0.0) | (found["high"] < 0.0)]
-    parts = [f"{row.comparison} {comparisons.with_interval(row)}" for row in found.itertuples()]
+    parts = [f"{row.comparison} = {comparisons.with_interval(row)}" for row in found.itertuples()]
     return "; ".join(parts) or "none"
 
 
