@@ -39,7 +39,7 @@ def results(tmp_path, monkeypatch):
 
 
 def test_an_entry_is_filled_in_and_says_where_it_comes_from(results):
-    notes = captions.read("30_curves", "curves", results, game="catch", runs="5\n seeds. ")
+    notes = captions.read("30_curves", "curves", results, game="catch", runs="5  seeds. ")
     assert notes == {
         "title": "On catch",
         "order": 1,
@@ -49,6 +49,12 @@ def test_an_entry_is_filled_in_and_says_where_it_comes_from(results):
         "command": "make figures PROFILE=mine",
         "notebook": "30_curves",
     }
+
+
+def test_paragraphs_stay_apart():
+    entry = {"caption": "a", "details": yaml.safe_load(">-\n  One\n  two.\n\n  {more}\n\n  {list}")}
+    filled = captions.fill(entry, {"more": "", "list": "R1:\n- a  b"}, "here")
+    assert filled == {"caption": "a", "details": "One two.\n\nR1:\n\n- a b"}
 
 
 def test_placeholders_and_facts_have_to_match(results):

@@ -1,5 +1,6 @@
 """Verdicts on made-up results whose answer is known."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -338,6 +339,20 @@ def test_many_comparisons_are_told_by_how_they_came_out():
     decided = claims.decide(CLAIMS, study(**above), ["R1"])
     assert claims.brief(decided, "R1") == "R1 is supported: 3 of 3 comparisons supported."
     assert claims.sentence(decided, "R1").count("], supported") == 3
+    lines = claims.listed(decided, "R1").splitlines()
+    assert lines[0] == "R1, IQM normalised score:" and len(lines) == 4
+    assert re.fullmatch(r"- rosmo - mzu, 1% of the data = \+0\.\d+ \[.*\], supported", lines[1])
+
+
+def test_a_number_comes_before_a_comparisons_remark():
+    row = pd.DataFrame(
+        [{"id": "M1", "claim_verdict": "supported", "measure": "score, one game",
+          "comparison": "slope; a line explains 91%", "value": 1.0, "low": 0.5, "high": 2.0,
+          "verdict": "supported"}]
+    )  # fmt: skip
+    assert claims.sentence(row, "M1") == (
+        "M1 is supported (score): slope = +1.00 [+0.50, +2.00]; a line explains 91%."
+    )
 
 
 def test_what_stands_beside_the_verdicts_on_r11_and_r12():

@@ -136,7 +136,7 @@ def test_reports_say_what_the_rows_say(rows, tmp_path):
     assert reports.flatness(flat) == "Every curve was flat at the end."
     panels = {"some": rows.assign(decay="staircase"), "all": flat.assign(decay="continuous")}
     assert reports.flatness_of_panels(panels) == (
-        f"Some (20 updates, staircase decay): {moving} "
+        f"Some (20 updates, staircase decay): {moving}\n"
         "All (20 updates, continuous decay): Every curve was flat at the end."
     )
     named = rows.assign(share=reports.labels(rows["fraction"], "{:.0%}"))

@@ -2,8 +2,9 @@
 
 `notebooks/captions/<notebook>.yaml` has an entry for each figure (by its file's name) and each
 table (`<name>.table`): `title`, `order` in the gallery, `data` (the CSVs that it is drawn from),
-`caption`, `details`, `paper` and `verdict`, the last three of them as needed. `{name}` in a text
-is a placeholder for a number or a list that the notebook takes from its data.
+`caption`, `paper`, and where needed `details`, `verdict` and `command`. `{name}` in a text is a
+placeholder for a number or a list that the notebook takes from its data; a blank line begins a
+paragraph.
 """
 
 from __future__ import annotations
@@ -40,6 +41,12 @@ def placeholders(text: str) -> set[str]:
     return found
 
 
+def paragraphs(text: str) -> str:
+    """A text with a blank line between its lines and single spaces within them."""
+    lines = (" ".join(line.split()) for line in text.splitlines())
+    return "\n\n".join(line for line in lines if line)
+
+
 def fill(entry: Mapping[str, Any], facts: Mapping[str, Any], where: str) -> dict[str, Any]:
     """An entry with its texts' placeholders filled in.
 
@@ -65,7 +72,7 @@ def fill(entry: Mapping[str, Any], facts: Mapping[str, Any], where: str) -> dict
         if not isinstance(fact, (str, Number)):
             kind = type(fact).__name__
             raise ValueError(f"{where}: {{{name}}} has to be a text or a number, not a {kind}")
-    filled = {key: " ".join(text.format_map(facts).split()) for key, text in texts.items()}
+    filled = {key: paragraphs(text.format_map(facts)) for key, text in texts.items()}
     return {**entry, **filled}
 
 

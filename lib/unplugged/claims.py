@@ -81,9 +81,7 @@ def sentence(decided: pd.DataFrame, claim: str) -> str:
     overall = rows["claim_verdict"].iloc[0]
     if overall == "not run":
         return f"{claim}: not run in this profile."
-    # The stated measure may name seeds and environments, a profile may have others.
-    measure = rows["measure"].iloc[0].partition(", ")[0].partition(" over ")[0]
-    return f"{claim} is {overall} ({measure}): {_measured(rows, verdicts=len(rows) > 1)}."
+    return f"{claim} is {overall} ({_measure(rows)}): {_measured(rows, verdicts=len(rows) > 1)}."
 
 
 def brief(decided: pd.DataFrame, claim: str, most: int = 2) -> str:
@@ -115,9 +113,25 @@ def _rank(verdict: str) -> int:
     return _VERDICTS.index(verdict) if verdict in _VERDICTS else len(_VERDICTS)
 
 
+def _measure(rows: pd.DataFrame) -> str:
+    """What a claim's comparisons measure, as far as it is so in every profile."""
+    # The stated measure may name seeds and environments, a profile may have others.
+    return rows["measure"].iloc[0].partition(", ")[0].partition(" over ")[0]
+
+
 def _measured(rows: pd.DataFrame, verdicts: bool = False) -> str:
     """Comparisons with their numbers, and with their own verdicts if wanted."""
-    return "; ".join(
-        f"{row.comparison} = {measured_as(row)}{f', {row.verdict}' if verdicts else ''}"
-        for row in rows.itertuples()
-    )
+    return "; ".join(_one(row, verdicts) for row in rows.itertuples())
+
+
+def _one(row: Any, verdict: bool) -> str:
+    """A comparison with its number, which comes before what the comparison adds after a ;."""
+    name, also, remark = row.comparison.partition("; ")
+    return f"{name} = {measured_as(row)}{also}{remark}{f', {row.verdict}' if verdict else ''}"
+
+
+def listed(decided: pd.DataFrame, claim: str) -> str:
+    """A claim's comparisons, a line each below what they measure, as a list in Markdown."""
+    rows = decided[decided["id"] == claim]
+    lines = [f"- {_one(row, verdict=True)}" for row in rows.itertuples()]
+    return "\n".join([f"{claim}, {_measure(rows)}:", *lines])

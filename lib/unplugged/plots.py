@@ -265,8 +265,13 @@ def _check_notes(name: str, notes: Mapping[str, Any]) -> None:
         raise ValueError(f"{name}: the gallery needs {', '.join(sorted(missing))}")
 
 
+def _collapsed(text: str) -> str:
+    """A text with single spaces; paragraphs stay apart."""
+    return "\n\n".join(" ".join(part.split()) for part in text.split("\n\n"))
+
+
 def _sidecar(folder: Path, name: str, notes: Mapping[str, Any]) -> None:
-    notes = {key: " ".join(x.split()) if isinstance(x, str) else x for key, x in notes.items()}
+    notes = {key: _collapsed(x) if isinstance(x, str) else x for key, x in notes.items()}
     files.write_whole(folder / f"{name}.json", json.dumps(notes, indent=1, sort_keys=True))
 
 

@@ -101,15 +101,15 @@ def verdicts(results: str | os.PathLike[str], *ids: str) -> dict[str, str]:
       ids: the claims.
 
     Returns:
-      `verdict`, a sentence or two a claim, and `compared`, all comparisons of those claims of
-      which the verdict has only how many came out how.
+      `verdict`, a sentence or two a claim, and `compared`, a list of all comparisons of those
+      claims of which the verdict has only how many came out how.
     """
     decided = decide(results, ids)
     brief = {claim: claims.brief(decided, claim) for claim in ids}
-    whole = {claim: claims.sentence(decided, claim) for claim in ids}
+    shortened = [claim for claim in ids if brief[claim] != claims.sentence(decided, claim)]
     return {
         "verdict": " ".join(brief.values()),
-        "compared": " ".join(whole[claim] for claim in ids if whole[claim] != brief[claim]),
+        "compared": "\n".join(claims.listed(decided, claim) for claim in shortened),
     }
 
 
@@ -222,8 +222,8 @@ def flatness(rows: pd.DataFrame, by: Sequence[str] = ("environment",)) -> str:
 
 
 def flatness_of_panels(panels: Mapping[str, pd.DataFrame]) -> str:
-    """`flatness` of each panel's evaluations, with its updates and decay of the learning rate."""
-    return " ".join(
+    """`flatness` of each panel, a line with its updates and its decay of the learning rate."""
+    return "\n".join(
         f"{name[0].upper()}{name[1:]} ({of['update'].max():,} updates, "
         f"{' and '.join(sorted(of['decay'].unique()))} decay): {flatness(of)}"
         for name, of in panels.items()
