@@ -53,8 +53,8 @@ def test_an_entry_is_filled_in_and_says_where_it_comes_from(results):
 
 def test_paragraphs_stay_apart():
     entry = {"caption": "a", "details": yaml.safe_load(">-\n  One\n  two.\n\n  {more}\n\n  {list}")}
-    filled = captions.fill(entry, {"more": "", "list": "R1:\n- a  b"}, "here")
-    assert filled == {"caption": "a", "details": "One two.\n\nR1:\n\n- a b"}
+    filled = captions.fill(entry, {"more": "", "list": "R1:\n- a  b\n- c\nR2:\n- d"}, "here")
+    assert filled == {"caption": "a", "details": "One two.\n\nR1:\n\n- a b\n- c\n\nR2:\n\n- d"}
 
 
 def test_placeholders_and_facts_have_to_match(results):

@@ -86,7 +86,8 @@ def test_numbers_of_a_heat_map_stand_out():
 def test_the_gallery_has_captions_first_and_folds_details(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     notes = {
-        **NOTES, "caption": "Short.", "details": "Long.", "verdict": "R1 is supported.",
+        **NOTES, "caption": "Short.", "verdict": "R1 is supported.",
+        "details": "Long\n  a.\n\nList:\n\n- b\n- c",
         "notebook": "30_x", "data": ["results/cpu/x.csv", "results/claims.csv"],
     }  # fmt: skip
     figure, _ = plots.plt.subplots()
@@ -99,7 +100,8 @@ def test_the_gallery_has_captions_first_and_folds_details(tmp_path, monkeypatch)
         "t\n\n![t](cpu/f.png)\n\nShort.\n\n**Paper:** p\n\n**Ours:** R1 is supported.\n\n"
         "Notebook: [`30_x.ipynb`](../notebooks/30_x.ipynb); data: "
         "[`x.csv`](../results/cpu/x.csv), [`claims.csv`](../results/claims.csv); "
-        "redraw: `make figures`.\n\n<details><summary>Details</summary>\n\nLong.\n\n</details>\n\n"
+        "redraw: `make figures`.\n\n<details><summary>Details</summary>\n\n"
+        "Long a.\n\nList:\n\n- b\n- c\n\n</details>\n\n"
     )
     assert "Redraw: `make figures`." in second and "<details>" not in second
     own = gallery.page(Path("figures/cpu"), {})

@@ -10,6 +10,7 @@ paragraph.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from numbers import Number
 from pathlib import Path
@@ -42,9 +43,10 @@ def placeholders(text: str) -> set[str]:
 
 
 def paragraphs(text: str) -> str:
-    """A text with a blank line between its lines and single spaces within them."""
-    lines = (" ".join(line.split()) for line in text.splitlines())
-    return "\n\n".join(line for line in lines if line)
+    """A text with single spaces and a blank line between its lines, but for those of a list."""
+    lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
+    apart = "\n\n".join(lines)
+    return re.sub(r"(?m)^(- .*)\n\n(?=- )", r"\1\n", apart)
 
 
 def fill(entry: Mapping[str, Any], facts: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -266,8 +267,11 @@ def _check_notes(name: str, notes: Mapping[str, Any]) -> None:
 
 
 def _collapsed(text: str) -> str:
-    """A text with single spaces; paragraphs stay apart."""
-    return "\n\n".join(" ".join(part.split()) for part in text.split("\n\n"))
+    """A text with single spaces, paragraphs and the lines of lists apart."""
+    lines = re.split(r"(\s*\n\s*\n\s*|\s*\n\s*(?=- ))", text.strip())
+    parts = [" ".join(line.split()) for line in lines[::2]]
+    between = ["\n" * min(mark.count("\n"), 2) for mark in lines[1::2]]
+    return "".join(part + gap for part, gap in zip(parts, [*between, ""]))
 
 
 def _sidecar(folder: Path, name: str, notes: Mapping[str, Any]) -> None:
