@@ -73,7 +73,7 @@ def test_a_fact_is_a_text_or_a_number(results):
 def test_an_unknown_figure_names_the_nearest(results):
     with pytest.raises(ValueError, match="'curve': did you mean 'curves'"):
         captions.read("30_curves", "curve", results)
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match="run in the repository's root"):
         captions.read("31_curves", "curves", results)
 
 

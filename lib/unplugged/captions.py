@@ -90,6 +90,9 @@ def load(notebook: str, folder: str | os.PathLike[str] = FOLDER) -> dict[str, di
       ValueError: if an entry lacks a key or has one that is not known, naming the nearest.
     """
     path = Path(folder, f"{notebook}.yaml")
+    if not path.exists():
+        here = Path.cwd()
+        raise FileNotFoundError(f"there is no {path} in {here}; run in the repository's root")
     entries = yaml.safe_load(path.read_text())
     for figure, entry in entries.items():
         if missing := [key for key in REQUIRED if key not in entry]:
