@@ -8,7 +8,7 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from reproduction import adoption, claims, fingerprint, gallery, plan
+from reproduction import adoption, captions, claims, fingerprint, gallery, plan
 from unplugged.common import files, hashing
 from unplugged.runs import benchmarks
 
@@ -103,7 +103,8 @@ def recorded_with(name):
 
 
 # Figure notebooks: the experiments of which each needs results, what else it reads from
-# results/ and draws into figures/. Those whose experiments a profile lacks are left out.
+# results/ and draws into figures/. Those whose experiments a profile lacks are left out. A changed
+# caption redraws, as changed code does.
 NOTEBOOKS = {
     "30_bsuite_curves": {
         "experiments": ["bsuite_curves"],
@@ -131,18 +132,6 @@ NOTEBOOKS = {
         "draws": ["bsuite_capacity", "bsuite_capacity_curves"],
         "tables": ["bsuite_capacity"],
     },
-    "35_online": {
-        "experiments": ["online_fractions"],
-        "draws": ["online_scaling"],
-    },
-    "35_online_demonstrations": {
-        "experiments": ["online_demonstrations", "online_fractions"],
-        "draws": ["online_demonstrations"],
-    },
-    "35_online_exploitation": {
-        "experiments": ["online_exploitation"],
-        "draws": ["online_exploitation"],
-    },
     "36_bsuite_search": {
         "experiments": ["bsuite_search", "bsuite_curves"],
         "draws": ["bsuite_search"],
@@ -156,12 +145,6 @@ NOTEBOOKS = {
     "38_bsuite_table2": {
         "experiments": ["bsuite_table2", "bsuite_curves"],
         "tables": ["bsuite_table2"],
-    },
-    "39_claims": {  # decides what can be decided from the experiments that there are
-        "experiments": ["bsuite_curves"],
-        "also": [name for name in claims.EXPERIMENTS if name != "bsuite_curves"],
-        "tables": ["claims"],
-        "writes": ["claims.csv"],
     },
     "40_minatar_datasets": {
         "experiments": ["minatar_curves"],
@@ -199,6 +182,24 @@ NOTEBOOKS = {
     "46_minatar_networks": {
         "experiments": ["minatar_resnet", "minatar_curves"],
         "draws": ["minatar_networks"],
+    },
+    "50_online_budgets": {
+        "experiments": ["online_fractions"],
+        "draws": ["online_scaling"],
+    },
+    "51_online_demonstrations": {
+        "experiments": ["online_demonstrations", "online_fractions"],
+        "draws": ["online_demonstrations"],
+    },
+    "52_online_exploitation": {
+        "experiments": ["online_exploitation"],
+        "draws": ["online_exploitation"],
+    },
+    "80_claims": {  # decides what can be decided from the experiments that there are
+        "experiments": ["bsuite_curves"],
+        "also": [name for name in claims.EXPERIMENTS if name != "bsuite_curves"],
+        "tables": ["claims"],
+        "writes": ["claims.csv"],
     },
 }
 
@@ -539,6 +540,7 @@ for notebook, parts in DRAWN.items():
             f"draw_{notebook}"
         input:
             ancient(f"notebooks/{notebook}.ipynb"),
+            ancient(f"{captions.FOLDER}/{notebook}.yaml"),
             read_by(parts),
             [
                 f"{RESULTS}/{experiment}{suffix}"
@@ -563,6 +565,7 @@ for notebook, parts in DRAWN.items():
             code=lambda w, notebook=notebook: fingerprint.of_notebook(
                 f"notebooks/{notebook}.ipynb"
             ),
+            captions=lambda w, notebook=notebook: captions.load(notebook),
         log:
             **logs(f"figures/{notebook}"),
         shell:

@@ -1,5 +1,6 @@
 """Verdicts on made-up results whose answer is known."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -314,13 +315,62 @@ def test_a_claim_without_results_is_not_run_and_keeps_its_text():
     assert "noise 0.5" in row["stated_comparison"]
     assert list(decided["id"].unique()) == list(CLAIMS["id"])
     assert claims.sentence(decided, "R3") == "R3: not run in this profile."
-    assert claims.sentence(decided, "R2").startswith("R2 undecided (IQM normalised score; mzu,")
+    assert claims.sentence(decided, "R2").startswith(
+        "R2 is undecided (IQM normalised score): mzu, 100% - 1% of the data = "
+    )
     two = claims.sentence(decided, "R8")  # Each comparison's verdict; seeds are not as stated.
     assert two.count("supported") + two.count("undecided") == 3 and "5 seeds" not in two
+    assert reports.by_verdict(decided).startswith("Undecided: R1, R2, ")
+    assert ". Not run: R3, R10, " in reports.by_verdict(decided)
     assert "R3" in reports.not_run(decided).partition("not implemented: ")[0]
     assert "M9, M10, M11" in reports.not_run(decided).partition("not implemented: ")[2]
     table = tables.claims_table(decided)
     assert table["verdict"].iloc[0] == "undecided" and "R3" not in set(table["id"])
+
+
+def test_many_comparisons_are_told_by_how_they_came_out():
+    above = {"curves_rosmo": 1.4, "fractions_rosmo": 1.4}
+    decided = claims.decide(CLAIMS, study(**above, **{"fractions_rosmo_0.1": 0.2}), ["R1", "R2"])
+    assert claims.brief(decided, "R1").startswith(
+        "R1 is not supported: 2 of 3 comparisons supported, 1 not supported. Against the paper: "
+        "rosmo - mzu, 10% of the data = -0.80 ["
+    )
+    assert claims.brief(decided, "R2") == claims.sentence(decided, "R2")  # A single one.
+    decided = claims.decide(CLAIMS, study(**above), ["R1"])
+    assert claims.brief(decided, "R1") == "R1 is supported: 3 of 3 comparisons supported."
+    assert claims.sentence(decided, "R1").count("], supported") == 3
+    lines = claims.listed(decided, "R1").splitlines()
+    assert lines[0] == "R1, IQM normalised score:" and len(lines) == 4
+    assert re.fullmatch(r"- rosmo - mzu, 1% of the data = \+0\.\d+ \[.*\], supported", lines[1])
+
+
+def test_a_number_comes_before_a_comparisons_remark():
+    row = pd.DataFrame(
+        [{"id": "M1", "claim_verdict": "supported", "measure": "score, one game",
+          "comparison": "slope; a line explains 91%", "value": 1.0, "low": 0.5, "high": 2.0,
+          "verdict": "supported"}]
+    )  # fmt: skip
+    assert claims.sentence(row, "M1") == (
+        "M1 is supported (score): slope = +1.00 [+0.50, +2.00]; a line explains 91%."
+    )
+
+
+def test_what_stands_beside_the_verdicts_on_r11_and_r12():
+    assert reports.caveats({}) == {"cloning": "", "learned": ""}
+    frames = study(curves_mzu=0.5)
+    final = reports.final(frames["bsuite_curves"])
+    said = reports.beside_cloning(final)
+    assert said.startswith("The common score of R11, mzu's final 0.5")
+    assert "is below the 1.0" in said and "(difference -0.50 [" in said
+    assert reports.beside_cloning(final[final["method"] != "bc"]) == ""
+    rows = pd.concat([runs("mzu", "catch", 0.1), runs("bc", "catch", 1.0)])
+    assert reports.learned(rows) == (
+        "On R12: even with all of the data mzu hardly learns catch. It ends at 1.15, and 4 of its "
+        "4 seeds stay closer to the untrained 0.15 than to the 10.15 of behaviour cloning."
+    )
+    rows = pd.concat([runs("mzu", "catch", 0.9), runs("bc", "catch", 1.0)])
+    assert "data mzu learns catch. It ends at 9.15, and 0 of its 4 seeds" in reports.learned(rows)
+    assert reports.learned(rows[rows["method"] == "mzu"]) == ""
 
 
 def table2(**levels):

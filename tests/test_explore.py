@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from unplugged.settings import Settings
 
 from unplugged import datasets, environments, explore, improvement, networks
-from unplugged.settings import Settings
 
 SMALL = Settings(
     representation=(8,), dynamics=(8,), prediction=(8,), batch_size=4, warmup_updates=1,
@@ -191,7 +191,7 @@ def test_draw_curves_says_how_many_seeds():
         for method, seed in (("mine", 0), ("rosmo", 0), ("rosmo", 1))
         for u in (0, 1, 2)
     ]
-    ax = explore.draw_curves(pd.DataFrame(rows), {"the data": 0.3}).axes[0]
+    ax = plots.draw_curves(pd.DataFrame(rows), {"the data": 0.3}).axes[0]
     labels = [text.get_text() for text in ax.get_legend().get_texts()]
     assert labels == ["rosmo, mean of 2 seeds", "mine, 1 seed", "the data"]
     assert ax.get_ylabel() == "mean return of 7 episodes"

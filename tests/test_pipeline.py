@@ -112,7 +112,7 @@ def test_end_to_end_over_a_kill(clone):
         assert f"tiny/{name}.png" in gallery
         assert (clone / "figures" / "tiny" / f"{name}.pdf").stat().st_size > 1_000
     assert "2 seeds, 200 updates, 3 episodes" in gallery and "- `rosmo`: ROSMO" in gallery
-    assert "| staircase " in gallery and "bc at 20 " in gallery  # By decay of the learning rate.
+    assert "| staircase " in gallery and "Staircase decay, 20 updates: R8" in gallery
     scores = pd.read_csv(clone / "results" / "tiny" / "bsuite_selection.csv")
     assert len(scores) == 2 * 2 and scores["fqe_return"].notna().all()
     decided = pd.read_csv(clone / "results" / "tiny" / "claims.csv")
@@ -136,6 +136,16 @@ def test_end_to_end_over_a_kill(clone):
     os.utime(clone / "notebooks" / "20_train.ipynb")
     code, output = finish(clone)
     assert code == 0 and "Nothing to be done" in output
+
+    # A changed caption redraws its notebook's figures, and nothing else.
+    caption = clone / "notebooks" / "captions" / "31_bsuite_datasets.yaml"
+    text = caption.read_text()
+    caption.write_text(text.replace("bsuite's default DQN", "the default DQN"))
+    code, output = finish(clone, "--", "-n")
+    assert code == 0 and set(re.findall(r"^(\w+) +1$", output, re.M)) == {
+        "all", "draw_31_bsuite_datasets", "gallery",
+    }, output  # fmt: skip
+    caption.write_text(text)
 
     # From committed results alone, figures are redrawn to the same bytes, nothing is trained.
     drawn = {p.name: p.read_bytes() for p in (clone / "figures" / "tiny").iterdir()}

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -80,6 +82,31 @@ def test_numbers_of_a_heat_map_stand_out():
         luminance = plots.sns.utils.relative_luminance(background[40 * row + column])
         contrast = {"black": (luminance + 0.05) / 0.05, "white": 1.05 / (luminance + 0.05)}
         assert contrast[text.get_color()] >= 4.5  # WCAG's least for text.
+
+
+def test_the_gallery_has_captions_first_and_folds_details(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    notes = {
+        **NOTES, "caption": "Short.", "verdict": "R1 is supported.",
+        "details": "Long\n  a.\n\nList:\n\n- b\n- c",
+        "notebook": "30_x", "data": ["results/cpu/x.csv", "results/claims.csv"],
+    }  # fmt: skip
+    figure, _ = plots.plt.subplots()
+    plots.save_figure(figure, "figures/cpu", "f", notes)
+    plots.plt.close(figure)
+    plots.save_table(pd.DataFrame({"a": [1]}), "figures/cpu", "g", {**NOTES, "title": "u"})
+    page = gallery.page(Path("figures"), {"rosmo": "ROSMO"})
+    first, second = page.split("### ")[1:]
+    assert first == (
+        "t\n\n![t](cpu/f.png)\n\nShort.\n\n**Paper:** p\n\n**Ours:** R1 is supported.\n\n"
+        "Notebook: [`30_x.ipynb`](../notebooks/30_x.ipynb); data: "
+        "[`x.csv`](../results/cpu/x.csv), [`claims.csv`](../results/claims.csv); "
+        "redraw: `make figures`.\n\n<details><summary>Details</summary>\n\n"
+        "Long a.\n\nList:\n\n- b\n- c\n\n</details>\n\n"
+    )
+    assert "Redraw: `make figures`." in second and "<details>" not in second
+    own = gallery.page(Path("figures/cpu"), {})
+    assert "(f.png)" in own and "(../../results/cpu/x.csv)" in own
 
 
 def test_the_common_gallery_is_without_profiles_that_are_not_committed(tmp_path):

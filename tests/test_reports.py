@@ -129,24 +129,32 @@ def rows():
 def test_reports_say_what_the_rows_say(rows, tmp_path):
     (tmp_path / "p.provenance.json").write_text('{"a": {"device": "cpu: cpu"}}')
     facts = reports.run_facts(rows, tmp_path, "p")
-    assert facts == "2 seeds, 20 updates, 5 episodes an evaluation; device CPU."
+    assert facts == "2 seeds, 20 updates, 5 episodes per evaluation, on CPU."
     one = reports.run_facts(rows[rows["seed"] == 0], tmp_path, "p")
     assert one.startswith("1 seed, 20 updates")
     assert reports.uneven(rows) == ""
     longer = pd.concat([rows, rows[rows["method"] == "rosmo"].assign(update=40)])
     assert reports.uneven(longer) == (
-        "Each method at its own last update (20 updates: bc; 40 updates: rosmo)."
+        "Each method is taken at its own last update: 20 updates for bc; 40 updates for rosmo."
     )
-    assert reports.flatness(rows).startswith("Not flat at the end, 1 of 2")
-    assert reports.flatness(rows).endswith("1 of 2 curves: bc (catch).")
-    assert "Every curve is flat" in reports.flatness(rows[rows["method"] == "rosmo"])
+    moving = "1 of 2 curves was not flat at the end: bc on catch."
+    assert reports.flatness(rows) == moving
+    flat = rows[rows["method"] == "rosmo"]
+    assert reports.flatness(flat) == "Every curve was flat at the end."
+    panels = {"some": rows.assign(decay="staircase"), "all": flat.assign(decay="continuous")}
+    assert reports.flatness_of_panels(panels) == (
+        f"Some (20 updates, staircase decay): {moving}\n"
+        "All (20 updates, continuous decay): Every curve was flat at the end."
+    )
+    named = rows.assign(share=reports.labels(rows["fraction"], "{:.0%}"))
+    assert reports.flatness(named, ["environment", "share"]).endswith("bc on catch 100%.")
     last = pd.DataFrame(
         [("bc", 20, 0.5, 0.4, 0.6), ("rosmo", 20, 1.0, 0.9, 1.1)],
         columns=["method", "update", "value", "low", "high"],
     )
     assert reports.ranking(last) == "rosmo 1.00 [0.90, 1.10]; bc 0.50 [0.40, 0.60]."
     assert reports.ranking(last.assign(update=[20, 4000])) == (
-        "at 20 updates: bc 0.50 [0.40, 0.60]; and at 4,000 updates: rosmo 1.00 [0.90, 1.10]."
+        "At 20 updates: bc 0.50 [0.40, 0.60]. At 4,000 updates: rosmo 1.00 [0.90, 1.10]."
     )
 
 
@@ -203,3 +211,58 @@ def test_what_is_not_there_is_named():
     final = pd.DataFrame(pairs, columns=["method", "fraction"])
     assert reports.not_there(final) == "Not run: mzu at 10%, bc at 100%."
     assert reports.not_there(final[final["method"] == "rosmo"]) == ""
+
+
+def test_labels_sort_as_their_numbers():
+    texts = reports.labels(pd.Series([0.1, np.nan, 0.03, 1.0]), "{:.0%}", missing="none")
+    assert texts.tolist() == ["10%", "none", "3%", "100%"]
+    assert texts.sort_values().tolist() == ["3%", "10%", "100%", "none"]
+
+
+def test_who_leads_in_how_many_games():
+    rows = pd.DataFrame(
+        {"game": list("aabbcc"), "method": ["cql", "rosmo"] * 3, "value": [2, 1, 2, 1, 1, 2]}
+    )
+    assert reports.leaders(rows, "game", "value") == "cql in 2, rosmo in 1"
+
+
+def test_games_above_the_random_policy_by_fraction():
+    cells = {("a", 0.0): (0.5, 0.7), ("b", 0.0): (-0.2, 0.4), ("a", 0.985): (-0.1, 0.1)}
+    final = pd.DataFrame(
+        [
+            {"environment": game, "reanalyse_fraction": fraction, "seed": seed, "score": score}
+            for (game, fraction), scores in cells.items() for seed, score in enumerate(scores)
+        ]
+    )  # fmt: skip
+    assert reports.above_random(final) == "1 of 2 at 0%, 0 of 1 at 98.5%"
+
+
+def test_two_kinds_are_told_in_the_order_asked_for():
+    final = pd.DataFrame(
+        {"environment": ["catch"] * 3, "kind": ["without", "with", "with"],
+         "mean_return": [0.25, 0.4, 0.6]}
+    )  # fmt: skip
+    assert reports.pairs_of_ends(final, ("with", "without")) == "catch 0.50 and 0.25"
+
+
+def test_decays_are_compared_where_both_were_run():
+    final = pd.DataFrame(
+        [
+            {"environment": world, "method": method, "decay": decay, "update": 20, "seed": seed,
+             "noise": 0.0, "fraction": 1.0, "overrides": decay,
+             "score": level + 0.01 * seed, "mean_return": 10 * level + 0.1 * seed}
+            for world in ("catch", "cartpole") for seed in range(3)
+            for method, decay, level in (("rosmo", "staircase", 1.0), ("rosmo", "continuous", 0.5),
+                                         ("bc", "staircase", 1.0), ("bc", "continuous", 1.0),
+                                         ("cql", "staircase", 1.0))
+        ]
+    )  # fmt: skip
+    scores, returns = reports.decay_differences(final)
+    assert scores["method"].tolist() == ["bc", "rosmo"]  # Of cql there is one decay only.
+    assert scores["value"].tolist() == pytest.approx([0.0, 0.5])
+    assert returns["comparison"].tolist()[-1] == "rosmo at 20, catch" and len(returns) == 4
+    assert reports.differences(scores).startswith("bc at 20 = +0.00 [")
+    assert reports.differences(scores, only_clear=True).startswith("rosmo at 20 = +0.50 [")
+    assert reports.differences(scores[:1], only_clear=True) == "none"
+    none, of_none = reports.decay_differences(final[final["method"] == "cql"])
+    assert none.empty and of_none.empty and reports.differences(none) == "none"

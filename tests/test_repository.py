@@ -78,6 +78,12 @@ def test_notebooks_are_committed_clean(path):
     assert max(len("".join(cell["source"]).splitlines()) for cell in code) <= 45
 
 
+def test_notebooks_have_numbers_of_their_own():
+    numbers = [path.stem.partition("_")[0] for path in NOTEBOOKS]
+    assert all(re.fullmatch(r"\d\d", number) for number in numbers)
+    assert len(numbers) == len(set(numbers))
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_papermill_explains_the_parameters(path):
     from papermill.inspection import inspect_notebook
@@ -112,9 +118,9 @@ def modules(*names):
 def test_what_draws_and_decides_imports_no_jax():
     found = modules(
         "claims", "claims_*", "statistics", "comparisons", "measures", "speed", "plots", "tables",
-        "reports", "gallery",
+        "reports", "captions", "speed_plots", "gallery",
     )  # fmt: skip
-    assert len(found) > 8
+    assert len(found) > 10
     for path in found:
         assert not {"jax", "haiku", "mctx"} & imports(path), path
 
@@ -259,9 +265,9 @@ def test_notebooks_and_figures_that_the_docs_name_exist():
 
 def test_figures_of_the_gallery_exist():
     gallery = (ROOT / "figures" / "README.md").read_text()
-    images = re.findall(r"!\[.*\]\((.+)\)", gallery)
-    assert images
-    assert not [image for image in images if not (ROOT / "figures" / image).exists()]
+    named = re.findall(r"\]\(([^#()]+)\)", gallery)
+    assert len(named) > 8
+    assert not [name for name in named if not (ROOT / "figures" / name).exists()]
 
 
 def test_versions_agree():

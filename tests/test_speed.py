@@ -40,3 +40,17 @@ def test_backward_is_the_difference_of_two_timings(bench):
 
 def test_the_cost_of_search_is_a_ratio_of_times(bench):
     assert speed.cost_of_search(bench, "breakout").to_dict() == {4: 2.0, 20: 10.0}
+
+
+def test_ratios_and_what_misses_its_target(bench):
+    ratios = speed.ratios(bench, ["catch"])
+    assert ratios.to_dict() == {("rosmo", "catch"): 3.0}
+    assert speed.in_words(ratios) == "rosmo 3.0 on catch"
+    assert speed.missed(ratios, {"rosmo": 6.0}) == "rosmo 3.0 on catch"
+    assert speed.missed(ratios, {"rosmo": 3.0}) == "none"
+
+
+def test_a_quick_run_says_that_it_is_no_result():
+    about = {"cpu": "X", "packages": {"jax": "0.1"}, "time": "2030-01-02T03:04", "quick": False}
+    assert speed.measured_where(about) == "X, jax 0.1, 2030-01-02"
+    assert "QUICK" in speed.measured_where({**about, "quick": True})

@@ -76,16 +76,62 @@ def measured_as(row: Any) -> str:
 
 
 def sentence(decided: pd.DataFrame, claim: str) -> str:
-    """A claim's verdict and what was measured, for a caption."""
+    """A claim's verdict and everything that was measured for it."""
     rows = decided[decided["id"] == claim]
     overall = rows["claim_verdict"].iloc[0]
     if overall == "not run":
         return f"{claim}: not run in this profile."
-    several = len(rows) > 1
-    measured = "; ".join(
-        f"{row.comparison}: {measured_as(row)}{f', {row.verdict}' if several else ''}"
-        for row in rows.itertuples()
-    )
+    return f"{claim} is {overall} ({_measure(rows)}): {_measured(rows, verdicts=len(rows) > 1)}."
+
+
+def brief(decided: pd.DataFrame, claim: str, most: int = 2) -> str:
+    """A claim's verdict for a caption: its comparisons, or if they are many how they came out.
+
+    Args:
+      decided: as `decide` gives it.
+      claim: its id.
+      most: as many comparisons are written out; of more, only those that contradict the paper.
+    """
+    rows = decided[decided["id"] == claim]
+    if len(rows) <= most:
+        return sentence(decided, claim)
+    counts = rows["verdict"].value_counts()
+    # In this order, whatever else there is behind it.
+    order = sorted(counts.index, key=lambda name: (_rank(name), name))
+    first, *others = [f"{counts[name]} {name}" for name in order]
+    number, _, name = first.partition(" ")
+    came_out = ", ".join([f"{number} of {len(rows)} comparisons {name}", *others])
+    against = rows[rows["verdict"] == "not supported"]
+    contrary = "" if against.empty else f" Against the paper: {_measured(against)}."
+    return f"{claim} is {rows['claim_verdict'].iloc[0]}: {came_out}.{contrary}"
+
+
+_VERDICTS = ("supported", "undecided", "not supported")
+
+
+def _rank(verdict: str) -> int:
+    return _VERDICTS.index(verdict) if verdict in _VERDICTS else len(_VERDICTS)
+
+
+def _measure(rows: pd.DataFrame) -> str:
+    """What a claim's comparisons measure, as far as it is so in every profile."""
     # The stated measure may name seeds and environments, a profile may have others.
-    measure = rows["measure"].iloc[0].partition(", ")[0].partition(" over ")[0]
-    return f"{claim} {overall} ({measure}; {measured})."
+    return rows["measure"].iloc[0].partition(", ")[0].partition(" over ")[0]
+
+
+def _measured(rows: pd.DataFrame, verdicts: bool = False) -> str:
+    """Comparisons with their numbers, and with their own verdicts if wanted."""
+    return "; ".join(_one(row, verdicts) for row in rows.itertuples())
+
+
+def _one(row: Any, verdict: bool) -> str:
+    """A comparison with its number, which comes before what the comparison adds after a ;."""
+    name, also, remark = row.comparison.partition("; ")
+    return f"{name} = {measured_as(row)}{also}{remark}{f', {row.verdict}' if verdict else ''}"
+
+
+def listed(decided: pd.DataFrame, claim: str) -> str:
+    """A claim's comparisons, a line each below what they measure, as a list in Markdown."""
+    rows = decided[decided["id"] == claim]
+    lines = [f"- {_one(row, verdict=True)}" for row in rows.itertuples()]
+    return "\n".join([f"{claim}, {_measure(rows)}:", *lines])

@@ -6,9 +6,11 @@ A profile whose figures are not committed has a page of its own: `... gallery fi
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from unplugged.common import files
 
@@ -16,13 +18,57 @@ UNCOMMITTED = ("smoke",)  # Not on the common page, which is committed.
 
 _HEAD = """# Gallery
 
-Made by `python -m reproduction.gallery` from what the figure notebooks wrote; do not edit.
-A figure of the smoke profile shows that the pipeline works; the cpu profile's are the
-committed results; the paper profile has the papers' own settings.
+Every figure and table beside what the papers state. `python -m reproduction.gallery` writes this
+page from what the figure notebooks left; do not edit it.
 
-A curve is called flat at the end if the means of the last fifth of its evaluations and of the fifth
-before differ by at most 5% of the range of all mean curves on that environment.
+The cpu profile holds the committed results. The paper profile has the papers' own settings. The
+smoke profile only shows that the pipeline works.
+
+*Paper* is what the paper states. *Ours* is what our runs say, mostly as verdicts on claims: R1 to
+R17 are ROSMO's, M1 to M12 MuZero Unplugged's. A comparison is supported if the 95% interval of its
+difference lies above 0, not supported if it lies below, and undecided otherwise. Intervals are over
+training seeds.
+
+A curve counts as flat at the end if its means over the last fifth of the evaluations and over the
+fifth before differ by at most 5% of the range of all mean curves on that environment.
 """
+
+
+def _source(notes: Mapping[str, Any], root: Path) -> str:
+    """A line that names what a figure was drawn by, from what, and how to redraw it."""
+
+    def link(path: str) -> str:
+        return f"[`{Path(path).name}`]({Path(os.path.relpath(path, root)).as_posix()})"
+
+    parts = []
+    if "notebook" in notes:
+        notebook = f"notebooks/{notes['notebook']}.ipynb"
+        parts.append(f"notebook: {link(notebook)}")
+    if notes.get("data"):
+        parts.append(f"data: {', '.join(map(link, notes['data']))}")
+    parts.append(f"redraw: `{notes['command']}`")
+    line = "; ".join(parts)
+    return f"{line[0].upper()}{line[1:]}.\n"
+
+
+def _entry(path: Path, notes: Mapping[str, Any], root: Path) -> str:
+    """A figure or table with what stands below it, in Markdown."""
+    name = path.name.removesuffix(".json")
+    parts = [f"### {notes['title']}\n"]
+    if notes["kind"] == "figure":
+        image = path.with_name(f"{name}.png").relative_to(root)
+        parts.append(f"![{notes['title']}]({image.as_posix()})\n")
+    else:
+        parts.append(path.with_name(f"{name}.md").read_text())
+    parts.append(f"{notes['caption']}\n")
+    parts.append(f"**Paper:** {notes['paper']}\n")
+    if notes.get("verdict"):
+        parts.append(f"**Ours:** {notes['verdict']}\n")
+    parts.append(_source(notes, root))
+    if notes.get("details"):
+        summary = "<details><summary>Details</summary>"
+        parts.append(f"{summary}\n\n{notes['details']}\n\n</details>\n")
+    return "\n".join(parts)
 
 
 def page(root: Path, summaries: Mapping[str, str]) -> str:
@@ -41,18 +87,7 @@ def page(root: Path, summaries: Mapping[str, str]) -> str:
             continue
         parts.append("## Speed\n" if folder.name == "bench" else f"## Profile {folder.name}\n")
         for path, notes in sorted(entries, key=lambda e: (e[1].get("order", 99), e[0].name)):
-            name = path.name.removesuffix(".json")
-            parts.append(f"### {notes['title']}\n")
-            if notes["kind"] == "figure":
-                image = (folder / f"{name}.png").relative_to(root)
-                parts.append(f"![{notes['title']}]({image.as_posix()})\n")
-            else:
-                parts.append((folder / f"{name}.md").read_text())
-            parts.append(f"{notes['caption']}\n")
-            parts.append(f"**Paper:** {notes['paper']}\n")
-            if "verdict" in notes:
-                parts.append(f"**Ours:** {notes['verdict']}\n")
-            parts.append(f"Redraw: `{notes['command']}`\n")
+            parts.append(_entry(path, notes, root))
     return "\n".join(parts)
 
 

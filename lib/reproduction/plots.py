@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -265,8 +266,16 @@ def _check_notes(name: str, notes: Mapping[str, Any]) -> None:
         raise ValueError(f"{name}: the gallery needs {', '.join(sorted(missing))}")
 
 
+def _collapsed(text: str) -> str:
+    """A text with single spaces, paragraphs and the lines of lists apart."""
+    lines = re.split(r"(\s*\n\s*\n\s*|\s*\n\s*(?=- ))", text.strip())
+    parts = [" ".join(line.split()) for line in lines[::2]]
+    between = ["\n" * min(mark.count("\n"), 2) for mark in lines[1::2]]
+    return "".join(part + gap for part, gap in zip(parts, [*between, ""]))
+
+
 def _sidecar(folder: Path, name: str, notes: Mapping[str, Any]) -> None:
-    notes = {key: " ".join(x.split()) if isinstance(x, str) else x for key, x in notes.items()}
+    notes = {key: _collapsed(x) if isinstance(x, str) else x for key, x in notes.items()}
     files.write_whole(folder / f"{name}.json", json.dumps(notes, indent=1, sort_keys=True))
 
 
@@ -279,8 +288,9 @@ def save_figure(
       figure: the figure.
       folder: where to.
       name: file name without suffix.
-      notes: `title`, `caption` (seeds, updates, interval, device, what is missing), `paper`
-        (the paper's statement) and `command` (that redraws it).
+      notes: as `captions.read` gives them: `title`, `caption` (seeds, updates, interval, device),
+        `paper` (the paper's statement) and `command` (that redraws it); for the gallery also
+        `details`, `verdict`, `order`, `notebook` and `data` (paths of the CSVs).
 
     Raises:
       ValueError: if a note is missing.

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from reproduction import claims, plots, statistics, tables
+from reproduction import claims, claims_rosmo, comparisons, plots, statistics, tables
 
 # From a run's settings, as its provenance has them, to what sweeps vary. Records from before 0.2.0
 # may lack a setting that came later, and are at its default.
@@ -91,10 +91,24 @@ def decide(results: str | os.PathLike[str], only: Sequence[str] | None = None) -
     return claims.decide(stated, Study(results), only)
 
 
-def verdicts(results: str | os.PathLike[str], *ids: str) -> str:
-    """What a profile's results say on some claims, a sentence each, for a caption."""
+def verdicts(results: str | os.PathLike[str], *ids: str) -> dict[str, str]:
+    """What a profile's results say on some claims, for a caption.
+
+    Args:
+      results: folder of the profile's CSVs.
+      ids: the claims.
+
+    Returns:
+      `verdict`, a sentence or two a claim, and `compared`, a list of all comparisons of those
+      claims of which the verdict has only how many came out how.
+    """
     decided = decide(results, ids)
-    return " ".join(claims.sentence(decided, claim) for claim in ids)
+    brief = {claim: claims.brief(decided, claim) for claim in ids}
+    shortened = [claim for claim in ids if brief[claim] != claims.sentence(decided, claim)]
+    return {
+        "verdict": " ".join(brief.values()),
+        "compared": "\n".join(claims.listed(decided, claim) for claim in shortened),
+    }
 
 
 def final(rows: pd.DataFrame) -> pd.DataFrame:
@@ -116,21 +130,26 @@ def parameter(results: str | os.PathLike[str], experiment: str, name: str) -> st
     return ", ".join(sorted(values))
 
 
-def run_facts(rows: pd.DataFrame, results: str | os.PathLike[str], *experiments: str) -> str:
-    """Seeds, updates, episodes and device of runs from some experiments, in one sentence."""
-    runs = rows.groupby(["environment", "noise", "fraction", "method", "overrides"])
-    seeds, updates = runs["seed"].nunique(), runs["update"].max()
-    devices = {
+def devices(results: str | os.PathLike[str], *experiments: str) -> str:
+    """Devices that runs of some experiments were made on, such as "CPU"."""
+    found = {
         one["device"].partition(": ")[2].replace("cpu", "CPU")
         for name in experiments
         for record in _provenance(results, name)
         for one in (record, record.get("adopted"))
         if one
     }
+    return ", ".join(sorted(found))
+
+
+def run_facts(rows: pd.DataFrame, results: str | os.PathLike[str], *experiments: str) -> str:
+    """Seeds, updates, episodes and device of runs from some experiments, in one sentence."""
+    runs = rows.groupby(["environment", "noise", "fraction", "method", "overrides"])
+    seeds, updates = runs["seed"].nunique(), runs["update"].max()
     counts = ((seeds, "seed"), (updates, "update"), (rows["episodes"], "episode"))
     return (
-        f"{', '.join(tables.span(values, noun) for values, noun in counts)} an evaluation; "
-        f"device {', '.join(sorted(devices))}."
+        f"{', '.join(tables.span(values, noun) for values, noun in counts)} per evaluation, "
+        f"on {devices(results, *experiments)}."
     )
 
 
@@ -140,10 +159,10 @@ def uneven(rows: pd.DataFrame) -> str:
     if ends.nunique() == 1:
         return ""
     parts = [
-        f"{updates:,} updates: {', '.join(plots.in_order(of.index))}"
+        f"{updates:,} updates for {', '.join(plots.in_order(of.index))}"
         for updates, of in ends.groupby(ends)
     ]
-    return f"Each method at its own last update ({'; '.join(parts)})."
+    return f"Each method is taken at its own last update: {'; '.join(parts)}."
 
 
 def not_there(final: pd.DataFrame) -> str:
@@ -158,6 +177,19 @@ def not_there(final: pd.DataFrame) -> str:
     return f"Not run: {', '.join(parts)}." if parts else ""
 
 
+def labels(values: pd.Series, form: str, missing: str = "") -> pd.Series:
+    """Numbers as text that sorts as the numbers do, for what a curve is named by.
+
+    Args:
+      values: the numbers.
+      form: format of one, such as "{:.0%}".
+      missing: text of those that are missing, which sort last.
+    """
+    ordered = [form.format(value) for value in sorted(values.dropna().unique())]
+    texts = values.map(form.format, na_action="ignore").fillna(missing)
+    return texts.astype(pd.CategoricalDtype([*ordered, missing], ordered=True))
+
+
 def flatness(rows: pd.DataFrame, by: Sequence[str] = ("environment",)) -> str:
     """Says which mean curves still moved at the end, as the gallery's head explains.
 
@@ -168,11 +200,11 @@ def flatness(rows: pd.DataFrame, by: Sequence[str] = ("environment",)) -> str:
       rows: evaluations.
       by: what makes a curve beside the method, the environment among it.
     """
-    spans = rows.groupby([*by, "method", "update"])["mean_return"].mean()
+    spans = rows.groupby([*by, "method", "update"], observed=True)["mean_return"].mean()
     spans = spans.groupby("environment").agg(np.ptp)
     moving: dict[str, list[str]] = {}
     total = 0
-    for (*where, method), of in rows.groupby([*by, "method"]):
+    for (*where, method), of in rows.groupby([*by, "method"], observed=True):
         curve = of.groupby("update")["mean_return"].mean().sort_index().to_numpy()
         fifth = max(1, len(curve) // 5)
         before, after = curve[-2 * fifth : -fifth].mean(), curve[-fifth:].mean()
@@ -180,21 +212,204 @@ def flatness(rows: pd.DataFrame, by: Sequence[str] = ("environment",)) -> str:
         if abs(after - before) > 0.05 * spans[of["environment"].iloc[0]]:
             moving.setdefault(method, []).append(" ".join(map(str, where)))
     if not moving:
-        return "Every curve is flat at the end."
-    curves = [f"{method} ({', '.join(moving[method])})" for method in plots.in_order(moving)]
+        return "Every curve was flat at the end."
+    curves = [f"{method} on {', '.join(moving[method])}" for method in plots.in_order(moving)]
     count = sum(map(len, moving.values()))
-    return f"Not flat at the end, {count} of {total} curves: {', '.join(curves)}."
+    were = "was" if count == 1 else "were"
+    return f"{count} of {total} curves {were} not flat at the end: {'; '.join(curves)}."
+
+
+def flatness_of_panels(panels: Mapping[str, pd.DataFrame]) -> str:
+    """`flatness` of each panel, a line with its updates and its decay of the learning rate."""
+    return "\n".join(
+        f"{name[0].upper()}{name[1:]} ({of['update'].max():,} updates, "
+        f"{' and '.join(sorted(of['decay'].unique()))} decay): {flatness(of)}"
+        for name, of in panels.items()
+    )
 
 
 def ranking(estimates: pd.DataFrame) -> str:
     """Each method's value and interval, best first; those of different updates apart."""
+    several = estimates["update"].nunique() > 1
     parts = []
     for update, of in estimates.groupby("update", sort=False):
         rows = of.sort_values("value", ascending=False, kind="stable").itertuples()
         text = "; ".join(f"{r.method} {r.value:.2f} [{r.low:.2f}, {r.high:.2f}]" for r in rows)
-        several = estimates["update"].nunique() > 1
-        parts.append(f"at {update:,} updates: {text}" if several else text)
-    return f"{'; and '.join(parts)}."
+        parts.append(f"At {update:,} updates: {text}." if several else f"{text}.")
+    return " ".join(parts)
+
+
+def leaders(rows: pd.DataFrame, game: str, value: str) -> str:
+    """In how many games each method has the highest value, such as "cql in 4, rosmo in 1".
+
+    Args:
+      rows: `method`, the game and the value, a row a game and method.
+      game: column of the game.
+      value: column of the value.
+    """
+    counts = rows.loc[rows.groupby(game)[value].idxmax(), "method"].value_counts()
+    return ", ".join(f"{method} in {count}" for method, count in counts.items())
+
+
+def beside_cloning(final: pd.DataFrame) -> str:
+    """The score that R11 times both methods to, beside behaviour cloning's, in a sentence.
+
+    Args:
+      final: rows of the last evaluation of each run, with `score`.
+
+    Returns:
+      The sentence; nothing if mzu or bc was not run.
+    """
+    sides = [final[final["method"] == name] for name in ("mzu", "bc")]
+    if any(of.empty for of in sides):
+        return ""
+    ours, theirs = (statistics.bootstrap(comparisons.tasks(of, "score")).value for of in sides)
+    difference = comparisons.with_interval(comparisons.compare("", *sides))
+    how = "below" if ours < theirs else "above" if ours > theirs else "equal to"
+    return (
+        f"The common score of R11, mzu's final {ours:.2f}, is {how} the {theirs:.2f} of behaviour "
+        f"cloning (difference {difference})."
+    )
+
+
+def learned(rows: pd.DataFrame) -> str:
+    """How far mzu comes with all of the data on the game of R12, in a sentence.
+
+    Args:
+      rows: evaluations on one game of runs with the preset, update 0 among them.
+
+    Returns:
+      The sentence; nothing if mzu or bc was not run.
+    """
+    first = rows[rows["update"] == 0]
+    last = rows[rows["update"] == rows["update"].max()]
+    if not {"mzu", "bc"} <= set(last["method"]):
+        return ""
+    ends = last.loc[last["method"] == "mzu", "mean_return"]
+    untrained = first.loc[first["method"] == "mzu", "mean_return"].mean()
+    cloning = last.loc[last["method"] == "bc", "mean_return"].mean()
+    near = int(((ends - untrained).abs() < (ends - cloning).abs()).sum())
+    game = rows["environment"].iloc[0]
+    how = "even with all of the data mzu hardly" if 2 * near > len(ends) else "with all data mzu"
+    return (
+        f"On R12: {how} learns {game}. It ends at {ends.mean():.2f}, and {near} of its {len(ends)} "
+        f"seeds stay closer to the untrained {untrained:.2f} than to the {cloning:.2f} of "
+        "behaviour cloning."
+    )
+
+
+def caveats(frames: comparisons.Frames) -> dict[str, str]:
+    """What has to be known beside the verdicts on R11 (`cloning`) and R12 (`learned`).
+
+    Args:
+      frames: experiment -> rows of `load`, such as a `Study`.
+
+    Returns:
+      A sentence each; nothing where the runs are not there.
+    """
+    found = dict.fromkeys(("cloning", "learned"), "")
+    if "minatar_curves" in frames:
+        found["cloning"] = beside_cloning(final(frames["minatar_curves"]))
+    if "minatar_ablations" in frames:
+        rows = claims_rosmo.ablations(frames)
+        for column, value in claims_rosmo.PRESET.items():
+            rows = rows[rows[column] == value]
+        found["learned"] = learned(rows)
+    return found
+
+
+def above_random(final: pd.DataFrame) -> str:
+    """How many games lie above the random policy, interval and all, by Reanalyse fraction.
+
+    Args:
+      final: rows of the last evaluation of each run, with `score`.
+
+    Returns:
+      Such as "3 of 5 at 0%, 1 of 1 at 50%".
+    """
+    alone = statistics.summarise(final, "score", ["environment", "reanalyse_fraction"])
+    above = (alone["low"] > 0).groupby(alone["reanalyse_fraction"]).agg(["sum", "size"])
+    return ", ".join(f"{of['sum']} of {of['size']} at {100 * x:g}%" for x, of in above.iterrows())
+
+
+def pairs_of_ends(final: pd.DataFrame, kinds: Sequence[str]) -> str:
+    """Mean return of two kinds of runs by environment, such as "catch 0.50 and 0.25".
+
+    Args:
+      final: rows of the last evaluation of each run, with `kind`.
+      kinds: the two kinds, in the order in which they are told.
+    """
+    means = final.groupby(["environment", "kind"])["mean_return"].mean().unstack()
+    first, second = kinds
+    return "; ".join(
+        f"{world} {row[first]:.2f} and {row[second]:.2f}" for world, row in means.iterrows()
+    )
+
+
+def decay_differences(final: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Staircase less continuous decay of the learning rate, where both were run equally long.
+
+    Args:
+      final: evaluations with `score` and `decay`, one of each run and update.
+
+    Returns:
+      The IQM score by method and update, and the mean return by method, update and environment:
+      `method`, `update`, of the second `environment`, and the columns of a `Comparison`.
+    """
+    scores, returns = [], []
+    for (method, update), of in final.groupby(["method", "update"]):
+        sides = dict(list(of.groupby("decay")))
+        if len(sides) < 2:
+            continue
+        about = {"method": method, "update": update}
+        name = f"{method} at {update:,}"
+        found = comparisons.compare(name, sides["staircase"], sides["continuous"])
+        scores.append({**about, **found._asdict()})
+        for environment, runs in of.groupby("environment"):
+            sides = dict(list(runs.groupby("decay")))
+            found = comparisons.compare(
+                f"{name}, {environment}", sides["staircase"], sides["continuous"],
+                "mean_return", statistics.mean,
+            )  # fmt: skip
+            returns.append({**about, "environment": environment, **found._asdict()})
+    columns = ["method", "update", *comparisons.Comparison._fields]
+    return (
+        pd.DataFrame(scores, columns=columns),
+        pd.DataFrame(returns, columns=[*columns[:2], "environment", *columns[2:]]),
+    )
+
+
+def differences(found: pd.DataFrame, only_clear: bool = False) -> str:
+    """Comparisons in words and numbers; only those whose interval excludes 0, if wanted."""
+    if only_clear:
+        found = found[(found["low"] > 0.0) | (found["high"] < 0.0)]
+    parts = [f"{row.comparison} = {comparisons.with_interval(row)}" for row in found.itertuples()]
+    return "; ".join(parts) or "none"
+
+
+def decided_by_decay(
+    results: str | os.PathLike[str], *parts: pd.DataFrame, ids: Sequence[str] = ("R8", "R9")
+) -> dict[str, str]:
+    """The claims about Table 2 by each decay of the learning rate, all methods equally long.
+
+    Args:
+      results: folder of a profile's CSVs.
+      parts: evaluations up to some update, with `decay`; each is decided by itself.
+      ids: the claims.
+
+    Returns:
+      Decay and updates -> the claims' sentences.
+    """
+    stated = pd.read_csv(Path(results).parent / "claims.csv")
+    said = {}
+    for rows in parts:
+        for decay, of in rows.groupby("decay"):
+            of = comparisons.even(of)
+            decided = claims.decide(stated, {"bsuite_curves": of}, ids)
+            said[f"{decay[0].upper()}{decay[1:]} decay, {of['update'].max():,} updates"] = " ".join(
+                claims.sentence(decided, claim) for claim in ids
+            )
+    return said
 
 
 def selection_statement(chosen: pd.DataFrame) -> str:
@@ -210,8 +425,15 @@ def selection_statement(chosen: pd.DataFrame) -> str:
         )
         texts.append(f"{rule} {estimate.value:+.2f} [{estimate.low:+.2f}, {estimate.high:+.2f}]")
     return (
-        f"Mean gain in normalised score over the final checkpoint, run by run: {'; '.join(texts)}."
+        f"Mean gain in normalised score over the last checkpoint, run by run: {'; '.join(texts)}."
     )
+
+
+def by_verdict(decided: pd.DataFrame) -> str:
+    """Ids of the claims by verdict, such as "Supported: R1, R2. Undecided: R5."."""
+    ids = decided.drop_duplicates("id").groupby("claim_verdict")["id"].agg(", ".join)
+    order = ("supported", "not supported", "undecided", "not run")
+    return " ".join(f"{one.capitalize()}: {ids[one]}." for one in order if one in ids)
 
 
 def not_run(decided: pd.DataFrame) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -54,3 +56,41 @@ def cost_of_search(bench: pd.DataFrame, data: str) -> pd.Series:
     mzu = found[found["method"] == "mzu"].set_index("num_simulations")["value"]
     mzu.index = mzu.index.astype(int)
     return rosmo / mzu.sort_index()
+
+
+ONLINE_PARTS = ("acting", "reanalysing", "learning")
+
+
+def time_of_online_parts(bench: pd.DataFrame) -> pd.DataFrame:
+    """Milliseconds an update online, a row a part, a column each Reanalyse fraction."""
+    found = select(bench, "time of part online")
+    table = found.pivot(index="part", columns="reanalysed", values="value")
+    return table.reindex(list(ONLINE_PARTS))
+
+
+def ratios(bench: pd.DataFrame, data: Sequence[str]) -> pd.Series:
+    """Fused over reference, the median of a run's pairs, by `method` and `data`."""
+    found = select(bench, "fused / reference", statistic="median")
+    found = found[found["data"].isin(data)]
+    return found.set_index(["method", "data"])["value"]
+
+
+def in_words(values: pd.Series) -> str:
+    """Ratios of `ratios` for a caption, such as "rosmo 9.2 on cartpole, mzu 3.4 on catch"."""
+    return ", ".join(f"{method} {value:.1f} on {data}" for (method, data), value in values.items())
+
+
+def missed(values: pd.Series, targets: Mapping[str, float]) -> str:
+    """Which of `ratios` are below their method's target, as `in_words`; "none" if none is."""
+    of = values.index.get_level_values("method").map(targets.get)
+    return in_words(values[values.to_numpy() < of.to_numpy()]) or "none"
+
+
+def measured_where(about: Mapping[str, Any]) -> str:
+    """Machine, day and version of a run, for a caption.
+
+    Args:
+      about: content of bench.json.
+    """
+    quick = "; QUICK run, not a result" if about["quick"] else ""
+    return f"{about['cpu']}, jax {about['packages']['jax']}, {about['time'][:10]}{quick}"

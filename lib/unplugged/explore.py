@@ -1,7 +1,7 @@
 """Looking at one state of catch: prior, one-step improvement, search, and the search tree.
 
 For the notebook `00_explore`: numbers first (`examine`, `tree_nodes`), then
-figures of them (`show`, `draw_tree`, `draw_curves`), which are plain matplotlib figures.
+figures of them (`show`, `draw_tree`), which are plain matplotlib figures.
 """
 
 from __future__ import annotations
