@@ -1,6 +1,6 @@
 # Every target is enough by itself on a fresh machine with Python 3.11 or 3.12, venv and make.
 PYTHON  ?= python3
-PROFILE ?= smoke
+PROFILE ?= quick
 CORES   ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 VENV    := .venv
 READY   := $(VENV)/.ready
@@ -16,12 +16,12 @@ define draw_bench
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help env reproduce progress adopt figures test lint lab bench clean
+.PHONY: help env reproduce progress adopt figures test check lint lab bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | \
 	  awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
-	@echo "PROFILE=smoke|cpu|paper chooses the experiment, CORES=n the processes."
+	@echo "PROFILE=quick|cpu|paper|smoke chooses the experiments, CORES=n the processes."
 
 env: $(READY) ## create the environment from requirements.lock
 
@@ -51,8 +51,12 @@ figures: $(READY) ## redraw figures from committed results (PROFILE=cpu); trains
 test: $(READY) ## all tests, a file at a time on each core
 	$(SINGLE) $(BIN)/python -m pytest -n $(CORES) --maxprocesses 8 --dist loadfile
 
-lint: $(READY) ## ruff: rules and format
+check: $(READY) ## lint, and the fast tests: for use between edits
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(SINGLE) $(BIN)/python -m pytest -n $(CORES) --maxprocesses 8 -m "not slow"
+
+lint: $(READY) ## ruff and mypy
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 lab: $(READY) ## JupyterLab on notebooks/
 	$(BIN)/jupyter lab --notebook-dir=notebooks

@@ -1,6 +1,6 @@
 """Runs the pipeline for one profile: one at a time in a clone, errors first, then Snakemake.
 
-python pipeline.py --profile smoke [--figures | --progress | --adopt] [-- Snakemake options]
+python pipeline.py --profile quick [--figures | --progress | --adopt] [-- Snakemake options]
 """
 
 from __future__ import annotations
@@ -62,10 +62,27 @@ def tell(profile: Path, cores: int, stop: threading.Event) -> None:
         print(f"[progress] {how_far(profile, cores, whole=False)}", flush=True)
 
 
+def what_next(profile: Path) -> str:
+    """Where a profile's figures are, and what to try with them there."""
+    name = yaml.safe_load(profile.read_text())["profile"]
+    own = ROOT / "figures" / name / "README.md"
+    page = own if own.exists() else ROOT / "figures" / "README.md"
+    return "\n".join(
+        [
+            "",
+            f"Figures and tables: {page.relative_to(ROOT)}, of the full study figures/README.md.",
+            "What next:",
+            "  make lab                      look into a trained model, write your own operator",
+            "  README.md, your own data      train on episodes of your own",
+            "  make reproduce PROFILE=cpu    the full study: about 37 hours on two cores",
+        ]
+    )
+
+
 def main() -> int:
     """Returns Snakemake's exit status, or 2 if it could not begin."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--profile", default="smoke", help="a file in profiles/, or a path")
+    parser.add_argument("--profile", default="quick", help="a file in profiles/, or a path")
     parser.add_argument("--figures", action="store_true", help="draw committed results only")
     parser.add_argument("--progress", action="store_true", help="say how far the runs are")
     parser.add_argument(
@@ -105,11 +122,14 @@ def main() -> int:
             telling = threading.Thread(target=tell, args=(path, arguments.cores, stop), daemon=True)
             telling.start()
             try:
-                return subprocess.run(
+                code = subprocess.run(
                     command + arguments.rest, cwd=ROOT, env=environment, pass_fds=[handle]
                 ).returncode
             finally:
                 stop.set()
+            if code == 0 and not arguments.rest:
+                print(what_next(path))
+            return code
     except (ValueError, OSError, files.LockedError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

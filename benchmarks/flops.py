@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from unplugged.settings import Settings
 
 import workload
+from unplugged.settings import Settings
 
 
 def _chain(inputs: int, sizes: Sequence[int]) -> int:

@@ -8,9 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from unplugged.learner import Learner, optimizer
 
 from unplugged import improvement, losses, windows
+from unplugged.learner import Learner, optimizer
 
 Part = Callable[[jax.Array], Any]
 

@@ -21,10 +21,10 @@ import jax.numpy as jnp
 import mctx
 import numpy as np
 import optax
-from unplugged.settings import Settings
 
 import workload
 from unplugged import datasets, learner, losses, methods, transforms, windows
+from unplugged.settings import Settings
 
 Params = Any
 

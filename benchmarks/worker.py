@@ -307,10 +307,10 @@ class Counted(dm_env.Environment):
 def evaluation(data: str, episodes: int, seconds: float) -> None:
     """Agent steps per second in real environments in lock-step, untrained networks."""
     import jax
-    from unplugged.evaluation import evaluate, make_policy
 
     import workload
     from unplugged import environments, timing
+    from unplugged.evaluation import evaluate, make_policy
 
     if data not in BSUITE:
         compiled_evaluation(data, episodes, seconds)
@@ -338,10 +338,10 @@ def evaluation(data: str, episodes: int, seconds: float) -> None:
 def compiled_evaluation(game: str, episodes: int, seconds: float) -> None:
     """The same for a MinAtar game: all episodes to their ends in one compiled call."""
     import jax
-    from unplugged.evaluation import make_policy
 
     import workload
     from unplugged import games, timing
+    from unplugged.evaluation import make_policy
 
     model, world = workload.model(game), games.make("minatar", game)
     params = jax.jit(model.init)(jax.random.key(0))

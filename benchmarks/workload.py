@@ -6,10 +6,10 @@ import dataclasses
 import math
 
 import numpy as np
-from unplugged.learner import Learner
-from unplugged.settings import BSUITE, MINATAR, Settings
 
 from unplugged import datasets, methods, networks
+from unplugged.learner import Learner
+from unplugged.settings import BSUITE, MINATAR, Settings
 
 NUM_ACTIONS = 3
 

@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
-from unplugged.settings import Settings
 
+from reproduction import plots
 from unplugged import datasets, environments, explore, improvement, networks
+from unplugged.settings import Settings
 
 SMALL = Settings(
     representation=(8,), dynamics=(8,), prediction=(8,), batch_size=4, warmup_updates=1,

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from unplugged.improvement import Improvement
 
 from unplugged import (
     bits,
@@ -24,6 +23,7 @@ from unplugged import (
     runs,
     windows,
 )
+from unplugged.improvement import Improvement
 
 SMALL = {
     "representation": [8, 8], "dynamics": [8, 8], "prediction": [8], "batch_size": 8,

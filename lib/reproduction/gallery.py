@@ -1,6 +1,6 @@
 """The gallery: every figure and table on one page, `python -m reproduction.gallery figures`.
 
-A profile whose figures are not committed has a page of its own: `... gallery figures/smoke`.
+A profile whose figures are not committed has a page of its own: `... gallery figures/quick`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from unplugged.common import files
 
-UNCOMMITTED = ("smoke",)  # Not on the common page, which is committed.
+UNCOMMITTED = ("quick", "smoke")  # Not on the common page, which is committed.
 
 _HEAD = """# Gallery
 
