@@ -1,13 +1,15 @@
 """Each notebook through papermill, in a size that a test can afford."""
 
+import ast
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
 import papermill
 import pytest
 
-from unplugged import notebooks
+from unplugged import notebooks, online, runs
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 SMALL = {
@@ -31,7 +33,7 @@ def execute(name, here, **parameters):
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory):
     folder = tmp_path_factory.mktemp("collect")
-    execute("10_collect_bsuite", folder, environment="catch", noise=0.1, episodes=30,
+    execute("10_collect", folder, benchmark="bsuite", environment="catch", noise=0.1, episodes=30,
             random_episodes=5, seed=3, folder=folder)  # fmt: skip
     return folder
 
@@ -51,7 +53,7 @@ def test_collect_writes_dataset_and_statistics(recorded):
 
 
 def test_collecting_again_gives_the_same_file(recorded, tmp_path):
-    execute("10_collect_bsuite", tmp_path, environment="catch", noise=0.1, episodes=30,
+    execute("10_collect", tmp_path, benchmark="bsuite", environment="catch", noise=0.1, episodes=30,
             random_episodes=5, seed=3, folder=tmp_path)  # fmt: skip
     name = "bsuite_catch_noise0.1.npz"
     assert (tmp_path / name).read_bytes() == (recorded / name).read_bytes()
@@ -66,21 +68,27 @@ def test_train_writes_rows(recorded, tmp_path):
     assert set(rows["noise"]) == {0.1} and json.loads(rows["overrides"][0]) == SMALL
 
 
-@pytest.mark.parametrize(
-    "name, parameter, message",
-    [
-        ("10_collect_bsuite", "enviroment", "did you mean 'environment'"),
-        ("20_train", "method_", "did you mean 'method'"),
-        ("22_select", "fqe_update", "did you mean 'fqe_updates'"),
-        *[
-            (path.stem, "result", "did you mean 'results'")
-            for path in sorted(NOTEBOOKS.glob("[358]*.ipynb"))
-        ],
-    ],
-)
-def test_an_unknown_parameter_stops_the_notebook(tmp_path, name, parameter, message):
-    with pytest.raises(papermill.PapermillExecutionError, match=message):
-        execute(name, tmp_path, **{parameter: "x"})
+def test_an_unknown_parameter_stops_the_notebook(tmp_path):
+    with pytest.raises(papermill.PapermillExecutionError, match="did you mean 'method'"):
+        execute("20_train", tmp_path, method_="x")
+
+
+@pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_every_notebook_checks_all_of_its_parameters(path, monkeypatch):
+    """Its cells up to `notebooks.parameters`, with names in place of all that they import."""
+    cells = json.loads(path.read_text())["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    [given] = ["".join(x["source"]) for x in cells if "parameters" in x["metadata"].get("tags", [])]
+    own = [line.partition(":")[0] for line in given.splitlines()]
+    call = next(x for x in code if "notebooks.parameters(" in x)
+    tree = ast.parse(re.sub(r"^%.*$", "", call, flags=re.M))
+    [names] = [
+        node.args[1]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "notebooks.parameters"
+    ]
+    scope = {"runs": runs, "online": online}
+    assert set(eval(ast.unparse(names), scope)) == set(own)
 
 
 def test_parameters_checks_what_papermill_injected_and_nothing_else():
