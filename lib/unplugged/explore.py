@@ -11,7 +11,7 @@ import io
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import ipywidgets
 import jax
@@ -80,7 +80,7 @@ class TreeNode(NamedTuple):
       reward: predicted reward of the step from the parent; 0 at the root.
     """
 
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, as meant
     parent: int
     action: int
     depth: int
@@ -221,7 +221,7 @@ def draw_tree(ax: Axes, nodes: Sequence[TreeNode], moves: Sequence[str] = CATCH_
     """
     by_index = {node.index: node for node in nodes}
     largest = max(1.0, *(abs(node.value) for node in nodes))
-    text = {"ha": "center", "va": "center", "linespacing": 0.95}
+    text: dict[str, Any] = {"ha": "center", "va": "center", "linespacing": 0.95}
     white = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
     for node in nodes:
         if node.parent >= 0:
@@ -326,7 +326,7 @@ def show(
     width = max(11.0, 0.64 * (1 + max(node.x for node in nodes)))
     tree_height = 0.7 * (depth + 1)
     figure = Figure(figsize=(width, 3.4 + tree_height), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=[3.4, tree_height])
+    (above,), (below,) = figure.subfigures(2, 1, squeeze=False, height_ratios=[3.4, tree_height])
     board, policies, values = above.subplots(1, 3, width_ratios=[1, 2.4, 2.4])
     _draw_board(board, seen.observation)
     board.set_title(note or "observation", fontsize=10)

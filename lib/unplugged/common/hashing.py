@@ -45,13 +45,13 @@ def of_program(function: Any, *arguments: Any) -> str:
     return digest(canonical(lowered.as_text()))
 
 
-def without_docstrings(tree: ast.AST) -> ast.AST:
+def without_docstrings(tree: ast.Module) -> ast.Module:
     """The tree without what changes nothing; comments and layout are gone already."""
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
             if isinstance(body[0].value, ast.Constant) and isinstance(body[0].value.value, str):
-                node.body = body[1:] or [ast.Pass()]  # type: ignore[attr-defined]
+                node.body = body[1:] or [ast.Pass()]  # type: ignore[attr-defined]  # it has one
     return tree
 
 
@@ -98,12 +98,22 @@ def _path(module: str) -> Path | None:
     return Path(spec.origin) if spec and spec.origin else None
 
 
+def _file(module: str) -> Path:
+    """The file of a module of the library; raises KeyError if that is no module."""
+    path = _path(module)
+    if path is None:
+        raise KeyError(f"there is no module {module!r}")
+    return path
+
+
 @functools.cache
 def _imports(module: str) -> frozenset[str]:
     """The library's modules that one imports, wherever in it."""
     found = set()
-    for node in ast.walk(ast.parse(_path(module).read_text())):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == _PACKAGE:
+    for node in ast.walk(ast.parse(_file(module).read_text())):
+        if not isinstance(node, ast.ImportFrom) or node.module is None:
+            continue
+        if node.module.partition(".")[0] == _PACKAGE:
             names = {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
             found |= {name for name in names if _path(name)}
     return frozenset(found)
@@ -112,7 +122,7 @@ def _imports(module: str) -> frozenset[str]:
 @functools.cache
 def _code(module: str) -> str:
     """A hash of a module's code but for its imports, which say where things lie."""
-    tree = without_docstrings(ast.parse(_path(module).read_text()))
+    tree = without_docstrings(ast.parse(_file(module).read_text()))
     tree.body = [x for x in tree.body if not isinstance(x, (ast.Import, ast.ImportFrom))]
     return digest(ast.dump(tree))
 
@@ -128,8 +138,7 @@ def of_modules(modules: Sequence[str], *, alone: bool = False) -> str:
       KeyError: if there is no such module.
     """
     for module in modules:
-        if _path(module) is None:
-            raise KeyError(f"there is no module {module!r}")
+        _file(module)
     seen, waiting = set(), list(modules)
     while waiting:
         module = waiting.pop()

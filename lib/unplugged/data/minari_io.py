@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import warnings
@@ -81,15 +82,17 @@ def from_minari(
     except (OSError, KeyError) as error:
         raise datasets.DatasetError(f"{dataset.id}: cut short or damaged ({error})") from error
     if carried:
+        changed: dict[str, Any] = {}
         stored = np.arange(dataset.storage.total_episodes)
         if not np.array_equal(dataset.episode_indices, stored):
-            result.metadata["episodes"] = len(episodes)
+            changed["episodes"] = len(episodes)
         elif datasets.checksum(result) != carried["checksum"]:
             raise datasets.DatasetError(
                 f"{dataset.id}: altered since it was exported (its checksum does not match)"
             )
         if environment not in (None, metadata.get("environment")):
-            result.metadata.update(benchmark="gymnasium", environment=environment)
+            changed.update(benchmark="gymnasium", environment=environment)
+        result = dataclasses.replace(result, metadata={**result.metadata, **changed})
     return result
 
 
@@ -126,7 +129,8 @@ def to_minari(
     path = _free_minari_path(dataset_id)
     metadata = dict(dataset.metadata)
     carried = {"checksum": datasets.checksum(dataset), "metadata": metadata}
-    benchmark, environment = metadata.get("benchmark"), metadata.get("environment")
+    benchmark = metadata.get("benchmark")
+    environment: Any = metadata.get("environment")
     collected_by = metadata.get("collected_by", "unknown")
     world = None
     if benchmark == "gymnasium":

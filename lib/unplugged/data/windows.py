@@ -113,7 +113,7 @@ def described(shape: Sequence[int], packed: bool, steps: int, transitions: int) 
       transitions: M.
     """
 
-    def array(length: int, kind: Any, *rest: int) -> jax.ShapeDtypeStruct:
+    def array(length: int, kind: Any, *rest: int) -> Any:  # Stands for an array; JAX takes it.
         return jax.ShapeDtypeStruct((length, *rest), kind)
 
     rest = (-(-math.prod(shape) // 8),) if packed else tuple(shape)

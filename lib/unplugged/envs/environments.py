@@ -103,7 +103,8 @@ class FromGymnasium(dm_env.Environment):
 
     def action_spec(self) -> specs.DiscreteArray:
         """Actions 0..num_values - 1."""
-        return specs.DiscreteArray(int(self._environment.action_space.n))
+        # Discrete, as the constructor saw. No check here: a run is known by this class's code.
+        return specs.DiscreteArray(int(self._environment.action_space.n))  # type: ignore[attr-defined]
 
 
 def _bsuite(name: str, seed: int) -> dm_env.Environment:

@@ -102,6 +102,7 @@ def planning(
         imitation = losses.negative_log_probability(policy_logits, now.action)
         imitated = jnp.mean(weight * imitation)
     if improved is None:
+        assert imitated is not None  # `Method` demands an operator or a regularizer.
         parts["policy"] = imitated
     else:
         uniform = jnp.full_like(improved.policy, 1.0 / model.num_actions)
@@ -136,10 +137,12 @@ def improve(
       Arrays [T, B, ...] where values bootstrap from the operator's, n steps further, else
       [K + 1, B, ...].
     """
+    operator = method.operator
+    assert operator is not None  # As the arguments say.
     if method.bootstrap != "operator":
         roots = jax.tree.map(lambda x: x[: method.window(settings)[0] + 1], roots)
     flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), roots)
-    flat = method.operator(model, params, flat, key, settings)
+    flat = operator(model, params, flat, key, settings)
     return jax.tree.map(lambda x: x.reshape(*roots.value.shape, *x.shape[1:]), flat)
 
 

@@ -151,7 +151,9 @@ class OnlineLearner:
         root = improvement.root_of(
             model, state.params, model.represent(state.params, actors.observation)
         )
-        improved = self.learner.method.operator(model, state.params, root, search_key, settings)
+        operator = self.learner.method.operator
+        assert operator is not None  # `OnlineSpec` demands one.
+        improved = operator(model, state.params, root, search_key, settings)
         stretch = state.updates // self.temperature_updates
         temperature = jnp.asarray(self.temperatures)[
             jnp.minimum(stretch, len(self.temperatures) - 1)
@@ -193,6 +195,7 @@ class OnlineLearner:
         """Some steps of every actor, into every source."""
 
         def body(state: OnlineState, tick_key: jax.Array) -> tuple[OnlineState, None]:
+            assert state.actors is not None  # They are None only where nothing acts.
             actors, tick = self._tick(state.learner, state.actors, tick_key)
             sources = {
                 name: source.add(state.sources[name], tick) for name, source in self.sources.items()
@@ -201,12 +204,19 @@ class OnlineLearner:
 
         return jax.lax.scan(body, state, jax.random.split(key, ticks))[0]
 
+    @property
+    def _recent(self) -> replay.Recent:
+        """The source that first-hand windows come from; it is there if anything acts."""
+        source = self.sources["recent"]
+        assert isinstance(source, replay.Recent)
+        return source
+
     def _stored(self, state: OnlineState, data: Any, name: str, key: jax.Array) -> windows.Windows:
         """The windows to be reanalysed that one source gives."""
         number, source = self.counts[name], self.sources[name]
         found = source.sample(state.sources.get(name, ()), data, key, number)
-        if name == "best":  # Until an episode is over there is none: the most recent.
-            recent = self.sources["recent"].sample(state.sources["recent"], data, key, number)
+        if isinstance(source, replay.Best):  # Until an episode is over, the most recent instead.
+            recent = self._recent.sample(state.sources["recent"], data, key, number)
             some = source.holds_any(state.sources[name])
             found = jax.tree.map(lambda a, b: jnp.where(some, a, b), found, recent)
         return found
@@ -214,14 +224,15 @@ class OnlineLearner:
     def draw(self, state: OnlineState, data: Any, key: jax.Array) -> windows.Windows:
         """A batch: windows by source, their targets made anew, then first-hand ones."""
         if not self.first_hand and len(self.counts) == 1:  # An offline learner's very batch.
-            return self._stored(state, data, *self.counts, key)
+            (name,) = self.counts
+            return self._stored(state, data, name, key)
         parts = []
         keys = jax.random.split(key, len(self.counts) + 2)
         for name, source_key in zip(self.counts, keys):
             parts.append(self._stored(state, data, name, source_key))
-        found = _joined(parts) if parts else None
         if not self.first_hand:
-            return found
+            return _joined(parts)
+        found = _joined(parts) if parts else None
         learner = self.learner
         if found is not None:
             target = state.target_params
@@ -231,7 +242,7 @@ class OnlineLearner:
                 target, roots, keys[-1], self.model, learner.method, learner.settings
             )
             found = found._replace(improved=jax.lax.stop_gradient(improved))
-        acted = self.sources["recent"].sample(
+        acted = self._recent.sample(
             state.sources["recent"], data, keys[-2], self.first_hand, improved=True
         )
         if found is not None:

@@ -30,7 +30,7 @@ class Tick(NamedTuple):
       reward: [E] float32; 0 in a final row.
       discount: [E] float32, 0 at a true end and in the final row after it, else 1.
       is_last: [E] bool, whether this is an episode's final row.
-      improved: what the acting search gave at the observation, arrays [E, ...].
+      improved: what the acting search gave at the observation, arrays [E, ...]; None: not kept.
     """
 
     observation: jax.Array
@@ -38,7 +38,7 @@ class Tick(NamedTuple):
     reward: jax.Array
     discount: jax.Array
     is_last: jax.Array
-    improved: Improvement
+    improved: Improvement | None
 
 
 class Source(Protocol):
@@ -119,7 +119,7 @@ class Ring(NamedTuple):
 
     ticks: Tick
     whole: jax.Array
-    count: jax.Array
+    count: jax.Array  # type: ignore[assignment]  # hides tuple.count, as meant
 
 
 class Recent:

@@ -148,7 +148,9 @@ class OnlineSpec(AnySpec):
 
     def learner(self, observation_shape: Sequence[int], num_actions: int) -> OnlineLearner:
         """The run's learner, its sources among it."""
-        game = self.of_benchmark.game(self.environment)
+        make = self.of_benchmark.game
+        assert make is not None  # `__post_init__` demands one.
+        game = make(self.environment)
         method, settings = methods.get(self.method), self.settings
         model = model_of(settings, observation_shape, num_actions)
         length, shape = self.length, game.observation_shape
@@ -196,12 +198,12 @@ def build(spec: OnlineSpec) -> tuple[OnlineLearner, Any, datasets.Dataset | None
     form = spec.of_benchmark.form(spec.environment)
     learner = spec.learner(*form)
     dataset, data = None, {}
-    if spec.dataset:
+    if spec.dataset:  # Named if a source is recorded, and only then.
         dataset = load_dataset(spec.dataset, spec.environment, *form)
-    if "dataset" in spec.sources:
-        data["dataset"] = windows.store(dataset)
-    if "demonstrations" in spec.sources:
-        data["demonstrations"] = windows.store(datasets.best(dataset, spec.demonstrations))
+        if "dataset" in spec.sources:
+            data["dataset"] = windows.store(dataset)
+        if "demonstrations" in spec.sources:
+            data["demonstrations"] = windows.store(datasets.best(dataset, spec.demonstrations))
     stored = jax.eval_shape(lambda: learner.init(0)).sources
     together = jax.default_backend() != "cpu" if spec.vmap_seeds is None else spec.vmap_seeds
     copies = 2 * (len(spec.seeds) if together else 1)  # Before and after a compiled call.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import haiku as hk
 import jax
@@ -98,8 +98,13 @@ class _State(NamedTuple):
     time: jax.Array  # steps of all environments done. Shape [].
 
 
-class Recorded(NamedTuple):
+_Array = TypeVar("_Array", jax.Array, np.ndarray)
+
+
+class Recorded(NamedTuple, Generic[_Array]):
     """What happened in T steps of E environments; observations as packed bits.
+
+    Of the loop they are JAX arrays, for `whole_episodes` NumPy's.
 
     Attributes:
       observation: [T, E, bytes] uint8.
@@ -110,12 +115,12 @@ class Recorded(NamedTuple):
       following: [T, E, bytes] uint8, the observation after the action.
     """
 
-    observation: np.ndarray
-    action: np.ndarray
-    reward: np.ndarray
-    discount: np.ndarray
-    last: np.ndarray
-    following: np.ndarray
+    observation: _Array
+    action: _Array
+    reward: _Array
+    discount: _Array
+    last: _Array
+    following: _Array
 
 
 class _Agent:
@@ -178,7 +183,7 @@ class _Agent:
         )
         return state._replace(params=params, target_params=target_params, opt_state=opt_state)
 
-    def _step(self, state: _State, key: jax.Array) -> tuple[_State, Recorded]:
+    def _step(self, state: _State, key: jax.Array) -> tuple[_State, Recorded[jax.Array]]:
         settings, game = self._settings, self._game
         number = settings.environments
         keys = jax.random.split(key, 5)
@@ -214,14 +219,14 @@ class _Agent:
         state = jax.lax.cond(enough, self._learn, lambda state, _: state, state, keys[4])
         return state._replace(time=state.time + 1), recorded
 
-    def _run(self, state: _State, key: jax.Array, steps: int) -> tuple[_State, Recorded]:
-        def body(state: _State, _: None) -> tuple[_State, Recorded]:
+    def _run(self, state: _State, key: jax.Array, steps: int) -> tuple[_State, Recorded[jax.Array]]:
+        def body(state: _State, _: None) -> tuple[_State, Recorded[jax.Array]]:
             return self._step(state, jax.random.fold_in(key, state.time))
 
         return jax.lax.scan(body, state, None, length=steps)
 
 
-def whole_episodes(parts: list[Recorded]) -> dict[str, np.ndarray]:
+def whole_episodes(parts: list[Recorded[np.ndarray]]) -> dict[str, np.ndarray]:
     """Episodes that ended, by the time of their end, laid out as `datasets.Dataset` arrays."""
     recorded = Recorded(*(np.concatenate(x) for x in zip(*parts)))
     time, column = np.nonzero(recorded.last)

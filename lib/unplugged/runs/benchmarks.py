@@ -57,7 +57,7 @@ class Recorder:
             )
         if noise and not self.noisy:
             raise ValueError(f"{environment} has no noise of its own: leave noise at 0")
-        options = {self.amount: amount[self.amount]}
+        options: dict[str, float | None] = {self.amount: amount[self.amount]}
         if self.noisy:
             options["noise"] = noise or 0.0
         return self.train(environment, seed=seed, **options)

@@ -121,7 +121,9 @@ def states(folder: Path, seeds: Sequence[int], init: Callable[[int], Any]) -> It
         saved, like = of_group(folder, group), stack([init(seed) for seed in group])
         try:
             for update in saved.updates():
-                state, _ = saved.restore(like, update)
+                restored = saved.restore(like, update)
+                assert restored is not None  # Of the updates that there are.
+                state, _ = restored
                 for i, seed in enumerate(group):
                     if seed in wanted:
                         yield seed, update, unstack(state, len(group), i)
@@ -223,7 +225,8 @@ def keep_or_set_aside(
     Returns:
       The earlier programs and versions that its checkpoints went through.
     """
-    identity, earlier = dict(identity), []
+    identity = dict(identity)
+    earlier: list[dict[str, Any]] = []
     if folder.exists():
         found, earlier = _identity_in(folder)
         differing = _without(_differing(found, identity, known), "settings")

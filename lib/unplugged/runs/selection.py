@@ -139,6 +139,7 @@ def score(spec: Spec, folder: str | os.PathLike[str], *, fqe_updates: int) -> pd
     learner, _, dataset = build(spec)
     whole = datasets.load(spec.dataset)
     _, held = divide(spec, whole)
+    assert held is not None  # The holdout is above 0.
     fraction = datasets.subsample(whole, spec.fraction, spec.data_seed)
     data, first = windows.store(fraction), jnp.asarray(np.flatnonzero(fraction.is_first))
     loss = held_out_loss(learner, windows.store(held))

@@ -253,8 +253,8 @@ def train(spec: AnySpec, folder: str | os.PathLike[str]) -> pd.DataFrame:
             if not groups:
                 trainer.note_progress()
             try:
-                for seeds in groups:
-                    rows += trainer.train(seeds, saved)
+                for group in groups:
+                    rows += trainer.train(group, saved)
             except NonFiniteLossError as error:
                 frame = pd.DataFrame(rows + error.rows)
                 files.write_whole(folder / "results.partial.csv", frame.to_csv(index=False))
