@@ -4,12 +4,15 @@ import os
 from pathlib import Path
 
 os.environ.setdefault("NPROC", "1")
-os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
+# Compiling takes most of the tests' time, and what is compiled runs for a moment.
+os.environ["XLA_FLAGS"] = " ".join(
+    ["--xla_cpu_multi_thread_eigen=false", "--xla_backend_optimization_level=0"]
+)
 # The same program is compiled once for all tests, their processes and notebooks.
 os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "jax")
 )
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 import jax
 import numpy as np

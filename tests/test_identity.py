@@ -55,6 +55,8 @@ def test_names_and_places_of_functions_do_not_count():
 
     assert hashing.of_program(jax.jit(outer), x) == first
     assert hashing.of_program(jax.jit(lambda x: jax.jit(inner)(x) + 2.0), x) != first
+    named, other = (jax.jit(lambda x, n=n: {n: jnp.sin(x)}) for n in ("loss", "total"))
+    assert hashing.of_program(named, x) == hashing.of_program(other, x)
     assert hashing.canonical("call @a(@b) @a @b_1") == hashing.canonical("call @x(@y) @x @a")
     assert hashing.canonical("@a @b @a") != hashing.canonical("@a @b @b")
 

@@ -149,7 +149,8 @@ class Recent:
         start = count - self._length
         rows = (start + jnp.arange(self._length)) % self._rows
         of = jax.tree.map(lambda x: x[rows], ticks)
-        whole = jnp.where(of.is_last[0] | (start < 0), 0.0, jnp.ones_like(of.reward[0]))
+        whole = jnp.ones_like(of.reward[0])
+        whole = jnp.where(of.is_last[0] | (start < 0), 0.0, whole)
         return Ring(ticks, state.whole.at[row].set(0.0).at[rows[0]].set(whole), count)
 
     def sample(
