@@ -127,7 +127,7 @@ def main() -> int:
                 ).returncode
             finally:
                 stop.set()
-            if code == 0 and not arguments.rest:
+            if code == 0 and not (arguments.rest or arguments.figures):
                 print(what_next(path))
             return code
     except (ValueError, OSError, files.LockedError) as error:

@@ -24,12 +24,15 @@ _OF_SETTINGS = {
 }
 
 
-def load(results: str | os.PathLike[str], experiment: str) -> pd.DataFrame:
+def load(
+    results: str | os.PathLike[str], experiment: str, *, runs_of: str | None = None
+) -> pd.DataFrame:
     """Rows of an experiment with their normalised score and the settings that sweeps vary.
 
     Args:
       results: folder of a profile's results.
-      experiment: name of the CSV in it, without suffix; its provenance lies beside it.
+      experiment: name of the CSV in it, without suffix.
+      runs_of: the experiment whose provenance tells of its runs; None: its own.
 
     Returns:
       The CSV's rows and the columns `score` (0: random policy, 1: the online agent that made
@@ -48,7 +51,7 @@ def load(results: str | os.PathLike[str], experiment: str) -> pd.DataFrame:
             rows["environment"].map(ends["random_return"]),
             rows["environment"].map(ends["online_return"]),
         )
-    records = json.loads(Path(results, f"{experiment}.provenance.json").read_text())
+    records = json.loads(Path(results, f"{runs_of or experiment}.provenance.json").read_text())
     settings = {run.rpartition("/")[2]: record["settings"] for run, record in records.items()}
     for column, of in _OF_SETTINGS.items():
         rows[column] = [of(settings[run]) for run in rows["run"]]
