@@ -163,7 +163,7 @@ def main(folder: Path) -> None:
         contents[path] = json.loads(path.read_text())
         for run, record in contents[path].items():
             revision = record.get("git_revision") or "+"
-            if "settings" in record and "program" not in record and "+" not in revision:
+            if "data_checksum" in record and "program" not in record and "+" not in revision:
                 of_revisions.setdefault(revision, []).append((path, run))
     for number, (revision, wanted) in enumerate(of_revisions.items()):
         records = [contents[path][run] for path, run in wanted]
