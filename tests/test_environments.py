@@ -256,7 +256,7 @@ def test_a_continuous_gymnasium_environment_is_refused_by_make():
         (
             "bsuite",
             "CartPole-v1",
-            r"did you mean 'cartpole'\? Valid: cartpole, catch, mountain_car",
+            r"did you mean 'cartpole'\? Valid: cartpole, catch, ",
         ),
         (
             "gymnasium",

@@ -292,22 +292,3 @@ def test_targets_made_beforehand_give_the_same_loss(model, small, episodes, meth
     own, _ = learn.loss(params, target, batch, key)
     given, _ = learn.loss(params, target, batch._replace(improved=improved), key)
     np.testing.assert_allclose(given, own, rtol=1e-6)
-
-
-def test_a_loss_with_weights_is_the_weighted_mean_of_its_windows(model, small, episodes):
-    learn = learner.Learner(model, methods.get("rosmo"), small)
-    params, target, key = random_params(model, 20), random_params(model, 21), jax.random.key(3)
-    # Inside an episode, where no action is drawn at random.
-    batch = windows_of(episodes, [(0, 0), (0, 1), (0, 2)], small.unroll_steps + small.td_steps + 1)
-    weight = jnp.array([0.5, 2.0, 0.0])
-    both, parts = learn.loss(params, target, batch._replace(weight=weight), key)
-    alone = [
-        learn.loss(params, target, jax.tree.map(lambda x, i=i: x[:, i : i + 1], batch), key)
-        for i in range(3)
-    ]
-    np.testing.assert_allclose(
-        both, np.mean([w * x for w, (x, _) in zip(weight, alone)]), rtol=1e-5
-    )
-    for name, part in parts.items():
-        wanted = np.mean([w * x[name] for w, (_, x) in zip(weight, alone)])
-        np.testing.assert_allclose(part, wanted, rtol=1e-5, atol=1e-7)

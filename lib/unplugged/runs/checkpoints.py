@@ -229,8 +229,8 @@ def keep_or_set_aside(
     earlier: list[dict[str, Any]] = []
     if folder.exists():
         found, earlier = _identity_in(folder)
-        differing = _without(_differing(found, identity, known), "settings")
-        if not differing:
+        differing = _differing(found, identity, known)
+        if not _without(differing, "settings"):
             return earlier
         if not _without(differing, *_BENEATH) and os.environ.get(ADOPT) == "1":
             earlier = [*earlier, {name: found.get(name) for name in _BENEATH}]
@@ -238,8 +238,8 @@ def keep_or_set_aside(
             earlier, number = [], 1
             while (aside := folder.with_name(f"{folder.name}.old-{number}")).exists():
                 number += 1
-            changed = "; ".join(_differing(found, identity, known))
-            print(f"the checkpoints in {folder} are of another run ({changed}): now {aside}")
+            why = "; ".join(differing)
+            print(f"the checkpoints in {folder} are of another run ({why}): now {aside}")
             folder.rename(aside)
     if earlier:
         identity["earlier"] = earlier
