@@ -8,6 +8,8 @@ import pytest
 from unplugged import datasets, environments, runs
 from unplugged.runs import benchmarks, evaluation
 
+pytestmark = pytest.mark.slow
+
 SMALL = {
     "representation": [8, 8], "dynamics": [8, 8], "prediction": [8], "batch_size": 8,
 }  # fmt: skip

@@ -12,6 +12,8 @@ from reproduction import plots
 from unplugged import datasets, environments, explore, improvement, networks
 from unplugged.settings import Settings
 
+pytestmark = pytest.mark.slow
+
 SMALL = Settings(
     representation=(8,), dynamics=(8,), prediction=(8,), batch_size=4, warmup_updates=1,
     unroll_steps=2, td_steps=1, num_simulations=6,

@@ -8,6 +8,8 @@ import pytest
 from conftest import random_params
 from unplugged import bits, datasets, dqn, games, networks
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_game_that_is_not_there():
     with pytest.raises(ValueError, match="did you mean 'breakout'"):

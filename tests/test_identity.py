@@ -23,6 +23,8 @@ from unplugged import (
     transforms,
 )
 
+pytestmark = pytest.mark.slow
+
 SMALL = {"representation": [4, 4], "dynamics": [4, 4], "prediction": [4], "batch_size": 4}
 
 

@@ -18,6 +18,8 @@ from unplugged import (
     windows,
 )
 
+pytestmark = pytest.mark.slow
+
 
 def make(model, small, method="rosmo"):
     return learner.Learner(model, methods.get(method), small)

@@ -13,6 +13,8 @@ from conftest import NUM_ACTIONS, random_params
 from test_losses import STARTS, episodes, imagined_actions, windows_of  # noqa: F401
 from unplugged import improvement, learner, losses, methods, objectives
 
+pytestmark = pytest.mark.slow
+
 
 def numpy_models(small, *params):
     return [reference.Model(p, NUM_ACTIONS, small.num_bins) for p in params]

@@ -25,6 +25,8 @@ from unplugged import (
 )
 from unplugged.improvement import Improvement
 
+pytestmark = pytest.mark.slow
+
 SMALL = {
     "representation": [8, 8], "dynamics": [8, 8], "prediction": [8], "batch_size": 8,
     "unroll_steps": 2, "td_steps": 2, "num_simulations": 2, "warmup_updates": 5,

@@ -17,6 +17,8 @@ import yaml
 from reproduction import plan
 from unplugged import files
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 TINY = {
     "profile": "tiny",

@@ -12,6 +12,8 @@ import pytest
 
 from reproduction import statistics
 
+pytestmark = pytest.mark.slow
+
 metrics = pytest.importorskip("rliable.metrics", exc_type=ImportError)
 library = pytest.importorskip("rliable.library", exc_type=ImportError)
 

@@ -30,6 +30,8 @@ from unplugged import (
 )
 from unplugged.runs import benchmarks, identity, training
 
+pytestmark = pytest.mark.slow
+
 SMALL = {
     "representation": [8, 8], "dynamics": [8, 8], "prediction": [8], "batch_size": 8,
 }  # fmt: skip

@@ -10,6 +10,8 @@ from conftest import NUM_ACTIONS, OBSERVATION, random_params
 from test_runs import catch, spec  # noqa: F401
 from unplugged import datasets, learner, methods, runs, selection, windows
 
+pytestmark = pytest.mark.slow
+
 
 def chain():
     """Episodes of two steps: the first action decides the second state, which pays or not.

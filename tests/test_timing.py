@@ -3,6 +3,8 @@ import pytest
 
 from unplugged import datasets, environments, runs, timing
 
+pytestmark = pytest.mark.slow
+
 SMALL = {"representation": [8, 8], "dynamics": [8, 8], "prediction": [8], "batch_size": 4}
 
 
