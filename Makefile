@@ -49,7 +49,7 @@ figures: $(READY) ## redraw figures from committed results (PROFILE=cpu); trains
 	$(draw_bench)
 
 test: $(READY) ## all tests, a file at a time on each core
-	$(SINGLE) $(BIN)/python -m pytest -n $(CORES) --maxprocesses 8 --dist loadfile
+	$(SINGLE) $(BIN)/python -m pytest -n $(CORES) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 check: $(READY) ## lint, and the fast tests: for use between edits
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -20,6 +20,18 @@ import pytest
 
 from unplugged import datasets, networks, settings
 
+# Files that take longest, so that no core waits for one of them in the end.
+FIRST = ("pipeline", "online", "learner", "objectives", "notebooks", "runs", "identity", "losses")
+
+
+def pytest_collection_modifyitems(items):
+    def place(item):
+        name = item.path.stem.removeprefix("test_")
+        return FIRST.index(name) if name in FIRST else len(FIRST)
+
+    items.sort(key=place)
+
+
 NUM_ACTIONS = 3
 OBSERVATION = (2, 2)
 

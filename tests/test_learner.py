@@ -29,7 +29,10 @@ def same(a, b):
     jax.tree.map(np.testing.assert_array_equal, a._replace(key=0), b._replace(key=0))
 
 
-@pytest.mark.parametrize("method", methods.METHODS)
+# One of each objective and kind of operator.
+@pytest.mark.parametrize(
+    "method", ["bc", "cql", "crr", "behavior", "rosmo_sampled", "mzu", "gumbel"]
+)
 def test_many_updates_in_one_call_equal_one_by_one(model, small, dataset, method):
     learn = make(model, small, method)
     data = windows.store(dataset)
