@@ -222,7 +222,8 @@ def dataset_files(experiments):
     found = {
         spec.benchmark
         for (name, _), spec in SPECS.items()
-        if name in experiments and spec.of_benchmark.recorder
+        if name in experiments and (DRAW_ONLY or spec.benchmark in RECORDED)
+        if spec.of_benchmark.recorder
     }
     return sorted(f"{RESULTS}/{benchmark}_statistics.csv" for benchmark in found)
 

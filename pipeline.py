@@ -29,7 +29,7 @@ def how_far(profile: Path, cores: int, *, whole: bool) -> str:
     return progress.table(records, cores) if whole else progress.describe(records, cores)
 
 
-def settle(profile: Path, *, adopt: bool) -> str:
+def settle(profile: Path, *, adopt: bool, only_name: bool = False) -> str:
     """Lets go of adopted runs that the profile has changed; takes committed results if told to.
 
     Returns:
@@ -40,7 +40,10 @@ def settle(profile: Path, *, adopt: bool) -> str:
     content = yaml.safe_load(profile.read_text())
     wanted, folder = plan.plan(content), ROOT / "runs" / content["profile"]
     programs = adoption.Programs(ROOT / "runs" / "programs.json")
-    lines = [f"{run} is another run now" for run in adoption.let_go(wanted, folder, programs)]
+    lines = [
+        f"{run} is another run now"
+        for run in adoption.let_go(wanted, folder, programs, only_name=only_name)
+    ]
     if adopt:
         found = adoption.adopt(wanted, ROOT / "results" / content["profile"], folder, programs)
         for name, (taken, other) in found.items():
@@ -102,10 +105,13 @@ def main() -> int:
             print(how_far(path, arguments.cores, whole=True))
             return 0
         files.writable_folder(ROOT / "runs")
+        dry = bool({"-n", "--dry-run", "--dryrun"} & set(arguments.rest))
         busy = "another pipeline is at work in this clone; wait for it, or use a clone of its own"
         # A pipeline that was killed a moment ago may take a little while to be gone.
         with files.lock(ROOT / "runs" / ".lock", patience=5.0, busy=busy) as handle:
-            if not arguments.figures and (said := settle(path, adopt=arguments.adopt)):
+            if not arguments.figures and (
+                said := settle(path, adopt=arguments.adopt, only_name=dry)
+            ):
                 print(said, flush=True)
             if arguments.adopt:
                 return 0

@@ -115,7 +115,6 @@ def hashes(records: list[dict[str, Any]]) -> list[dict[str, str] | str]:
         else:
             seen = jax.ShapeDtypeStruct((run.eval_episodes, *shape), np.float32)
             plays = hashing.of_program(policy, state.params, seen, jax.random.key(0))
-            plays = hashing.digest(plays, hashing.of_environment(world))
         known[key] = {
             "initialisation": hashing.of_program(
                 jax.jit(learner.init), jax.ShapeDtypeStruct((), np.uint32)
@@ -124,6 +123,7 @@ def hashes(records: list[dict[str, Any]]) -> list[dict[str, str] | str]:
                 learner.run, state, data, getattr(run, "updates_at_once", 1)
             ),
             "evaluation": plays,
+            **({} if compiled else {"environment": hashing.of_environment(world)}),
         }
         return known[key]
 

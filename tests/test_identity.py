@@ -1,5 +1,6 @@
 """Runs are known by their programs: what changes no program changes no run."""
 
+import ast
 import dataclasses
 import json
 import subprocess
@@ -60,6 +61,8 @@ def test_names_and_places_of_functions_do_not_count():
     named, other = (jax.jit(lambda x, n=n: {n: jnp.sin(x)}) for n in ("loss", "total"))
     assert hashing.of_program(named, x) == hashing.of_program(other, x)
     assert hashing.canonical("call @a(@b) @a @b_1") == hashing.canonical("call @x(@y) @x @a")
+    lambdas, functions = 'call @"<lambda>"(@b) @"<lambda>"', "call @f(@b) @f"
+    assert hashing.canonical(lambdas) == hashing.canonical(functions)
     assert hashing.canonical("@a @b @a") != hashing.canonical("@a @b @b")
 
 
@@ -72,7 +75,7 @@ def test_another_process_finds_the_same(before):
     assert json.loads(found.stdout) == before
 
 
-EVERYTHING = {"initialisation", "training", "evaluation"}
+EVERYTHING = {"initialisation", "training", "evaluation", "environment"}
 
 
 @pytest.mark.parametrize(
@@ -85,7 +88,7 @@ EVERYTHING = {"initialisation", "training", "evaluation"}
         ({"method": "onestep"}, {"training"}),
         ({"selector": "greedy"}, {"evaluation"}),
         ({"eval_episodes": 3}, {"evaluation"}),
-        ({"overrides": {**SMALL, "prediction": [5]}}, EVERYTHING),
+        ({"overrides": {**SMALL, "prediction": [5]}}, EVERYTHING - {"environment"}),
         ({"environment": "mountain_car"}, EVERYTHING),
         ({"benchmark": "gymnasium", "environment": "CartPole-v1"}, EVERYTHING),
     ],
@@ -152,6 +155,26 @@ def test_an_environment_in_python_is_known_by_its_source(monkeypatch, tmp_path):
         module = __import__(f"own_world_{number}")
         found.append(hashing.of_environment(module.World()))
     assert found[0] == found[1] != found[2]
+
+
+def test_how_an_environment_was_made_counts():
+    class World:
+        def __init__(self, length):
+            self._length, self._rng = length, object()
+
+    class Around:
+        def __init__(self, world):
+            self.env = world
+
+    first = hashing.of_environment(Around(World(2)))
+    assert hashing.of_environment(Around(World(2))) == first
+    assert hashing.of_environment(Around(World(3))) != first
+
+
+def test_a_hash_of_code_is_the_same_in_every_python():
+    code = 'class A(B):\n    """Text."""\n    def f(self, x: int = 1, *y):\n        return x\n'
+    assert hashing.of_code(code) == "31e4fa426b2f7079"
+    assert "type_params" not in hashing.dump(ast.parse(code))
 
 
 def test_versions_beneath_the_programs():

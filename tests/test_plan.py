@@ -154,12 +154,13 @@ def test_progress_and_what_is_left(tmp_path):
     assert how_far.describe(done, 2) == "8 of 8 runs, 21% of the updates done"
 
 
-PROGRAM = {"initialisation": "1", "training": "2", "evaluation": "3"}
+PROGRAM = {"initialisation": "1", "training": "2", "evaluation": "3", "environment": "4"}
 
 
 @pytest.fixture
 def programs(tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "programs", lambda spec: PROGRAM)
+    monkeypatch.setattr(runs, "environment", lambda spec: {"environment": "4"})
     return adoption.Programs(tmp_path / "programs.json")
 
 
@@ -308,7 +309,7 @@ def test_runs_of_other_programs_are_named_and_taken_only_if_asked(
     [(taken, other)] = adoption.adopt(plan, results, tmp_path / "runs", programs).values()
     assert taken == 1 and other == {
         "catch_rosmo_noise0": ["training"],
-        "catch_mzu_noise0": ["initialisation", "training", "evaluation"],
+        "catch_mzu_noise0": ["initialisation", "training", "evaluation", "environment"],
         "catch_mzu_noise0.1": ["bsuite"],
     }
     monkeypatch.setenv(checkpoints.ADOPT, "1")
@@ -329,7 +330,9 @@ def test_a_trained_run_of_other_programs_is_made_again(programs, tmp_path, monke
     assert adoption.let_go(plan, tmp_path / "runs", programs) == []
     record["program"] = {**PROGRAM, "evaluation": "another"}
     (folder / "provenance.json").write_text(json.dumps(record))
-    assert adoption.let_go(plan, tmp_path / "runs", programs) == ["one/catch_rosmo_noise0"]
+    named = adoption.let_go(plan, tmp_path / "runs", programs, only_name=True)
+    assert named == ["one/catch_rosmo_noise0"] and (folder / "results.csv").exists()
+    assert adoption.let_go(plan, tmp_path / "runs", programs) == named
     assert not (folder / "results.csv").exists() and (folder / "checkpoints").exists()
 
 
@@ -341,6 +344,14 @@ def test_each_program_is_lowered_once(tmp_path, monkeypatch):
         monkeypatch.setattr(runs, "source", lambda code=code: code)
         programs = adoption.Programs(tmp_path / "programs.json")
         for spec in plan.specs.values():
-            assert programs.of(spec) == PROGRAM
+            assert programs.of(spec) == {**PROGRAM, **runs.environment(spec)}
     # Noise is the data's: two methods, and four settings.
     assert len(lowered) == 2 * 6
+
+
+def test_an_environment_is_looked_at_though_the_library_is_the_same(programs, monkeypatch):
+    spec = plans.plan(PROFILE).specs["one", "catch_rosmo_noise0"]
+    record = {"program": PROGRAM, "versions": runs.versions(spec), "source": runs.source()}
+    assert programs.other(record, spec) == []
+    monkeypatch.setattr(runs, "environment", lambda spec: {"environment": "5"})
+    assert programs.other(record, spec) == ["environment"]

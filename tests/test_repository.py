@@ -85,6 +85,16 @@ def test_notebooks_have_numbers_of_their_own():
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_files_that_notebooks_name_exist(path):
+    text = path.read_text()
+    for name in re.findall(r"(?:lib|notebooks|docs|profiles)/[\w/]+\.\w+", text):
+        assert (ROOT / name).exists(), name
+    stems = {x.stem for x in NOTEBOOKS}
+    named = re.findall(r"(?<![\w/])\d\d_[a-z]\w+", text)
+    assert set(named) <= stems | {f"{stem}.out" for stem in stems}
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_papermill_explains_the_parameters(path):
     from papermill.inspection import inspect_notebook
 

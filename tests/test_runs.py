@@ -179,8 +179,14 @@ def test_what_changes_no_program_keeps_checkpoints(catch, tmp_path, monkeypatch)
     before = runs.train(one, tmp_path)
     unused = dataclasses.replace(settings.BSUITE, conservative_weight=3.0)  # CQL's
     monkeypatch.setitem(benchmarks.BENCHMARKS, "bsuite", with_preset(unused))
+    assert (
+        runs.restore(one, tmp_path, 0)[1].updates == 20
+    )  # Before the note knows of it, and after.
     pd.testing.assert_frame_equal(runs.train(one, tmp_path), before)
     assert [p.name for p in tmp_path.glob("checkpoints*")] == ["checkpoints"]
+    note = json.loads((tmp_path / "checkpoints" / "identity.json").read_text())
+    assert note["settings"]["conservative_weight"] == 3.0
+    assert runs.restore(one, tmp_path, 0)[1].updates == 20
 
 
 KILLED = """
@@ -438,13 +444,6 @@ def test_checkpoints_of_another_preset_are_set_aside_and_refused(catch, tmp_path
         patch.setenv(checkpoints.ADOPT, "1")  # For other code alone.
         runs.train(one, tmp_path)
     assert (tmp_path / "checkpoints.old-1").exists()
-    # Older checkpoints do not say their settings.
-    runs.train(one, tmp_path)
-    note = tmp_path / "checkpoints" / "identity.json"
-    identity = json.loads(note.read_text())
-    del identity["settings"]
-    note.write_text(json.dumps(identity))
-    assert runs.restore(one, tmp_path, 0)[1].updates == 20
 
 
 def test_a_seed_that_went_on_alone_is_the_one_restored(catch, tmp_path):

@@ -6,7 +6,6 @@ import dataclasses
 import json
 import os
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,7 +58,7 @@ class Programs:
 
     def __init__(self, cache: Path):
         self._cache = cache
-        self._code = [runs.source(), version("jax"), version("jaxlib")]
+        self._code = runs.source()
         saved = json.loads(cache.read_text()) if cache.exists() else {}
         self._known = saved["programs"] if saved.get("code") == self._code else {}
 
@@ -72,23 +71,24 @@ class Programs:
             self._known[key] = runs.programs(spec)
             content = {"code": self._code, "programs": self._known}
             files.write_whole(self._cache, json.dumps(content))
-        return self._known[key]
+        # An environment in Python may have changed and the library not.
+        return {**self._known[key], **runs.environment(spec)}
 
     def other(self, record: Mapping[str, Any], spec: runs.AnySpec) -> list[str]:
         """What is not today's of what a run was: its programs by name, and versions."""
-        packages = record.get("packages", {})
+        packages = record.get("versions", record.get("packages", {}))
         found = [n for n, of in runs.versions(spec).items() if packages.get(n) != of]
-        if record.get("source") == runs.source():
-            return found
         then = record.get("program", {})
-        return found + [name for name, of in self.of(spec).items() if then.get(name) != of]
+        same = record.get("source") == self._code
+        wanted = runs.environment(spec) if same else self.of(spec)
+        return found + [name for name, of in wanted.items() if then.get(name) != of]
 
 
 def _anyway() -> bool:
     return os.environ.get(checkpoints.ADOPT) == "1"
 
 
-def let_go(wanted: Plan, folder: Path, programs: Programs) -> list[str]:
+def let_go(wanted: Plan, folder: Path, programs: Programs, *, only_name: bool = False) -> list[str]:
     """Deletes results of runs that are others by now, so that they are made again; returns them.
 
     A trained run is another if its programs or versions are; its checkpoints are left to
@@ -99,6 +99,7 @@ def let_go(wanted: Plan, folder: Path, programs: Programs) -> list[str]:
       wanted: the profile's plan.
       folder: runs/<profile>.
       programs: what those of today are.
+      only_name: whether nothing is deleted.
     """
     found = []
     for (experiment, run), spec in tqdm(
@@ -111,7 +112,7 @@ def let_go(wanted: Plan, folder: Path, programs: Programs) -> list[str]:
             return set() if other else _seeds_of(record, spec)
 
         part = target / runs.ADOPTED
-        if part.exists() and not of(json.loads(part.read_text())["record"]):
+        if not only_name and part.exists() and not of(json.loads(part.read_text())["record"]):
             part.unlink()
         if not (target / "results.csv").exists():
             continue
@@ -120,14 +121,16 @@ def let_go(wanted: Plan, folder: Path, programs: Programs) -> list[str]:
             seeds = of(record)
             if seeds and seeds == set(record["parameters"]["seeds"]) == set(spec.seeds):
                 continue
-            if seeds:
+            if seeds and not only_name:
                 _set_aside(target, record, (target / "results.csv").read_text())
         elif _anyway() or not programs.other(record, spec):
+            continue
+        found.append(f"{experiment}/{run}")
+        if only_name:
             continue
         # Cut off, it is still adopted, or what stays says nothing of it.
         for name in ("progress.json", "results.csv", "provenance.json"):
             (target / name).unlink(missing_ok=True)
-        found.append(f"{experiment}/{run}")
     return found
 
 

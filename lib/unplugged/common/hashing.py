@@ -31,7 +31,8 @@ def canonical(text: str) -> str:
     """A lowered program without names: of results none, and symbols numbered as they appear."""
     numbers: dict[str, int] = {}
     text = re.sub(r'jax\.result_info = "[^"]*"', "", text)
-    return re.sub(r"@[\w.$-]+", lambda x: f"@{numbers.setdefault(x[0], len(numbers))}", text)
+    symbol = r'@(?:"[^"]*"|[\w.$-]+)'
+    return re.sub(symbol, lambda x: f"@{numbers.setdefault(x[0], len(numbers))}", text)
 
 
 def of_program(function: Any, *arguments: Any) -> str:
@@ -56,19 +57,36 @@ def without_docstrings(tree: ast.Module) -> ast.Module:
     return tree
 
 
+def dump(node: Any) -> str:
+    """A syntax tree as text, without empty fields: the same in every version of Python."""
+    if isinstance(node, ast.AST):
+        fields = [(name, x) for name, x in ast.iter_fields(node) if x is not None and x != []]
+        return f"{type(node).__name__}({', '.join(f'{name}={dump(x)}' for name, x in fields)})"
+    if isinstance(node, list):
+        return f"[{', '.join(map(dump, node))}]"
+    return repr(node)
+
+
 def of_code(code: str) -> str:
     """A hash of what Python code does: comments, docstrings and layout do not count."""
-    return digest(ast.dump(without_docstrings(ast.parse(textwrap.dedent(code)))))
+    return digest(dump(without_docstrings(ast.parse(textwrap.dedent(code)))))
 
 
 def of_environment(environment: Any) -> str:
-    """A hash of the source of an environment's classes, and of those of all that it wraps."""
+    """A hash of the source of an environment's classes and of its plain attributes.
+
+    Those of all that it wraps count too. Attributes are its numbers and texts, such as a length or
+    a time limit; they must not depend on more than how it was made.
+    """
     found, waiting = [], [environment]
     while waiting:
         world = waiting.pop()
         for kind in type(world).__mro__:
             if kind.__module__.partition(".")[0] not in ("builtins", "abc", "typing", "dm_env"):
                 found.append(of_code(_source(kind)))
+        plain = (bool, int, float, str)
+        held = {name: x for name, x in vars(world).items() if type(x) in plain}
+        found.append(repr(sorted(held.items())))
         inner = [getattr(world, name, None) for name in ("_environment", "env")]
         waiting += [x for x in inner if x is not None]
     return digest(*found)
@@ -86,7 +104,7 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in ("jaxlib", *packages)}
 
 
-# --- The library's source, cheap to look at: while it is the same, so is every program ---------
+# --- The library's source, cheap to look at -----------------------------------------------------
 
 
 @functools.cache
@@ -122,10 +140,12 @@ def _imports(module: str) -> frozenset[str]:
 
 @functools.cache
 def _code(module: str) -> str:
-    """A hash of a module's code but for its imports, which say where things lie."""
+    """A hash of a module's code; of its imports the names count, not where they lie."""
     tree = without_docstrings(ast.parse(_file(module).read_text()))
-    tree.body = [x for x in tree.body if not isinstance(x, (ast.Import, ast.ImportFrom))]
-    return digest(ast.dump(tree))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            node.module = None
+    return digest(dump(tree))
 
 
 def of_modules(modules: Sequence[str], *, alone: bool = False) -> str:

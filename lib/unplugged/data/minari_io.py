@@ -133,7 +133,7 @@ def to_minari(
     environment: Any = metadata.get("environment")
     collected_by = metadata.get("collected_by", "unknown")
     world = None
-    if benchmark == "gymnasium":
+    if environment in gymnasium.registry or ":" in str(environment):  # One of Gymnasium's ids.
         world = _gymnasium_or_none(environment, metadata.get("max_episode_steps"))
     shape = dataset.observation.shape[1:]
     buffers = _episode_buffers(dataset)

@@ -1,6 +1,6 @@
 """A run: from parameters to checkpoints and result rows. Imports all packages before it."""
 
-from unplugged.runs.identity import description, programs, source, versions
+from unplugged.runs.identity import description, environment, programs, source, versions
 from unplugged.runs.spec import PARAMETERS, AnySpec, Spec, build, check_range, divide
 from unplugged.runs.training import (
     ADOPTED,
@@ -26,6 +26,7 @@ __all__ = [
     "description",
     "differs_in_seeds_only",
     "divide",
+    "environment",
     "programs",
     "restore",
     "saved_states",

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from unplugged.common import checks
+from unplugged.common import checks, hashing
 from unplugged.data import datasets
 from unplugged.envs import environments, games
 from unplugged.learning import settings
@@ -84,6 +84,7 @@ class Benchmark:
       check: raises ValueError if an environment's name is wrong, naming the nearest.
       form: environment -> (shape of an observation, number of actions).
       evaluator: (environment, policy, episodes) -> what plays.
+      source: environment -> hash of its source; None where it is part of compiled programs.
       packages: packages whose versions its numbers depend on, beside the compiled programs.
       game: environment -> pure functions; None where it is no JAX program, so that online runs
         cannot compile it.
@@ -95,6 +96,7 @@ class Benchmark:
     check: Callable[[str], Any]
     form: Callable[[str], tuple[tuple[int, ...], int]]
     evaluator: Callable[[str, evaluation.Policy, int], evaluation.Evaluator]
+    source: Callable[[str], str] | None = None
     packages: tuple[str, ...] = ()
     game: Callable[[str], games.Game] | None = None
     packed: bool = False
@@ -109,12 +111,18 @@ def in_python(name: str, **more: Any) -> Benchmark:
       more: fields of `Benchmark`.
     """
 
-    def form(environment: str) -> tuple[tuple[int, ...], int]:
+    def of_world(environment: str, what: Callable[[Any], Any]) -> Any:
         world = environments.make(name, environment, seed=0)
         try:
-            return environments.form(world)
+            return what(world)
         finally:
             world.close()
+
+    def form(environment: str) -> tuple[tuple[int, ...], int]:
+        return of_world(environment, environments.form)
+
+    def source(environment: str) -> str:
+        return of_world(environment, hashing.of_environment)
 
     def evaluator(
         environment: str, policy: evaluation.Policy, episodes: int
@@ -122,7 +130,9 @@ def in_python(name: str, **more: Any) -> Benchmark:
         make = functools.partial(environments.make, name, environment)
         return evaluation.LockStep(lambda seed: make(seed=seed), policy, episodes)
 
-    return Benchmark(form=form, evaluator=evaluator, packages=(name, "numpy"), **more)
+    return Benchmark(
+        form=form, evaluator=evaluator, source=source, packages=(name, "numpy"), **more
+    )
 
 
 def compiled(name: str, **more: Any) -> Benchmark:

@@ -183,28 +183,44 @@ def _without(differing: list[str], *names: str) -> list[str]:
     return [part for part in differing if part.partition(":")[0] not in names]
 
 
+def note(folder: Path) -> Path:
+    """Where a folder of checkpoints says whose they are."""
+    return folder / "identity.json"
+
+
 def _identity_in(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Whose checkpoints a folder holds, and the earlier programs that they went through."""
-    note = folder / "identity.json"
-    found = json.loads(note.read_text()) if note.exists() else {}
+    found = json.loads(note(folder).read_text()) if note(folder).exists() else {}
     earlier = found.pop("earlier", [])
     return found, earlier
 
 
-def check(folder: Path, identity: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+def check(
+    folder: Path,
+    identity: Mapping[str, Any],
+    known: Mapping[str, Any],
+    programs: Callable[[], Mapping[str, str]],
+) -> None:
     """Raises ValueError if a folder's checkpoints are of a run with other parameters or data.
 
-    How they were evaluated, and by which programs they were trained, does not matter.
+    How they were evaluated, and by which programs they were trained, does not matter; nor does a
+    setting on which training does not depend.
 
     Args:
       folder: a run's folder for checkpoints; if it is not there, nothing is wrong.
       identity: of the run that is wanted.
       known: parameters' defaults, of `settings` those of each setting.
+      programs: gives those of the run that is wanted; called if settings differ.
     """
     if not folder.exists():
         return
     found, _ = _identity_in(folder)
-    if differing := _without(_differing(found, identity, known), *_HOW_EVALUATED, *_BENEATH):
+    differing = _without(_differing(found, identity, known), *_HOW_EVALUATED, *_BENEATH)
+    if differing and not _without(differing, "settings"):
+        then, now = found.get("program", {}), programs()
+        if all(then.get(name) == now[name] for name in ("initialisation", "training")):
+            return
+    if differing:
         raise ValueError(f"the checkpoints in {folder} are of another run ({'; '.join(differing)})")
 
 
@@ -231,6 +247,9 @@ def keep_or_set_aside(
         found, earlier = _identity_in(folder)
         differing = _differing(found, identity, known)
         if not _without(differing, "settings"):
+            if differing:
+                noted = {**identity, "earlier": earlier} if earlier else identity
+                files.write_whole(note(folder), json.dumps(noted, sort_keys=True, indent=1))
             return earlier
         if not _without(differing, *_BENEATH) and os.environ.get(ADOPT) == "1":
             earlier = [*earlier, {name: found.get(name) for name in _BENEATH}]
@@ -243,5 +262,5 @@ def keep_or_set_aside(
             folder.rename(aside)
     if earlier:
         identity["earlier"] = earlier
-    files.write_whole(folder / "identity.json", json.dumps(identity, sort_keys=True, indent=1))
+    files.write_whole(note(folder), json.dumps(identity, sort_keys=True, indent=1))
     return earlier

@@ -22,7 +22,8 @@ def programs(spec: AnySpec) -> dict[str, str]:
 
     Returns:
       `initialisation` of a seed's state; `training`, the least number of updates that the run does
-      at once, on a dataset of some fixed size; `evaluation`, see `evaluation.Evaluator`.
+      at once, on a dataset of some fixed size; `evaluation`, see `evaluation.Evaluator`; and
+      `environment`, a hash of its source, where it is in Python.
     """
     benchmark = spec.of_benchmark
     shape, num_actions = benchmark.form(spec.environment)
@@ -34,12 +35,24 @@ def programs(spec: AnySpec) -> dict[str, str]:
         "initialisation": hashing.of_program(jax.jit(learner.init), seed),
         "training": hashing.of_program(learner.run, state, data, spec.updates_at_once),
         "evaluation": spec.evaluator(learner.model).identity(state.params),
+        **environment(spec),
     }
 
 
+def environment(spec: AnySpec) -> dict[str, str]:
+    """The hash of an environment's source, if it is in Python; else nothing."""
+    source = spec.of_benchmark.source
+    return {"environment": source(spec.environment)} if source else {}
+
+
 def source() -> str:
-    """A hash of the library's code; while it is the same, so are the programs of its methods."""
-    return hashing.of_modules(["unplugged.runs", "unplugged.online"])
+    """A hash of the library's code and of the versions that its programs are made by.
+
+    While it is the same, so are the programs of the library's own methods.
+    """
+    code = hashing.of_modules(["unplugged.runs", "unplugged.online"])
+    packages = ("jax", "dm-haiku", "optax", "mctx", "rlax", "gymnax", "distrax", "chex")
+    return hashing.digest(code, json.dumps(hashing.versions(packages)))
 
 
 def versions(spec: AnySpec) -> dict[str, str]:

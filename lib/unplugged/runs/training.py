@@ -71,7 +71,7 @@ class _Trainer:
         self._compiled: dict[int, Any] = {}
 
     def note_progress(self) -> None:
-        """Writes updates done and to do, and this process's rate, for `experiments.progress`."""
+        """Writes updates done and to do, and this process's rate, for `reproduction.progress`."""
         record = {
             "done": self.progress.n,
             "total": self.progress.total,
@@ -193,7 +193,7 @@ def _adopted(
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Rows of wanted seeds that were trained elsewhere, and their record of provenance.
 
-    None if they are of other parameters or of data with another checksum.
+    Nothing of both if they are of other parameters or of data with another checksum.
     """
     path = folder / ADOPTED
     if not path.exists():
@@ -214,7 +214,7 @@ def train(spec: AnySpec, folder: str | os.PathLike[str]) -> pd.DataFrame:
 
     Writes into `folder`, each file whole or not at all: `results.csv` (a row per seed and
     evaluation), `provenance.json`, `checkpoints/`, and `progress.json` as it goes. Seeds whose
-    rows are in `adopted.json` (see `experiments.adopt`) are not trained again.
+    rows are in `adopted.json` (see `reproduction.adoption`) are not trained again.
 
     Args:
       spec: the run.
@@ -266,6 +266,7 @@ def train(spec: AnySpec, folder: str | os.PathLike[str]) -> pd.DataFrame:
             "data_checksum": who["data"],
             "program": who["program"],
             "source": identity.source(),
+            "versions": who["versions"],
             **({"earlier": earlier} if earlier else {}),
             "start": start,
             "end": provenance.now(),
@@ -292,7 +293,12 @@ def saved_states(
       ValueError: if the checkpoints are of a run with other parameters or data.
     """
     saved = Path(folder) / _CHECKPOINTS
-    checkpoints.check(saved, identity.description(spec, dataset), _known(spec))
+    checkpoints.check(
+        saved,
+        identity.description(spec, dataset),
+        _known(spec),
+        lambda: identity.programs(spec),
+    )
     yield from checkpoints.states(saved, spec.seeds, learner.init)
 
 
