@@ -120,7 +120,9 @@ def test_cql_learns_nothing_of_the_policy_and_crr_nothing_of_the_reward(model, s
         K, n = learn.method.window(small)
         batch = windows.at(data, data.start, K + n + 1)
         theta, target = random_params(model, 0), random_params(model, 1)
-        gradient = jax.grad(learn.loss, has_aux=True)(theta, target, batch, jax.random.key(0))[0]
+        gradient = jax.jit(jax.grad(learn.loss, has_aux=True))(
+            theta, target, batch, jax.random.key(0)
+        )[0]
         layers = {**gradient["dynamics"], **gradient["prediction"]}
         moved = {head for head in ("policy", "value", "reward") if np.any(layers[head]["w"])}
         assert moved == heads, name
@@ -270,11 +272,11 @@ def test_sampled_look_ahead_with_an_advantage_far_above_the_others(model, small,
 
 def test_sampled_look_ahead_tends_to_the_exact_one(model, small, root):
     params, root = root
-    small = dataclasses.replace(small, num_samples=20_000)
+    small = dataclasses.replace(small, num_samples=3_000)
     few = jax.tree.map(lambda x: x[:3], root)
     sampled = improvement.one_step_sampled(model, params, few, jax.random.key(0), small)
     exact = improvement.one_step(model, params, few, jax.random.key(0), small)
-    np.testing.assert_allclose(sampled.policy, exact.policy, atol=0.02)
+    np.testing.assert_allclose(sampled.policy, exact.policy, atol=0.05)
 
 
 def direct_search(policy, model, params, root, key, small, **options):

@@ -73,7 +73,7 @@ def test_fraction_one_is_the_offline_learner_to_the_bit(recording):
     assert state.updates == 6
 
 
-@pytest.mark.parametrize("fraction", [0.0, 0.5, 0.75])
+@pytest.mark.parametrize("fraction", [0.0, 0.75])
 def test_environment_steps_shrink_as_the_fraction_grows(fraction):
     spec = online.OnlineSpec(reanalyse_fraction=fraction, **CATCH)
     ours, data, _ = spec.build()
@@ -143,7 +143,7 @@ def test_acting_becomes_greedy_as_the_temperature_falls():
     assert int(state.sources["recent"].count) > before and greedy(state, before).all()
 
 
-@pytest.mark.parametrize("method", ["mzu", "rosmo", "reanalyse"])
+@pytest.mark.parametrize("method", ["mzu", "rosmo"])
 def test_stored_windows_are_reanalysed_with_the_target_network(method):
     spec = online.OnlineSpec(reanalyse_fraction=0.5, **{**CATCH, "method": method})
     ours, data, _ = spec.build()
