@@ -85,7 +85,7 @@ def test_update_equals_adamw_by_hand(model, small, dataset):
     sample_key, loss_key = jax.random.split(key)
     length = small.unroll_steps + small.td_steps + 1
     batch = windows.sample(data, sample_key, small.batch_size, length)
-    gradient = jax.grad(learn.loss, has_aux=True)(
+    gradient = jax.jit(jax.grad(learn.loss, has_aux=True))(
         state.params, state.target_params, batch, loss_key
     )[0]
     norm = np.sqrt(sum(np.sum(np.square(x)) for x in jax.tree.leaves(gradient)))
