@@ -6,10 +6,8 @@ import os
 import sys
 from pathlib import Path
 
-from snakemake.exceptions import WorkflowError
-
 from reproduction import adoption, captions, claims, fingerprint, gallery, plan
-from unplugged.common import files, hashing
+from unplugged.common import hashing
 from unplugged.runs import benchmarks
 
 # A library that runs imports gives the root logger a handler: each line would come twice.
@@ -37,6 +35,17 @@ PAPERMILL = (
     'IPYTHONDIR="$(mktemp -d)" papermill {input[0]} {log.notebook} '
     "-k python3 -l python --no-progress-bar -y {params.yaml:q} >{log.text} 2>&1"
 )
+
+# Results of runs in one file, without a process that imports jax.
+GATHER_ROWS = "python -m reproduction.gather rows {output[0]:q} {input:q}"
+GATHER = (
+    "python -m reproduction.gather rows {output.rows:q} {input.rows:q} && "
+    "python -m reproduction.gather records {output.provenance:q} {params.records:q}"
+)
+
+
+def named(names, paths):
+    return [f"{name}={path}" for name, path in zip(names, paths)]
 
 
 def logs(name):
@@ -396,8 +405,8 @@ if not DRAW_ONLY:
                 [f"{RUNS}/{experiment}/{run}/selection.csv" for experiment, run in SELECTED],
             output:
                 f"{RESULTS}/bsuite_selection.csv",
-            run:
-                concatenate(input, output[0])
+            shell:
+                GATHER_ROWS
 
     rule evaluate:
         input:
@@ -437,9 +446,10 @@ if not DRAW_ONLY:
             output:
                 rows=f"{RESULTS}/minatar_selectors.csv",
                 provenance=f"{RESULTS}/minatar_selectors.provenance.json",
-            run:
-                concatenate(input.rows, output.rows)
-                gather(["/".join(key) for key in EVALUATED], input.provenance, output.provenance)
+            params:
+                records=lambda w, input: named(map("/".join, EVALUATED), input.provenance),
+            shell:
+                GATHER
 
     rule time:
         input:
@@ -483,9 +493,10 @@ if not DRAW_ONLY:
         output:
             rows=f"{RESULTS}/minatar_times.csv",
             provenance=f"{RESULTS}/minatar_times.provenance.json",
-        run:
-            concatenate(input.rows, output.rows)
-            gather(TIMED, input.provenance, output.provenance)
+        params:
+            records=lambda w, input: named(TIMED, input.provenance),
+        shell:
+            GATHER
 
     rule results:
         input:
@@ -501,9 +512,10 @@ if not DRAW_ONLY:
             provenance=f"{RESULTS}/{{experiment}}.provenance.json",
         wildcard_constraints:
             experiment="|".join(EXPERIMENTS),
-        run:
-            concatenate(input.rows, output.rows)
-            gather(EXPERIMENTS[wildcards.experiment], input.provenance, output.provenance)
+        params:
+            records=lambda w, input: named(EXPERIMENTS[w.experiment], input.provenance),
+        shell:
+            GATHER
 
     rule dataset_results:
         input:
@@ -517,27 +529,8 @@ if not DRAW_ONLY:
         wildcard_constraints:
             benchmark="|".join(RECORDED),
             kind="returns|statistics",
-        run:
-            concatenate(input, output[0])
-
-
-def concatenate(paths, target):
-    """Tidy CSVs with the same columns, one after the other."""
-    parts = [open(path).read().splitlines(keepends=True) for path in paths]
-    for path, part in zip(paths, parts):
-        if part[0] != parts[0][0]:
-            raise WorkflowError(
-                f"{path} has other columns than {paths[0]}; delete the older one's folder, so that "
-                "it is made again"
-            )
-    lines = [line for i, part in enumerate(parts) for line in part[i > 0 :]]
-    files.write_whole(target, "".join(lines))
-
-
-def gather(names, paths, target):
-    """Records of several runs in one file, by name."""
-    records = {name: json.loads(open(path).read()) for name, path in zip(names, paths)}
-    files.write_whole(target, json.dumps(records, indent=1, sort_keys=True))
+        shell:
+            GATHER_ROWS
 
 
 # --- Figures -----------------------------------------------------------------------------
