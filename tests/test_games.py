@@ -144,6 +144,7 @@ def test_the_same_seed_records_the_same(recording):
 
 SIZES = {
     "conv": dict(representation=(6, 5), dynamics=(4, 5), prediction=(7,)),
+    "conv_mlp": dict(representation=(6, 4, 8), dynamics=(5, 8), prediction=(7,)),
     "resnet": dict(representation=(4, 4), dynamics=(4,), prediction=(7, 6)),
 }
 
@@ -222,8 +223,12 @@ def test_pixel_networks_that_do_not_fit_are_refused():
         networks.conv(representation=(5,), dynamics=(4,), **common)
     with pytest.raises(ValueError, match="equal channels"):
         networks.resnet(representation=(5,), dynamics=(4,), **common)
+    with pytest.raises(ValueError, match="representation ends in 8 units"):
+        networks.conv_mlp(representation=(4, 8), dynamics=(4,), **common)
+    with pytest.raises(ValueError, match=r"no convolution: .* such as \[16, 16, 128\]"):
+        networks.conv_mlp(representation=(4,), dynamics=(4,), **common)
     flat = {**common, "observation_shape": (10, 5)}
-    for make in (networks.conv, networks.resnet):
+    for make in (networks.conv, networks.conv_mlp, networks.resnet):
         with pytest.raises(ValueError, match=r"shape \[10, 5\] are no images .* \"mlp\""):
             make(representation=(4,), dynamics=(4,), **flat)
 

@@ -242,7 +242,9 @@ def test_rosmo_online_compares_stored_action_values_with_the_value_of_their_time
     )
     root = SimpleNamespace(value=jnp.full([1], 5.0))  # What the network says since.
     for action, advantage in ((0, 0.3), (1, -0.3)):
-        found = losses.lookahead_advantage(None, None, root, stored, jnp.array([action]), None)
+        found = losses.lookahead_advantage(
+            None, None, root, stored, losses.Recorded(jnp.array([action]), None, None, None), None
+        )
         np.testing.assert_allclose(found, [advantage], rtol=1e-6)
 
 

@@ -69,6 +69,9 @@ ELSEWHERE = {
     "temperature": 0.1,
     "num_samples": 2,
     "network": "mlp",
+    "ties": "step",
+    "rescale_values": True,
+    "cloning_updates": 0,
 }
 
 

@@ -118,11 +118,29 @@ class Learner:
             settings=self.settings,
         )
 
+    def _loss_at(self, updates: jax.Array, *arguments: Any) -> tuple[jax.Array, dict]:
+        """The loss after some updates: of cloning beside the model in the first of them, if so set.
+
+        What one of the two losses has no part of is 0 in it.
+        """
+        if not self.settings.cloning_updates:
+            return self.loss(*arguments)
+        names = jax.eval_shape(self.loss, *arguments)[1]
+        first = dataclasses.replace(self, method=self.method.cloning())
+
+        def clone() -> tuple[jax.Array, dict]:
+            total, parts = first.loss(*arguments)
+            return total, {name: parts.get(name, jnp.zeros_like(total)) for name in names}
+
+        early = updates < self.settings.cloning_updates
+        return jax.lax.cond(early, clone, lambda: self.loss(*arguments))
+
     def update(
         self, state: LearnerState, windows: Windows, key: jax.Array
     ) -> tuple[LearnerState, dict[str, jax.Array]]:
         """One gradient step on given windows, and the losses before it."""
-        (total, parts), gradients = jax.value_and_grad(self.loss, has_aux=True)(
+        loss = functools.partial(self._loss_at, state.updates)
+        (total, parts), gradients = jax.value_and_grad(loss, has_aux=True)(
             state.params, state.target_params, windows, key
         )
         changes, opt_state = optimizer(self.settings).update(

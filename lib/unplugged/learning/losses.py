@@ -5,7 +5,7 @@ Time comes first: T = K + n + 1 steps of B windows, K the unroll length and n th
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +17,9 @@ from unplugged.model.networks import Model, Params
 from unplugged.planning import improvement
 
 __all__ = [
-    "always", "critic_logits", "critic_values", "cross_entropy", "dynamics_advantage",
+    "Recorded", "always", "critic_logits", "critic_values", "cross_entropy", "dynamics_advantage",
     "exponential", "heaviside", "lookahead_advantage", "n_step_returns", "negative_log_probability",
-    "scale_gradient", "step_discounts", "unroll",
+    "recorded_advantage", "scale_gradient", "step_discounts", "unroll",
 ]  # fmt: skip
 
 
@@ -109,12 +109,28 @@ def exponential(
     return jnp.minimum(jnp.exp(advantage / temperature), limit)
 
 
+class Recorded(NamedTuple):
+    """What was recorded at steps, arrays [..., B].
+
+    Attributes:
+      action: the action taken.
+      reward: what followed it.
+      discount: how much the next step counts, see `n_step_returns`.
+      next_value: the target network's value of the next observation.
+    """
+
+    action: jax.Array
+    reward: jax.Array
+    discount: jax.Array
+    next_value: jax.Array
+
+
 def lookahead_advantage(
     model: Model,
     params: Params,
     root: mctx.RootFnOutput,
     improved: improvement.Improvement,
-    action: jax.Array,
+    recorded: Recorded,
     settings: Any,
 ) -> jax.Array:
     """adv_g(s, a) of the dataset's action, read off a one-step operator's result.
@@ -123,7 +139,7 @@ def lookahead_advantage(
     together where the operator was applied some time ago.
     """
     del model, params, root, settings
-    chosen = jax.nn.one_hot(action, improved.action_values.shape[-1])
+    chosen = jax.nn.one_hot(recorded.action, improved.action_values.shape[-1])
     return jnp.sum(chosen * improved.action_values, axis=-1) - improved.value
 
 
@@ -132,7 +148,7 @@ def dynamics_advantage(
     params: Params,
     root: mctx.RootFnOutput,
     improved: improvement.Improvement,
-    action: jax.Array,
+    recorded: Recorded,
     settings: Any,
 ) -> jax.Array:
     """adv_g(s, a) of the dataset's action, from one step of the dynamics (ROSMO, Algorithm 2).
@@ -141,5 +157,19 @@ def dynamics_advantage(
     gives the same numbers for free.
     """
     del improved
+    action = recorded.action
     q = improvement.action_values(model, params, root.embedding, action, settings.discount)
     return q - root.value
+
+
+def recorded_advantage(
+    model: Model,
+    params: Params,
+    root: mctx.RootFnOutput,
+    improved: improvement.Improvement,
+    recorded: Recorded,
+    settings: Any,
+) -> jax.Array:
+    """r + discount * v(s') - v(s) of what was recorded, with no model (ROSMO's authors' code)."""
+    del model, params, improved, settings
+    return recorded.reward + recorded.discount * recorded.next_value - root.value

@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 import jax
 
 from unplugged.data.windows import Windows
-from unplugged.learning.losses import heaviside
+from unplugged.learning.losses import always, dynamics_advantage, heaviside
 from unplugged.learning.settings import Settings
 from unplugged.model.networks import Model, Params
 from unplugged.planning.improvement import Operator
@@ -83,4 +83,20 @@ class Method:
         return (
             settings.unroll_steps if self.unrolls else 0,
             settings.td_steps if self.bootstraps else 0,
+        )
+
+    def cloning(self) -> Method:
+        """The same model and values with behaviour cloning as the policy loss.
+
+        Raises:
+          ValueError: if the method does not plan.
+        """
+        if self.objective is not None:
+            raise ValueError("a method that does not plan has no cloning_updates before it")
+        return dataclasses.replace(
+            self,
+            operator=None,
+            bootstrap="network",
+            regularizer=dynamics_advantage,
+            weighting=always,
         )

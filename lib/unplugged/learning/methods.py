@@ -99,6 +99,12 @@ METHODS: dict[str, Method] = {
         regularizer=losses.lookahead_advantage,
         selector="improved",
     ),
+    "rosmo_recorded": Method(
+        summary="ROSMO, its filter from the recorded next observation, as in its authors' code",
+        operator=improvement.one_step,
+        regularizer=losses.recorded_advantage,
+        selector="improved",
+    ),
     "rosmo_sampled": Method(
         summary="ROSMO with the look-ahead at sampled actions",
         operator=improvement.one_step_sampled,

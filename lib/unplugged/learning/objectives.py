@@ -83,6 +83,12 @@ def planning(
     returns = losses.n_step_returns(
         windows.reward, losses.step_discounts(steps, settings.discount), value, td_steps
     )
+    recorded = losses.Recorded(
+        now.action,
+        now.reward,
+        losses.step_discounts(now, settings.discount),
+        roots.value[1 : unroll_steps + 2],
+    )
     roots, improved = jax.tree.map(lambda x: x[: unroll_steps + 1], (roots, improved))
     value_target = model.support.two_hot(jnp.where(now.absorbing, 0.0, returns))
     reward_target = model.support.two_hot(windows.reward[:unroll_steps])
@@ -97,7 +103,7 @@ def planning(
     total = settings.value_weight * parts["value"] + settings.reward_weight * parts["reward"]
     imitated = None
     if method.regularizer is not None:
-        advantage = method.regularizer(model, target_params, roots, improved, now.action, settings)
+        advantage = method.regularizer(model, target_params, roots, improved, recorded, settings)
         weight = jax.lax.stop_gradient(real * method.weighting(advantage))
         imitation = losses.negative_log_probability(policy_logits, now.action)
         imitated = jnp.mean(weight * imitation)

@@ -46,6 +46,12 @@ class Settings:
         are is sensible.
       num_simulations: simulations of a search.
       search_depth: depth limit of a search; None for none.
+      ties: whether a search draws the order that breaks ties anew at each "step" down the tree, as
+        mctx does, or once a "root", which is faster.
+      rescale_values: whether a search stretches each state's action values to [0, 1], as mctx
+        does, or takes their differences in units of return.
+      cloning_updates: updates at the beginning in which a method that plans clones the recorded
+        actions instead.
       temperature: tau of MZU-Q.
     """
 
@@ -75,6 +81,9 @@ class Settings:
     num_samples: int = 2
     num_simulations: int = 4
     search_depth: int | None = None
+    ties: str = "step"
+    rescale_values: bool = True
+    cloning_updates: int = 0
     temperature: float = 0.1
 
     def __post_init__(self) -> None:
@@ -101,8 +110,11 @@ class Settings:
             "conservative_weight",
         ):  # fmt: skip
             checks.within(name, getattr(self, name), 0.0)
-        if not isinstance(self.decay_staircase, bool):
-            raise ValueError(f"decay_staircase must be true or false, got {self.decay_staircase!r}")
+        for name in ("decay_staircase", "rescale_values"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} must be true or false, got {getattr(self, name)!r}")
+        checks.within("cloning_updates", self.cloning_updates, 0, integer=True)
+        checks.one_of("ties", self.ties, ("step", "root"))
         if self.search_depth is not None:
             checks.within("search_depth", self.search_depth, 1, integer=True)
 

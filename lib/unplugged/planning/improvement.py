@@ -11,6 +11,7 @@ function of your own is as good as these.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -129,6 +130,17 @@ def _recurrent(model: Model, settings: Any) -> mctx.RecurrentFn:
     return step
 
 
+def differences(tree: mctx.Tree, node_index: jax.Array) -> jax.Array:
+    """Action values of a node less the lowest, in units of return; actions not visited get 0.
+
+    What mctx's default, `qtransform_by_parent_and_siblings`, stretches to [0, 1] in each state.
+    """
+    q, visited = tree.qvalues(node_index), tree.children_visits[node_index] > 0
+    value = tree.node_values[node_index]
+    low = jnp.minimum(value, jnp.min(jnp.where(visited, q, value)))
+    return jnp.where(visited, q - low, 0.0)
+
+
 def search(
     model: Model,
     params: Params,
@@ -145,7 +157,8 @@ def search(
       params: its parameters.
       root: N root states.
       key: randomness of the noise and of tie-breaking.
-      settings: `num_simulations`, `search_depth` (None: not limited), `discount`.
+      settings: `num_simulations`, `search_depth` (None: not limited), `discount`, `ties` and
+        `rescale_values`.
       noise: whether Dirichlet noise is mixed into the prior at the root, as for learning
         targets; off for acting.
 
@@ -153,7 +166,8 @@ def search(
       mctx's output: `action` [N] drawn from the visit distribution, `action_weights` [N, A],
       the visit distribution, and the `search_tree`.
     """
-    return mctx.muzero_policy(
+    run = mctx.muzero_policy if settings.ties == "step" else _search_with_ties_of_roots
+    return run(
         params,
         key,
         root,
@@ -161,7 +175,58 @@ def search(
         settings.num_simulations,
         max_depth=settings.search_depth,
         **({} if noise else {"dirichlet_fraction": 0.0}),
+        **({} if settings.rescale_values else {"qtransform": differences}),
     )
+
+
+def _search_with_ties_of_roots(
+    params: Params,
+    key: jax.Array,
+    root: mctx.RootFnOutput,
+    recurrent_fn: mctx.RecurrentFn,
+    num_simulations: int,
+    *,
+    max_depth: int | None,
+    qtransform: Callable[..., jax.Array] = mctx.qtransform_by_parent_and_siblings,
+    dirichlet_fraction: float = 0.25,
+    dirichlet_alpha: float = 0.3,
+    pb_c_init: float = 1.25,
+    pb_c_base: float = 19_652.0,
+) -> mctx.PolicyOutput:
+    """`mctx.muzero_policy`, but ties go by one order of the actions for each root.
+
+    mctx draws that order anew at each step down the tree, a sixth of a search's time.
+    """
+    ties_key, dirichlet_key, action_key = jax.random.split(key, 3)
+    shape = root.prior_logits.shape
+    prior = jax.nn.softmax(root.prior_logits)
+    alpha = jnp.full(shape[-1], dirichlet_alpha)
+    noise = jax.random.dirichlet(dirichlet_key, alpha, shape[:-1])
+    prior = (1.0 - dirichlet_fraction) * prior + dirichlet_fraction * noise
+    logits = jnp.log(jnp.maximum(prior, jnp.finfo(prior.dtype).tiny))
+
+    def select(_: jax.Array, tree: mctx.Tree, node: jax.Array, depth: Any = 0) -> jax.Array:
+        del depth
+        visits, total = tree.children_visits[node], tree.node_visits[node]
+        weight = jnp.sqrt(total) * (pb_c_init + jnp.log((total + pb_c_base + 1.0) / pb_c_base))
+        exploration = weight * jax.nn.softmax(tree.children_prior_logits[node]) / (visits + 1)
+        score = qtransform(tree, node) + exploration + tree.extra_data
+        return jnp.argmax(score).astype(jnp.int32)
+
+    tree = mctx.search(
+        params,
+        key,  # Nothing is drawn from it: the model and the selection are deterministic.
+        root=root.replace(prior_logits=logits),
+        recurrent_fn=recurrent_fn,
+        root_action_selection_fn=select,
+        interior_action_selection_fn=select,
+        num_simulations=num_simulations,
+        max_depth=max_depth,
+        extra_data=1e-7 * jax.random.uniform(ties_key, shape),
+    )
+    weights = tree.summary().visit_probs
+    action = jax.random.categorical(action_key, jnp.log(weights))
+    return mctx.PolicyOutput(action=action, action_weights=weights, search_tree=tree)
 
 
 def gumbel_search(

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import haiku as hk
 import jax
-import jax.numpy as jnp
 
-from unplugged.model import transforms
-from unplugged.model.networks import layers
-from unplugged.model.networks.base import Model, Params
+from unplugged.model.networks import layers, vectors
+from unplugged.model.networks.base import Model
 
 
 def mlp(
@@ -40,11 +37,7 @@ def mlp(
     Raises:
       ValueError: if representation and dynamics end in different state sizes.
     """
-    if representation[-1] != dynamics[-1]:
-        raise ValueError(
-            f"representation ends in {representation[-1]} units and dynamics in "
-            f"{dynamics[-1]}: both must give the same state size"
-        )
+    vectors.check_state(representation, dynamics)
 
     def represent(observation: jax.Array) -> jax.Array:
         flat = observation.reshape(*observation.shape[: -len(observation_shape)], -1)
@@ -61,22 +54,6 @@ def mlp(
         trunk = layers.perceptron(state, prediction, "trunk", activate_final=True)
         return layers.head(trunk, num_actions, "policy"), layers.head(trunk, num_bins, "value")
 
-    h, g, f = (hk.without_apply_rng(hk.transform(fn)) for fn in (represent, step, predict))
-
-    def init(key: jax.Array) -> Params:
-        keys = jax.random.split(key, 3)
-        state = jnp.zeros([1, representation[-1]])
-        return {
-            "representation": h.init(keys[0], jnp.zeros([1, *observation_shape])),
-            "dynamics": g.init(keys[1], state, jnp.zeros([1], jnp.int32)),
-            "prediction": f.init(keys[2], state),
-        }
-
-    return Model(
-        init=init,
-        represent=lambda params, observation: h.apply(params["representation"], observation),
-        dynamics=lambda params, state, action: g.apply(params["dynamics"], state, action),
-        predict=lambda params, state: f.apply(params["prediction"], state),
-        num_actions=num_actions,
-        support=transforms.Support(num_bins),
+    return vectors.bundle(
+        represent, step, predict, observation_shape, representation[-1], num_actions, num_bins
     )
