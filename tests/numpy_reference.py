@@ -158,3 +158,41 @@ def window_loss(
                 u = rewards[t] if t < length else 0.0
                 parts["reward"] += -phi(u, theta.bins) @ np.log(softmax(reward_logits)) / K
     return parts
+
+
+def search(model, observation, discount, num_simulations, *, rescale):
+    """pUCT (MuZero, Appendix B) as mctx counts, without noise: visits of the root's actions."""
+
+    def node(state):
+        logits, _ = model.predict(state)
+        value = model.value(state)
+        return {"state": state, "prior": softmax(logits), "value": value, "visits": 1, "next": {}}
+
+    def score(of, action):
+        q = {a: reward + discount * child["value"] for a, (reward, child) in of["next"].items()}
+        low, high = min([of["value"], *q.values()]), max([of["value"], *q.values()])
+        stretch = max(high - low, 1e-8) if rescale else 1.0
+        visits = of["next"][action][1]["visits"] if action in q else 0
+        weight = 1.25 + np.log((of["visits"] + 19652 + 1) / 19652)
+        explore = np.sqrt(of["visits"]) * weight * of["prior"][action] / (visits + 1)
+        return ((q[action] - low) / stretch if action in q else 0.0) + explore
+
+    root = node(model.represent(observation))
+    for _ in range(num_simulations):
+        path, now = [], root
+        while True:
+            action = int(np.argmax([score(now, a) for a in range(model.num_actions)]))
+            path.append((now, action))
+            if action not in now["next"]:
+                break
+            now = now["next"][action][1]
+        reward, state = model.dynamics(now["state"], action)
+        now["next"][action] = (model.scalar(reward), node(state))
+        value = now["next"][action][1]["value"]
+        for of, action in reversed(path):
+            value = of["next"][action][0] + discount * value
+            of["value"] = (of["value"] * of["visits"] + value) / (of["visits"] + 1)
+            of["visits"] += 1
+    return np.array(
+        [root["next"][a][1]["visits"] if a in root["next"] else 0 for a in range(model.num_actions)]
+    ), root["value"]

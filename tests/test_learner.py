@@ -62,6 +62,32 @@ def test_two_seeds_vmapped_equal_two_seeds_looped(model, small, dataset, method)
     assert not np.allclose(losses["loss"][0], losses["loss"][1])
 
 
+def test_cloning_comes_first_and_is_supervised_then(model, small, dataset):
+    small = dataclasses.replace(small, cloning_updates=2)
+    data, plain = windows.store(dataset), dataclasses.replace(small, cloning_updates=0)
+    learn, cloned = make(model, small), make(model, plain, "supervised")
+    _, found = learn.run(learn.init(0), data, 4)
+    first, wanted = cloned.run(cloned.init(0), data, 2)
+    np.testing.assert_allclose(found["loss"][:2], wanted["loss"], rtol=1e-5)
+    np.testing.assert_array_equal(found["behavior"][:2], 0.0)
+    then = make(model, plain)
+    _, wanted = then.run(first, data, 2)
+    np.testing.assert_allclose(found["loss"][2:], wanted["loss"], rtol=1e-5)
+
+
+def test_diagnosis_of_a_uniform_and_of_a_constant_policy(model, small, dataset):
+    learn = make(model, small)
+    state, data = learn.init(0), windows.store(dataset)
+    found = learn.diagnose(state, data)  # Heads are at 0.
+    np.testing.assert_allclose(found.policy_entropy, np.log(3), rtol=1e-5)
+    np.testing.assert_allclose(found.target_entropy, np.log(3), rtol=1e-5)
+    params = jax.tree.map(jnp.copy, state.params)
+    params["prediction"]["policy"]["b"] = jnp.array([0.0, 100.0, 0.0])
+    found = learn.diagnose(state._replace(params=params), data)
+    np.testing.assert_allclose(found.policy_entropy, 0.0, atol=1e-6)
+    assert found.policy_commonest == 1.0 and found.target_entropy > 1.0
+
+
 def test_target_network_is_refreshed_at_its_interval(model, small, dataset):
     learn = make(model, small)  # target_interval is 3
     data = windows.store(dataset)

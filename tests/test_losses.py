@@ -199,7 +199,7 @@ def test_both_advantages_of_the_dataset_action_agree(model, small, dataset):
     improved = improvement.one_step(model, target, root, jax.random.key(0), small)
     action = jnp.asarray(dataset.action)
     both = [
-        advantage(model, target, root, improved, action, small)
+        advantage(model, target, root, improved, losses.Recorded(action, *[None] * 3), small)
         for advantage in (losses.lookahead_advantage, losses.dynamics_advantage)
     ]
     np.testing.assert_allclose(*both, rtol=1e-4, atol=1e-5)
@@ -233,6 +233,50 @@ def test_search_equals_a_direct_mctx_call_without_noise(model, small, dataset):
     shallow = improvement.search(model, params, root, key, deeper, noise=False)
     # With depth 1 no node below the root's children is ever made.
     assert set(np.unique(shallow.search_tree.parents)) <= {-1, 0}
+
+
+@pytest.mark.parametrize("ties", ["step", "node"])
+@pytest.mark.parametrize("rescale", [True, False])
+def test_search_equals_a_plain_one(model, small, dataset, ties, rescale):
+    params, observation = random_params(model, 9), dataset.observation[:12]
+    root = improvement.root_of(model, params, model.represent(params, observation))
+    chosen = small.override({"num_simulations": 9, "ties": ties, "rescale_values": rescale})
+    found = improvement.search(model, params, root, jax.random.key(3), chosen, noise=False)
+    plain = reference.Model(params, NUM_ACTIONS, small.num_bins)
+    for i, one in enumerate(observation):
+        visits, value = reference.search(plain, one, small.discount, 9, rescale=rescale)
+        np.testing.assert_allclose(found.action_weights[i], visits / 9, atol=1e-6)
+        np.testing.assert_allclose(found.search_tree.node_values[i, 0], value, rtol=1e-3)
+
+
+def test_ties_of_nodes_are_broken_at_random_and_its_noise_is_mixed_in(model, small, dataset):
+    """Heads at zero: every action alike, so that noise alone decides."""
+    params = jax.tree.map(jnp.zeros_like, model.init(jax.random.key(0)))
+    states = model.represent(params, jnp.repeat(dataset.observation[:1], 300, axis=0))
+    root = improvement.root_of(model, params, states)
+    chosen = small.override({"num_simulations": 1, "ties": "node"})
+
+    def first(key, noise):
+        found = improvement.search(model, params, root, jax.random.key(key), chosen, noise=noise)
+        assert set(np.unique(found.action_weights)) == {0.0, 1.0}
+        return np.argmax(found.action_weights, axis=-1)
+
+    counts = np.bincount(first(0, False), minlength=NUM_ACTIONS)
+    assert counts.min() > 70  # 100 each, standard deviation 8
+    assert (first(0, False) != first(0, True)).any() and (first(0, False) != first(1, False)).any()
+
+
+def test_recorded_advantage_by_hand(model, small):
+    root = improvement.root_of(model, random_params(model, 0), jnp.ones([3, 5]))
+    root = root.replace(value=jnp.array([1.0, 1.0, 2.0]))
+    recorded = losses.Recorded(
+        jnp.array([0, 1, 2]),
+        reward=jnp.array([0.5, 3.0, 0.0]),
+        discount=jnp.array([0.9, 0.0, 0.9]),  # the second ends the episode
+        next_value=jnp.array([2.0, 100.0, 1.0]),
+    )
+    found = losses.recorded_advantage(None, None, root, None, recorded, None)
+    np.testing.assert_allclose(found, [0.5 + 1.8 - 1.0, 2.0, 0.9 - 2.0], rtol=1e-6)
 
 
 def test_gradient_is_scaled_at_each_dynamics_step(model, small):

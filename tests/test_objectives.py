@@ -156,6 +156,33 @@ def test_one_policy_loss_alone_equals_numpy(model, small, episodes, method, weig
     np.testing.assert_allclose(total, wanted + 0.25 * mean["value"] + mean["reward"], rtol=2e-4)
 
 
+def test_the_filter_from_what_was_recorded_equals_numpy(model, small, episodes):  # noqa: F811
+    theta, target = random_params(model, 0), random_params(model, 1)
+    batch = windows_of(episodes, STARTS, small.unroll_steps + small.td_steps + 1)
+    learn = learner.Learner(model, methods.get("rosmo_recorded"), small)
+    _, parts = learn.loss(theta, target, batch, jax.random.key(5))
+    theta, target = numpy_models(small, theta, target)
+    wanted, passed = 0.0, set()
+    actions = imagined_actions(jax.random.key(5), batch, small.unroll_steps)
+    for i, (e, start) in enumerate(STARTS):
+        episode = episodes[e]
+        values = [target.value(target.represent(o)) for o in episode["observation"]]
+        length, state = len(episode["action"]), theta.represent(episode["observation"][start])
+        for k in range(small.unroll_steps + 1):
+            t = start + k
+            if t < length:
+                discount = 0.0 if episode["terminated"] and t == length - 1 else small.discount
+                advantage = episode["reward"][t] + discount * values[t + 1] - values[t]
+                log_pi = np.log(reference.softmax(theta.predict(state)[0]))
+                wanted -= (advantage > 0) * log_pi[episode["action"][t]]
+                passed.add(bool(advantage > 0))
+            if k < small.unroll_steps:
+                state = theta.dynamics(state, actions[k, i])[1]
+    mean = wanted / len(STARTS) / (small.unroll_steps + 1)
+    np.testing.assert_allclose(parts["behavior"], mean, rtol=2e-4)
+    assert passed == {True, False}
+
+
 def test_mzu_reg_is_mzu_plus_rosmos_regulariser(model, small, episodes):  # noqa: F811
     theta, target = random_params(model, 0), random_params(model, 1)
     batch = windows_of(episodes, STARTS, small.unroll_steps + small.td_steps + 1)

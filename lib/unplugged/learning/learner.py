@@ -19,6 +19,7 @@ from unplugged.learning import objectives
 from unplugged.learning.method import Method
 from unplugged.learning.settings import Settings
 from unplugged.model.networks import Model, Params
+from unplugged.planning import improvement
 
 
 class NonFiniteLossError(FloatingPointError):
@@ -51,6 +52,22 @@ class LearnerState(NamedTuple):
     opt_state: optax.OptState
     key: jax.Array
     updates: jax.Array
+
+
+class Diagnosis(NamedTuple):
+    """How sharp a policy and its improved policy are on recorded states, and how alike.
+
+    Attributes:
+      policy_entropy: mean entropy of the policy, in nats.
+      target_entropy: the same of the policy target, made with the target parameters.
+      policy_commonest: share of states whose most probable action is the commonest such.
+      target_commonest: the same of the target.
+    """
+
+    policy_entropy: jax.Array
+    target_entropy: jax.Array
+    policy_commonest: jax.Array
+    target_commonest: jax.Array
 
 
 def learning_rate(settings: Settings) -> optax.Schedule:
@@ -168,6 +185,35 @@ class Learner:
         return jax.lax.scan(
             lambda state, _: self._sample_and_update(data, state), state, None, length=num_updates
         )
+
+    @functools.cached_property
+    def diagnose(self) -> Any:
+        """(state, data) -> a `Diagnosis` on 1,024 states drawn from the data, always the same."""
+
+        def diagnose(state: LearnerState, data: Store) -> Diagnosis:
+            draw_key, key = jax.random.split(jax.random.key(0))
+            observation = sample(data, draw_key, 1_024, 1).observation[0]
+
+            def root(params: Params) -> Any:
+                return improvement.root_of(
+                    self.model, params, self.model.represent(params, observation)
+                )
+
+            operator = self.method.operator
+            assert operator is not None  # `Spec` demands one.
+            target_params = state.target_params
+            target = operator(self.model, target_params, root(target_params), key, self.settings)
+            found = {"policy": jax.nn.softmax(root(state.params).prior_logits)}
+            found["target"] = target.policy
+            numbers = {}
+            for name, policy in found.items():
+                numbers[f"{name}_entropy"] = jnp.mean(jax.scipy.special.entr(policy).sum(axis=-1))
+                chosen = jnp.argmax(policy, axis=-1)
+                shares = jnp.bincount(chosen, length=self.model.num_actions) / chosen.size
+                numbers[f"{name}_commonest"] = shares.max()
+            return Diagnosis(**numbers)
+
+        return jax.jit(diagnose)
 
     @functools.cached_property
     def run(self) -> Any:

@@ -47,7 +47,7 @@ class Settings:
       num_simulations: simulations of a search.
       search_depth: depth limit of a search; None for none.
       ties: whether a search draws the order that breaks ties anew at each "step" down the tree, as
-        mctx does, or once a "root", which is faster.
+        mctx does, or once a "node", which is faster.
       rescale_values: whether a search stretches each state's action values to [0, 1], as mctx
         does, or takes their differences in units of return.
       cloning_updates: updates at the beginning in which a method that plans clones the recorded
@@ -114,7 +114,7 @@ class Settings:
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} must be true or false, got {getattr(self, name)!r}")
         checks.within("cloning_updates", self.cloning_updates, 0, integer=True)
-        checks.one_of("ties", self.ties, ("step", "root"))
+        checks.one_of("ties", self.ties, ("step", "node"))
         if self.search_depth is not None:
             checks.within("search_depth", self.search_depth, 1, integer=True)
 

@@ -94,6 +94,10 @@ class OnlineSpec(AnySpec):
                 )
         if methods.METHODS[self.method].operator is None:
             raise ValueError(f"{self.method} has no improvement operator to act by")
+        if self.settings.cloning_updates:
+            raise ValueError(
+                "an online run has nothing to clone at its start: cloning_updates is 0"
+            )
         for name in ("replay_capacity", "best_episodes", "round_updates", "temperature_updates"):
             checks.within(name, getattr(self, name), 1, 2**31 - 1, integer=True)
         if self.first_hand:
@@ -133,8 +137,9 @@ class OnlineSpec(AnySpec):
         """A compiled call does a multiple of this many updates."""
         return self.round_updates
 
-    def columns(self, state: Any) -> dict[str, Any]:
+    def columns(self, state: Any, learner: Any, data: Any) -> dict[str, Any]:
         """Columns of the results that only an online run has."""
+        del learner, data
         weights = "+".join(f"{name} {weight:g}" for name, weight in sorted(self.sources.items()))
         frames, best = 0, float("nan")
         if state.actors is not None:

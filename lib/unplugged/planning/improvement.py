@@ -166,20 +166,23 @@ def search(
       mctx's output: `action` [N] drawn from the visit distribution, `action_weights` [N, A],
       the visit distribution, and the `search_tree`.
     """
-    run = mctx.muzero_policy if settings.ties == "step" else _search_with_ties_of_roots
+    options: dict[str, Any] = {"max_depth": settings.search_depth}
+    if not noise:
+        options["dirichlet_fraction"] = 0.0
+    if not settings.rescale_values:
+        options["qtransform"] = differences
+    run = mctx.muzero_policy if settings.ties == "step" else _search_with_ties_of_nodes
     return run(
         params,
         key,
         root,
         _recurrent(model, settings),
         settings.num_simulations,
-        max_depth=settings.search_depth,
-        **({} if noise else {"dirichlet_fraction": 0.0}),
-        **({} if settings.rescale_values else {"qtransform": differences}),
+        **options,
     )
 
 
-def _search_with_ties_of_roots(
+def _search_with_ties_of_nodes(
     params: Params,
     key: jax.Array,
     root: mctx.RootFnOutput,
@@ -193,9 +196,10 @@ def _search_with_ties_of_roots(
     pb_c_init: float = 1.25,
     pb_c_base: float = 19_652.0,
 ) -> mctx.PolicyOutput:
-    """`mctx.muzero_policy`, but ties go by one order of the actions for each root.
+    """`mctx.muzero_policy`, but each node has one random order of its actions, that breaks ties.
 
-    mctx draws that order anew at each step down the tree, a sixth of a search's time.
+    mctx draws the order anew at each step down the tree, a sixth of a search's time. Its noise of
+    1e-7 is also lost in the last bit of a float32 near 1, which favours the first actions.
     """
     ties_key, dirichlet_key, action_key = jax.random.split(key, 3)
     shape = root.prior_logits.shape
@@ -210,7 +214,7 @@ def _search_with_ties_of_roots(
         visits, total = tree.children_visits[node], tree.node_visits[node]
         weight = jnp.sqrt(total) * (pb_c_init + jnp.log((total + pb_c_base + 1.0) / pb_c_base))
         exploration = weight * jax.nn.softmax(tree.children_prior_logits[node]) / (visits + 1)
-        score = qtransform(tree, node) + exploration + tree.extra_data
+        score = qtransform(tree, node) + exploration + tree.extra_data[node]
         return jnp.argmax(score).astype(jnp.int32)
 
     tree = mctx.search(
@@ -222,7 +226,7 @@ def _search_with_ties_of_roots(
         interior_action_selection_fn=select,
         num_simulations=num_simulations,
         max_depth=max_depth,
-        extra_data=1e-7 * jax.random.uniform(ties_key, shape),
+        extra_data=1e-5 * jax.random.uniform(ties_key, (shape[0], num_simulations + 1, shape[1])),
     )
     weights = tree.summary().visit_probs
     action = jax.random.categorical(action_key, jnp.log(weights))

@@ -143,7 +143,7 @@ def unstack(state: Any, seeds: int, number: int) -> Any:
 
 ADOPT = "UNPLUGGED_ADOPT"  # "1" in the environment: go on with checkpoints of other programs
 
-_HOW_EVALUATED = ("selector", "eval_every", "eval_episodes")
+_HOW_EVALUATED = ("selector", "eval_every", "eval_episodes", "greedy", "diagnose")
 _BENEATH = ("program", "versions")
 
 

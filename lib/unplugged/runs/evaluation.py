@@ -23,13 +23,18 @@ Policy = Callable[[Params, np.ndarray, jax.Array], jax.Array]
 MAX_STEPS = 1_000_000
 
 
-def make_policy(model: Model, selector: str, settings: Settings) -> Policy:
-    """Compiles (params, observation [B, ...], key) -> action [B], drawn by a selector."""
+def make_policy(model: Model, selector: str, settings: Settings, *, greedy: bool = False) -> Policy:
+    """Compiles (params, observation [B, ...], key) -> action [B].
+
+    Actions are drawn by a selector or, if `greedy`, are its most probable ones.
+    """
     select = acting.SELECTORS[checks.one_of("selector", selector, acting.SELECTORS)]
 
     def act(params: Params, observation: jax.Array, key: jax.Array) -> jax.Array:
         select_key, draw_key = jax.random.split(key)
         probabilities = select(model, params, observation, select_key, settings)
+        if greedy:
+            return jnp.argmax(probabilities, axis=-1)
         return jax.random.categorical(draw_key, jnp.log(probabilities))
 
     return jax.jit(act)

@@ -22,7 +22,8 @@ def programs(spec: AnySpec) -> dict[str, str]:
 
     Returns:
       `initialisation` of a seed's state; `training`, the least number of updates that the run does
-      at once, on a dataset of some fixed size; `evaluation`, see `evaluation.Evaluator`; and
+      at once, on a dataset of some fixed size; `evaluation`, see `evaluation.Evaluator`, and
+      `greedy_evaluation`, if there is one; and
       `environment`, a hash of its source, where it is in Python.
     """
     benchmark = spec.of_benchmark
@@ -31,10 +32,15 @@ def programs(spec: AnySpec) -> dict[str, str]:
     state = jax.eval_shape(lambda: learner.init(0))
     store = windows.described(shape, benchmark.packed, _STEPS, _TRANSITIONS)
     data, seed = spec.described_data(store), jax.ShapeDtypeStruct((), np.uint32)
+    greedy = {}
+    if spec.greedy:
+        most_probable = spec.evaluator(learner.model, greedy=True)
+        greedy["greedy_evaluation"] = most_probable.identity(state.params)
     return {
         "initialisation": hashing.of_program(jax.jit(learner.init), seed),
         "training": hashing.of_program(learner.run, state, data, spec.updates_at_once),
         "evaluation": spec.evaluator(learner.model).identity(state.params),
+        **greedy,
         **environment(spec),
     }
 

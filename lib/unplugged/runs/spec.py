@@ -33,6 +33,8 @@ class AnySpec:
       eval_every: updates between evaluations, checkpoints among them. Divides `updates`.
       eval_episodes: episodes an evaluation.
       selector: action selector of the evaluation; None: the method's own.
+      greedy: whether each evaluation is played by the selector's most probable actions as well, as
+        many episodes: the column `greedy_return`.
       keep_checkpoints: whether every evaluation's checkpoint stays, or only the last.
       vmap_seeds: all seeds in one program (True), one after the other (False), or as the
         device likes it (None: True on accelerators).
@@ -47,6 +49,7 @@ class AnySpec:
     eval_every: int = 1_000
     eval_episodes: int = 20
     selector: str | None = None
+    greedy: bool = False
     keep_checkpoints: bool = False
     vmap_seeds: bool | None = None
 
@@ -102,10 +105,17 @@ class AnySpec:
         return self.selector or methods.METHODS[self.method].selector
 
     def evaluator(
-        self, model: networks.Model, *, selector: str | None = None, episodes: int | None = None
+        self,
+        model: networks.Model,
+        *,
+        selector: str | None = None,
+        episodes: int | None = None,
+        greedy: bool = False,
     ) -> evaluation.Evaluator:
-        """Plays fresh episodes; None: as the run does."""
-        policy = evaluation.make_policy(model, selector or self.acts_by, self.settings)
+        """Plays fresh episodes; None: as the run does. If `greedy`, by most probable actions."""
+        policy = evaluation.make_policy(
+            model, selector or self.acts_by, self.settings, greedy=greedy
+        )
         episodes = episodes or self.eval_episodes
         return self.of_benchmark.evaluator(self.environment, policy, episodes)
 
@@ -118,9 +128,15 @@ class AnySpec:
         """Columns of the results that tell which share of a dataset was trained on."""
         return {"fraction": 1.0, "holdout": 0.0}
 
-    def columns(self, state: Any) -> dict[str, Any]:
-        """Columns of the results beside those that every run has."""
-        del state
+    def columns(self, state: Any, learner: Any, data: Any) -> dict[str, Any]:
+        """Columns of the results beside those that every run has.
+
+        Args:
+          state: a seed's state.
+          learner: see `build`.
+          data: see `build`.
+        """
+        del state, learner, data
         return {}
 
     def learner(self, observation_shape: Sequence[int], num_actions: int) -> Any:
@@ -146,22 +162,36 @@ class Spec(AnySpec):
       data_seed: seed of the subsampling, and of the split.
       holdout: share of those episodes that is kept from training, for offline policy
         selection. In [0, 1).
+      diagnose: whether each evaluation says how sharp the policy and its target are on recorded
+        states: the columns of `learner.Diagnosis`.
     """
 
     dataset: str
     fraction: float = 1.0
     data_seed: int = 0
     holdout: float = 0.0
+    diagnose: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         checks.within("fraction", self.fraction, 0.0, 1.0, open_low=True)
         checks.within("data_seed", self.data_seed, 0, integer=True)
         checks.within("holdout", self.holdout, 0.0, 1.0)
+        method = methods.METHODS[self.method]
+        if self.diagnose and method.operator is None:
+            raise ValueError(f"{self.method} has no improvement operator whose targets to diagnose")
+        if self.settings.cloning_updates and method.objective is not None:
+            raise ValueError(f"{self.method} does not plan: leave cloning_updates at 0")
 
     def labels(self) -> dict[str, Any]:
         """Columns of the results that tell which share of a dataset was trained on."""
         return {"fraction": self.fraction, "holdout": self.holdout}
+
+    def columns(self, state: Any, learner: Any, data: Any) -> dict[str, Any]:
+        """The diagnosis, if it is wanted."""
+        if not self.diagnose:
+            return {}
+        return {k: round(float(v), 6) for k, v in learner.diagnose(state, data)._asdict().items()}
 
     def learner(self, observation_shape: Sequence[int], num_actions: int) -> Learner:
         """The run's learner, for an environment of this form."""

@@ -66,6 +66,9 @@ class _Trainer:
         self._begin = time.perf_counter()
         self._resumed = self.progress.n
         self.evaluate = self.spec.evaluator(self.learner.model)
+        self.greedy = (
+            self.spec.evaluator(self.learner.model, greedy=True) if self.spec.greedy else None
+        )
         step, every = self.spec.updates_at_once, self.spec.eval_every
         self.chunk = max(n for n in range(step, max(1_001, step + 1), step) if every % n == 0)
         self._compiled: dict[int, Any] = {}
@@ -89,7 +92,7 @@ class _Trainer:
         return self._compiled[seeds]
 
     def row(self, seed: int, update: int, seconds: float, state: Any, loss: float | None) -> dict:
-        spec = self.spec
+        spec, greedy = self.spec, self.greedy
         returns = self.evaluate(state.params, seed, update)
         return {
             "run": self.note.parent.name,
@@ -106,7 +109,12 @@ class _Trainer:
             "loss": loss,
             "mean_return": float(returns.mean()),
             "episodes": spec.eval_episodes,
-            **spec.columns(state),
+            **(
+                {"greedy_return": float(greedy(state.params, seed, update).mean())}
+                if greedy
+                else {}
+            ),
+            **spec.columns(state, self.learner, self.data),
         }
 
     def train(self, seeds: Sequence[int], folder: Path) -> list[dict[str, Any]]:
