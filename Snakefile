@@ -549,7 +549,7 @@ for notebook, parts in DRAWN.items():
                 for experiment in parts.get("experiments", [])
                 for suffix in (".csv", ".provenance.json")
             ],
-            "results/claims.csv",
+            ["results/claims.csv", "results/claims_own.csv"],
         output:
             [
                 f"{FIGURES}/{name}.{suffix}"

@@ -609,3 +609,75 @@ def test_learning_at_every_fraction_but_one_is_not_enough():
     rows = frames["online_fractions"]
     rows.loc[rows["reanalyse_fraction"] == 0.9, "score"] = -0.5
     assert verdicts(frames)["M2"] == "not supported"
+
+
+# --- Our own questions ---------------------------------------------------------------------
+
+OWN = pd.read_csv(Path(__file__).parents[1] / "results" / "claims_own.csv")
+
+
+def start(method, level, worlds=("asterix", "breakout"), greedy=None, **setting):
+    """Rows of the pixel study, at `level` and greedily at `greedy`, with 20,000 updates."""
+    setting = {"cloning_updates": 0, "rescale_values": True, "target_interval": 50, **setting}
+    rows = pd.concat([runs(method, world, level, **setting) for world in worlds])
+    rows["update"] *= 1_000
+    return rows.assign(greedy_score=rows["score"] if greedy is None else greedy + rows["seed"] / 50)
+
+
+def own_verdicts(curves=None, begun=(), search=()):
+    curves = {"rosmo": 1.0, "mzu": 1.0, "crr": 1.0, "cql": 1.0} | (curves or {})
+    frames = {
+        "pixels_curves": pd.concat(start(name, level) for name, level in curves.items()),
+        **{
+            f"pixels_{name}": pd.concat(parts)
+            for name, parts in (("start", begun), ("search", search))
+            if parts
+        },
+    }
+    decided = claims.decide(OWN, frames)
+    return decided.drop_duplicates("id").set_index("id")["claim_verdict"].to_dict()
+
+
+def test_own_questions_are_decided_by_their_rules():
+    begun = [
+        start("rosmo", 1.5, cloning_updates=2_000),
+        start("rosmo", 0.2, cloning_updates=1_000),  # is no part of the rule
+        start("rosmo", 0.99, target_interval=200),
+        start("rosmo_recorded", 0.5),
+    ]
+    one = ("asterix",)
+    search = [
+        start("mzu", 1.2, one, target_interval=200),
+        start("mzu", 1.3, one, rescale_values=False),
+    ]
+    found = own_verdicts(begun=begun, search=search)
+    assert {found[name] for name in ("O1", "O4", "O5")} == {"supported"}
+    assert found["O3"] == "not supported" and found["O6"] == "not run"
+    assert found["O2"] == "supported"  # 0.01 worse, and the seeds do not differ
+
+
+@pytest.mark.parametrize("level, expected", [(0.5, "not supported"), (0.9, "undecided")])
+def test_a_longer_target_interval_must_not_cost_much(level, expected):
+    def wide(rows):  # seeds that differ by 0.06
+        return rows.assign(score=rows["score"] + 0.05 * rows["seed"])
+
+    begun = [wide(start("rosmo", level, target_interval=200))]
+    search = [start("mzu", 1.0, target_interval=200)]
+    assert own_verdicts(begun=begun, search=search)["O2"] == expected
+
+
+def test_cleverness_by_acting_greedily():
+    greedy = {"cql": 2.0}
+    rows = [start(m, 1.0, greedy=greedy.get(m, 1.0)) for m in ("rosmo", "mzu", "crr", "cql")]
+    decided = claims.decide(OWN, {"pixels_curves": pd.concat(rows)}, ["O5"])
+    assert set(decided["claim_verdict"]) == {"not supported"}
+    rows[2] = start("crr", 1.0, greedy=2.0)
+    decided = claims.decide(OWN, {"pixels_curves": pd.concat(rows)}, ["O5"])
+    assert set(decided["claim_verdict"]) == {"undecided"}
+    assert decided["verdict"].tolist() == ["supported", "not supported", "not supported"]
+
+
+def test_an_early_verdict_needs_an_evaluation_then():
+    short = start("rosmo", 2.0, cloning_updates=2_000)
+    short["update"] //= 10
+    assert own_verdicts(begun=[short])["O1"] == "not run"

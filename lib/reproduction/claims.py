@@ -1,9 +1,9 @@
 """What the papers claim, decided by our committed results through rules fixed before any run.
 
-`results/claims.csv` states each claim and its rule. A rule (`claims_rosmo`, `claims_muzero`) turns
-tidy frames into comparisons, each with a 95% interval and a verdict, and those into the claim's
-verdict: "supported" if the interval lies above 0, "not supported" if below, else "undecided",
-unless the claim's own rule says otherwise.
+`results/claims.csv` states each claim and its rule, `results/claims_own.csv` our own questions. A
+rule (`claims_rosmo`, `claims_muzero`, `claims_own`) turns tidy frames into comparisons, each with a
+95% interval and a verdict, and those into the claim's verdict: "supported" if the interval lies
+above 0, "not supported" if below, else "undecided", unless the claim's own rule says otherwise.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Any
 
 import pandas as pd
 
-from reproduction import claims_muzero, claims_rosmo, comparisons
+from reproduction import claims_muzero, claims_own, claims_rosmo, comparisons
 from reproduction.comparisons import Comparison, Frames, NotRun, Rule
 
-RULES: dict[str, Rule] = {**claims_rosmo.RULES, **claims_muzero.RULES}
+RULES: dict[str, Rule] = {**claims_rosmo.RULES, **claims_muzero.RULES, **claims_own.RULES}
 
 # What the rules read, and of it what has rows of `timing.measure`.
 TIMES = "minatar_times"
@@ -25,6 +25,7 @@ EXPERIMENTS = (
     "bsuite_search",
     "minatar_curves", "minatar_fractions", "minatar_ablations", "minatar_onestep",
     "minatar_selectors", "online_fractions", "online_exploitation", TIMES,
+    "pixels_curves", "pixels_start", "pixels_search",
 )  # fmt: skip
 
 

@@ -20,6 +20,9 @@ _OF_SETTINGS = {
     "num_simulations": lambda one: one["num_simulations"],
     "search_depth": lambda one: one["search_depth"] or np.nan,
     "unroll_steps": lambda one: one["unroll_steps"],
+    "target_interval": lambda one: one["target_interval"],
+    "rescale_values": lambda one: one.get("rescale_values", True),
+    "cloning_updates": lambda one: one.get("cloning_updates", 0),
     "decay": lambda one: "staircase" if one.get("decay_staircase") else "continuous",
 }
 
@@ -37,8 +40,9 @@ def load(
     Returns:
       The CSV's rows and the columns `score` (0: random policy, 1: the online agent that made
       the noise-free data; NaN where none did), `hidden` (units of the dynamics' hidden
-      layer), `num_simulations`, `search_depth` (NaN: not limited), `unroll_steps` and `decay` (of
-      the learning rate: continuous or staircase).
+      layer), `num_simulations`, `search_depth` (NaN: not limited), `unroll_steps`,
+      `target_interval`, `rescale_values`, `cloning_updates` and `decay` (of the learning rate:
+      continuous or staircase); `greedy_score` where there is a `greedy_return`.
     """
     rows = pd.read_csv(Path(results) / f"{experiment}.csv")
     benchmark = rows["benchmark"].iloc[0]
@@ -46,11 +50,10 @@ def load(
     recordings = Path(results, f"{benchmark}_statistics.csv")
     if recordings.exists():
         ends = pd.read_csv(recordings).query("noise == 0").set_index("environment")
-        rows["score"] = statistics.normalise(
-            rows["mean_return"],
-            rows["environment"].map(ends["random_return"]),
-            rows["environment"].map(ends["online_return"]),
-        )
+        low, high = (rows["environment"].map(ends[f"{end}_return"]) for end in ("random", "online"))
+        rows["score"] = statistics.normalise(rows["mean_return"], low, high)
+        if "greedy_return" in rows:
+            rows["greedy_score"] = statistics.normalise(rows["greedy_return"], low, high)
     records = json.loads(Path(results, f"{runs_of or experiment}.provenance.json").read_text())
     settings = {run.rpartition("/")[2]: record["settings"] for run, record in records.items()}
     for column, of in _OF_SETTINGS.items():
@@ -90,8 +93,13 @@ class Study(Mapping[str, pd.DataFrame]):
 
 def decide(results: str | os.PathLike[str], only: Sequence[str] | None = None) -> pd.DataFrame:
     """`claims.decide` on a profile's results, of some claims or of all (None)."""
-    stated = pd.read_csv(Path(results).parent / "claims.csv")
-    return claims.decide(stated, Study(results), only)
+    return claims.decide(stated(results), Study(results), only)
+
+
+def stated(results: str | os.PathLike[str]) -> pd.DataFrame:
+    """The papers' claims and our own questions, with their rules; `results` as for `decide`."""
+    names = ("claims.csv", "claims_own.csv")
+    return pd.concat([pd.read_csv(Path(results).parent / name) for name in names])
 
 
 def verdicts(results: str | os.PathLike[str], *ids: str) -> dict[str, str]:
@@ -403,12 +411,12 @@ def decided_by_decay(
     Returns:
       Decay and updates -> the claims' sentences.
     """
-    stated = pd.read_csv(Path(results).parent / "claims.csv")
+    of_papers = pd.read_csv(Path(results).parent / "claims.csv")
     said = {}
     for rows in parts:
         for decay, of in rows.groupby("decay"):
             of = comparisons.even(of)
-            decided = claims.decide(stated, {"bsuite_curves": of}, ids)
+            decided = claims.decide(of_papers, {"bsuite_curves": of}, ids)
             said[f"{decay[0].upper()}{decay[1:]} decay, {of['update'].max():,} updates"] = " ".join(
                 claims.sentence(decided, claim) for claim in ids
             )

@@ -1,0 +1,119 @@
+"""Our own questions, stated in results/claims_own.csv: the rule of each, as `claims` says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from reproduction import statistics
+from reproduction.comparisons import Comparison, Frames, NotRun, Rule, compare, even, frame, some
+from reproduction.comparisons import together as all_of
+
+EARLY = 10_000  # updates at which O1 is decided as well
+START = {"cloning_updates": 0, "rescale_values": True}
+
+
+def _preset(rows: pd.DataFrame) -> dict[str, Any]:
+    """What the study's main rows have where an experiment on the start has something else."""
+    return {**START, "target_interval": rows["target_interval"].mode().iloc[0]}
+
+
+def _changed(
+    frames: Frames,
+    experiment: str,
+    method: str,
+    change: Mapping[str, Any],
+    *,
+    updates: int | None = None,
+    instead: str | None = None,
+) -> Comparison:
+    """A method with one change less the method of the main rows, on the games of the changed runs.
+
+    Args:
+      frames: rows by experiment.
+      experiment: where the changed runs are.
+      method: the main rows' method.
+      change: setting and value.
+      updates: at which update; None: the last that both have reached.
+      instead: the changed runs' method, if that is the change.
+    """
+    main, part = frame(frames, "pixels_curves"), frame(frames, experiment)
+    preset = _preset(main)
+    main = main[main["method"] == method]
+    part = part[part["method"] == (instead or method)]
+    for name, value in {**preset, **change}.items():
+        part = part[part[name] == value]
+    rows = even(part, main[main["environment"].isin(part["environment"])])
+    if updates is not None:
+        rows = rows[rows["update"] <= updates]
+        if rows.empty or rows["update"].max() < updates:
+            raise NotRun(f"{experiment} has no evaluation at {updates:,} updates")
+    what = " ".join(f"{name} {value}" for name, value in change.items())
+    name = f"{instead or method}{' at ' + what if what else ''} - {method}"
+    after = f", after {updates:,} updates" if updates else ""
+    return compare(
+        f"{name}{after}",
+        some(rows, method=instead or method, **{**preset, **change}),
+        some(rows, method=method, **preset),
+    )
+
+
+def _o1(frames: Frames) -> tuple[list[Comparison], str]:
+    change = {"cloning_updates": 2_000}
+    found = [
+        _changed(frames, "pixels_start", "rosmo", change, updates=updates)
+        for updates in (EARLY, None)
+    ]
+    return found, all_of([one.verdict for one in found])
+
+
+def _judged(found: Comparison, refuted: bool, borne_out: bool) -> Comparison:
+    """A comparison decided otherwise than by which side of 0 its interval lies on."""
+    if found.seeds < 2:
+        return found
+    verdict = "not supported" if refuted else "supported" if borne_out else "undecided"
+    return found._replace(verdict=verdict)
+
+
+def _o2(frames: Frames) -> tuple[list[Comparison], str]:
+    change = {"target_interval": 200}
+    found = [
+        _changed(frames, "pixels_start", "rosmo", change),
+        _changed(frames, "pixels_search", "mzu", change),
+    ]
+    found = [_judged(one, one.high < 0.0, one.low > -0.05) for one in found]
+    return found, all_of([one.verdict for one in found])
+
+
+def _o3(frames: Frames) -> tuple[list[Comparison], str]:
+    found = _changed(frames, "pixels_start", "rosmo", {}, instead="rosmo_recorded")
+    return [found], found.verdict
+
+
+def _o4(frames: Frames) -> tuple[list[Comparison], str]:
+    found = _changed(frames, "pixels_search", "mzu", {"rescale_values": False})
+    return [found], found.verdict
+
+
+def _o5(frames: Frames) -> tuple[list[Comparison], str]:
+    rows = frame(frames, "pixels_curves")
+    rows = even(rows[rows["method"].isin(("cql", "crr", "rosmo", "mzu"))])
+    found = [
+        compare(
+            f"cql - {other}, both greedy",
+            some(rows, method="cql"),
+            some(rows, method=other),
+            "greedy_score",
+            statistics.iqm,
+        )
+        for other in ("crr", "rosmo", "mzu")
+    ]
+    # That CQL is ahead speaks against the claim.
+    found = [_judged(one, one.low > 0.0, one.low <= 0.0) for one in found]
+    verdicts = {one.verdict for one in found}
+    return found, verdicts.pop() if len(verdicts) == 1 else "undecided"
+
+
+RULES: dict[str, Rule] = {"O1": _o1, "O2": _o2, "O3": _o3, "O4": _o4, "O5": _o5}
