@@ -196,8 +196,19 @@ def single_jobs(quick: bool) -> list[tuple[str, dict[str, Any]]]:
     for data in [*names, PIXELS]:
         add("share", data=data, seconds=0.2 if quick else 1.0, repeats=3 if quick else 8)
     for method in checked:
-        add("split", method=method, data="catch", length=50 if quick else 300, repeats=3)
-        add("split", method=method, data=PIXELS, length=5 if quick else 20, repeats=3)
+        add(
+            "split", method=method, data="catch", network="mlp", trained=10 if quick else 500,
+            length=50 if quick else 300, repeats=3,
+        )  # fmt: skip
+        for network in ["conv"] if quick else ["conv", "conv_mlp"]:
+            add(
+                "split", method=method, data=PIXELS, network=network, trained=5 if quick else 300,
+                length=5 if quick else 20, repeats=3,
+            )  # fmt: skip
+    add(
+        "networks", methods=["bc"] if quick else ["bc", "crr", "cql", "rosmo", "mzu"], data=PIXELS,
+        trained=5 if quick else 300, length=5 if quick else 10, repeats=2 if quick else 8,
+    )  # fmt: skip
     simulations = [1] if quick else [1, 2, 4, 8, 16, 32, 64]
     batches = [32, 64] if quick else [32, 64, 128, 256, 512, 1024]
     common = {"data": "catch", "seconds": seconds}

@@ -10,72 +10,79 @@ import jax.numpy as jnp
 import optax
 
 from unplugged import improvement, losses, windows
-from unplugged.learner import Learner, optimizer
+from unplugged.learner import Learner, LearnerState, optimizer
 
-Part = Callable[[jax.Array], Any]
+Part = Callable[[jax.Array, Any], Any]
 
 
-def loop(part: Part, length: int) -> Callable[[], jax.Array]:
+def loop(part: Part, length: int, given: Any) -> Callable[[], jax.Array]:
     """Compiles `length` repeats of a part, each of which waits for the one before.
 
     The part gets a number near 0 that comes from its last result, so that no repeat can be
-    left out, joined with another or taken out of the loop.
+    left out, joined with another or taken out of the loop; and `given`, arrays that the compiler
+    does not know.
     """
 
-    def body(result: Any, _: None) -> tuple[Any, None]:
-        first = jnp.ravel(jax.tree.leaves(result)[0])[0]
-        return part(1e-20 * first.astype(jnp.float32)), None
+    def run(given: Any) -> Any:
+        def body(result: Any, _: None) -> tuple[Any, None]:
+            first = jnp.ravel(jax.tree.leaves(result)[0])[0]
+            return part(1e-20 * first.astype(jnp.float32), given), None
 
-    def run() -> Any:
         zeros = jax.tree.map(
-            lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(part, jnp.float32(0.0))
+            lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(part, jnp.float32(0.0), given)
         )
         return jax.lax.scan(body, zeros, None, length=length)[0]
 
-    compiled = jax.jit(run).lower().compile()
-    return lambda: jax.block_until_ready(compiled())
+    compiled = jax.jit(run).lower(given).compile()
+    return lambda: jax.block_until_ready(compiled(given))
 
 
-def of_update(learner: Learner, data: windows.Store) -> dict[str, Part]:
-    """The parts of one update of rosmo or mzu, by name, in order.
+def of_update(
+    learner: Learner, data: windows.Store, state: LearnerState
+) -> tuple[dict[str, Part], dict[str, Any]]:
+    """The parts of one update of rosmo or mzu, by name, in order; and what they are given.
 
-    "loss forward" is also within "loss forward and backward".
+    "loss forward" is also within "loss forward and backward". A search in a trained model goes
+    deeper than in an untrained one, so `state` had better be trained.
     """
     model, method, settings = learner.model, learner.method, learner.settings
     unroll_steps, td_steps = method.window(settings)
     now, length = unroll_steps + 1, unroll_steps + td_steps + 1
-    state, key = jax.jit(learner.init)(0), jax.random.key(1)
-    drawn = jax.jit(lambda: windows.sample(data, key, settings.batch_size, length))()
+    key = jax.random.key(1)
+    given: dict[str, Any] = {"state": state, "data": data}
+    given["drawn"] = jax.jit(lambda: windows.sample(data, key, settings.batch_size, length))()
 
-    def sample(near_zero: jax.Array) -> Any:
+    def sample(near_zero: jax.Array, given: Any) -> Any:
         again = jax.random.fold_in(key, near_zero.astype(jnp.int32))
-        return windows.sample(data, again, settings.batch_size, length)
+        return windows.sample(given["data"], again, settings.batch_size, length)
 
-    def target_roots(near_zero: jax.Array) -> Any:
-        states = model.represent(state.target_params, drawn.observation + near_zero)
-        return improvement.root_of(model, state.target_params, states)
+    def target_roots(near_zero: jax.Array, given: Any) -> Any:
+        params = given["state"].target_params
+        states = model.represent(params, given["drawn"].observation + near_zero)
+        return improvement.root_of(model, params, states)
 
-    roots = jax.jit(target_roots)(0.0)
+    given["roots"] = roots = jax.jit(target_roots)(0.0, given)
     improve_all = method.bootstrap == "operator"
     used = roots if improve_all else jax.tree.map(lambda x: x[:now], roots)
-    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), used)
+    given["flat"] = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), used)
 
-    def improve(near_zero: jax.Array) -> Any:
+    def improve(near_zero: jax.Array, given: Any) -> Any:
         again = jax.random.fold_in(key, near_zero.astype(jnp.int32))
-        moved = flat.replace(embedding=flat.embedding + near_zero)
-        return method.operator(model, state.target_params, moved, again, settings)
+        moved = given["flat"].replace(embedding=given["flat"].embedding + near_zero)
+        return method.operator(model, given["state"].target_params, moved, again, settings)
 
-    improved = jax.tree.map(
-        lambda x: x.reshape(*used.value.shape, *x.shape[1:]), jax.jit(improve)(0.0)
+    given["improved"] = jax.tree.map(
+        lambda x: x.reshape(*used.value.shape, *x.shape[1:]), jax.jit(improve)(0.0, given)
     )
 
-    def loss(params: Any, near_zero: jax.Array) -> jax.Array:
+    def loss(params: Any, near_zero: jax.Array, given: Any) -> jax.Array:
+        drawn, improved = given["drawn"], given["improved"]
         root = model.represent(params, drawn.observation[0] + near_zero)
         states, reward_logits = losses.unroll(
             model, params, root, drawn.action[:unroll_steps], settings.gradient_scale
         )
         policy_logits, value_logits = model.predict(params, states)
-        bootstrap = (improved if improve_all else roots).value
+        bootstrap = (improved if improve_all else given["roots"]).value
         discounts = losses.step_discounts(drawn, settings.discount)
         returns = losses.n_step_returns(drawn.reward, discounts, bootstrap + near_zero, td_steps)
         value, reward = (
@@ -89,10 +96,11 @@ def of_update(learner: Learner, data: windows.Store) -> dict[str, Part]:
             total += settings.behavior_weight * jnp.mean(imitation)
         return total
 
-    gradients = jax.jit(jax.grad(loss))(state.params, 0.0)
+    given["gradients"] = jax.jit(jax.grad(loss))(state.params, 0.0, given)
 
-    def optimise(near_zero: jax.Array) -> Any:
-        moved = jax.tree.map(lambda x: x + near_zero, gradients)
+    def optimise(near_zero: jax.Array, given: Any) -> Any:
+        state = given["state"]
+        moved = jax.tree.map(lambda x: x + near_zero, given["gradients"])
         changes, opt_state = optimizer(settings).update(moved, state.opt_state, state.params)
         params = optax.apply_updates(state.params, changes)
         refreshed = optax.periodic_update(
@@ -100,13 +108,18 @@ def of_update(learner: Learner, data: windows.Store) -> dict[str, Part]:
         )
         return params, refreshed, opt_state
 
-    return {
+    def forward(near_zero: jax.Array, given: Any) -> Any:
+        return loss(given["state"].params, near_zero, given)
+
+    def both(near_zero: jax.Array, given: Any) -> Any:
+        return jax.value_and_grad(loss)(given["state"].params, near_zero, given)
+
+    parts = {
         "sampling": sample,
         "target roots": target_roots,
         "search" if improve_all else "look-ahead": improve,
-        "loss forward": lambda near_zero: loss(state.params, near_zero),
-        "loss forward and backward": lambda near_zero: jax.value_and_grad(loss)(
-            state.params, near_zero
-        ),
+        "loss forward": forward,
+        "loss forward and backward": both,
         "optimiser": optimise,
     }
+    return parts, given

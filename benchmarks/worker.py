@@ -153,28 +153,30 @@ def share(data: str, seconds: float, repeats: int) -> None:
     row("share of matrix-product rate", "rosmo", setting, shares, "share", note)
 
 
-def split(method: str, data: str, length: int, repeats: int) -> None:
-    """Where the time of an update goes, part by part."""
+def split(method: str, data: str, network: str, trained: int, length: int, repeats: int) -> None:
+    """Where the time of an update goes, part by part, after some updates of training."""
     import jax
+    import jax.numpy as jnp
 
     import parts
     import workload
     from unplugged import timing, windows
 
-    learner = workload.learner(method, data)
+    learner = workload.learner(method, data, workload.settings(data, network))
     store = windows.store(workload.dataset(data))
-    setting = f"data={data}, part="
+    state, _ = learner.run(jax.jit(learner.init)(0), store, trained)
+    setting = f"data={data}, network={network}, part="
     timed = functools.partial(timing.rates, seconds=0.0, repeats=repeats, clock=time.process_time)
     times = {}
-    for name, part in parts.of_update(learner, store).items():
-        run = parts.loop(part, length)
+    found, given = parts.of_update(learner, store, jax.tree.map(jnp.copy, state))
+    for name, part in found.items():
+        run = parts.loop(part, length, given)
 
         def step(run: Callable[[], Any] = run) -> int:
             run()
             return length
 
         times[name] = [1e6 / x for x in timed(step)]
-    state = jax.jit(learner.init)(0)
 
     def whole() -> int:
         nonlocal state
@@ -182,8 +184,47 @@ def split(method: str, data: str, length: int, repeats: int) -> None:
         return length
 
     times["whole"] = [1e6 / x for x in timed(whole)]
-    for name, found in times.items():
-        row("time of part", method, setting + name, found, "us/update", "CPU time")
+    note = f"CPU time, after {trained} updates"
+    for name, microseconds in times.items():
+        row("time of part", method, setting + name, microseconds, "us/update", note)
+
+
+def networks(methods: list[str], data: str, trained: int, length: int, repeats: int) -> None:
+    """Time of an update by each kind of network, in turn, after some updates of training."""
+    import jax
+
+    import workload
+    from unplugged import timing, windows
+
+    store = windows.store(workload.dataset(data))
+    for method in methods:
+        times: dict[str, list[float]] = {name: [] for name in workload.NETWORKS}
+        learners = {
+            name: workload.learner(method, data, workload.settings(data, name)) for name in times
+        }
+        states = {
+            name: jax.block_until_ready(one.run(jax.jit(one.init)(0), store, trained)[0])
+            for name, one in learners.items()
+        }
+
+        def step(name: str, learners: Any = learners, states: Any = states) -> int:
+            states[name], _ = jax.block_until_ready(learners[name].run(states[name], store, length))
+            return length
+
+        for name in times:
+            step(name)
+        for _ in range(repeats):
+            for name, found in times.items():
+                one = functools.partial(step, name)
+                rates = timing.rates(one, seconds=0.0, repeats=1, clock=time.process_time)
+                found += [1e6 / rate for rate in rates]
+        setting, note = f"data={data}, network=", f"CPU time, after {trained} updates"
+        first, *others = times
+        for name, found in times.items():
+            row("time of update", method, setting + name, found, "us/update", note)
+        for name in others:
+            ratios = [a / b for a, b in zip(times[first], times[name])]
+            row("network", method, f"data={data}, {first} / {name}", ratios, "ratio", "in turn")
 
 
 def growth(method: str, data: str, field: str, values: list[int], seconds: float) -> None:
@@ -258,11 +299,11 @@ def sampling(data: str, seconds: float) -> None:
     store, key = windows.store(dataset), jax.random.key(0)
     length = settings.unroll_steps + settings.td_steps + 1
 
-    def part(near_zero: jax.Array) -> Any:
+    def part(near_zero: jax.Array, store: windows.Store) -> Any:
         again = jax.random.fold_in(key, near_zero.astype(int))
         return windows.sample(store, again, settings.batch_size, length)
 
-    run, sampler = parts.loop(part, 1000), reference.Sampler(dataset, length)
+    run, sampler = parts.loop(part, 1000, store), reference.Sampler(dataset, length)
 
     def fused() -> int:
         run()
@@ -453,7 +494,19 @@ def costs(method: str, data: str) -> None:
 
 MEASUREMENTS = {
     fn.__name__: fn
-    for fn in (check, serve, share, split, growth, seeds, sampling, evaluation, online, costs)
+    for fn in (
+        check,
+        serve,
+        share,
+        split,
+        networks,
+        growth,
+        seeds,
+        sampling,
+        evaluation,
+        online,
+        costs,
+    )
 }
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +13,17 @@ from unplugged.learner import Learner
 from unplugged.settings import BSUITE, MINATAR, Settings
 
 NUM_ACTIONS = 3
+# On pixels: MinAtar's preset, and the pixel study's settings.
+NETWORKS: dict[str, dict[str, Any]] = {
+    "conv": {},
+    "conv_mlp": {
+        "network": "conv_mlp",
+        "representation": (16, 16, 128),
+        "dynamics": (128, 128),
+        "prediction": (64,),
+        "ties": "node",
+    },
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +88,12 @@ def dataset(name: str, *, seed: int = 0) -> datasets.Dataset:
         observation=found.observation.astype(np.uint8),
         metadata={**found.metadata, "packed_shape": list(form.observation_shape)},
     )
+
+
+def settings(name: str, network: str) -> Settings:
+    """The preset for a dataset of `FORMS`, with a kind of network of `NETWORKS` or its own."""
+    preset = FORMS[name].settings
+    return preset if network == preset.network else preset.override(NETWORKS[network])
 
 
 def model(name: str, settings: Settings | None = None) -> networks.Model:

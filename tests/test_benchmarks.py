@@ -20,6 +20,8 @@ pytestmark = pytest.mark.slow
          {"updates/s", "windows/s"}),
         ("sampling", {"seconds": 0.0}, {"windows/s"}),
         ("costs", {"method": "bc"}, {"s", "MiB"}),
+        ("split", {"method": "rosmo", "network": "mlp", "trained": 2, "length": 2, "repeats": 1},
+         {"us/update"}),
     ],
 )  # fmt: skip
 def test_a_measurement_prints_rows(name, arguments, units, capsys):

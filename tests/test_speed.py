@@ -54,3 +54,18 @@ def test_a_quick_run_says_that_it_is_no_result():
     about = {"cpu": "X", "packages": {"jax": "0.1"}, "time": "2030-01-02T03:04", "quick": False}
     assert speed.measured_where(about) == "X, jax 0.1, 2030-01-02"
     assert "QUICK" in speed.measured_where({**about, "quick": True})
+
+
+def test_parts_of_several_networks_stand_beside_each_other(tmp_path):
+    timed = [("catch", "mlp", 1.0), ("breakout", "conv", 9.0), ("breakout", "conv_mlp", 3.0)]
+    rows = [
+        f'time of part,mzu,"data={data}, network={network}, part={part}",{value},us/update,3,'
+        for data, network, value in timed
+        for part in ("loss forward", "loss forward and backward", "whole")
+    ]
+    header = ROWS.partition("\n")[0]
+    (tmp_path / "bench.csv").write_text("\n".join([header, *rows]))
+    table = speed.time_of_parts(speed.load(tmp_path))
+    assert table.loc["whole"].to_dict() == {
+        ("mzu", "breakout, conv"): 9.0, ("mzu", "breakout, conv_mlp"): 3.0, ("mzu", "catch"): 1.0,
+    }  # fmt: skip

@@ -40,9 +40,13 @@ def value(bench: pd.DataFrame, measure: str, **settings: str) -> float:
 def time_of_parts(bench: pd.DataFrame) -> pd.DataFrame:
     """Microseconds an update, a row a part and "whole"; a column each method and dataset.
 
-    Backward is the time of the loss with its gradient less that without.
+    Datasets on which several networks were timed have a column for each. Backward is the time of
+    the loss with its gradient less that without.
     """
     found = select(bench, "time of part")
+    if "network" in found:
+        several = found.groupby("data")["network"].transform("nunique") > 1
+        found["data"] = found["data"].where(~several, found["data"] + ", " + found["network"])
     table = found.pivot(index="part", columns=["method", "data"], values="value")
     table.loc["forward"] = table.loc["loss forward"]
     table.loc["backward"] = table.loc["loss forward and backward"] - table.loc["loss forward"]

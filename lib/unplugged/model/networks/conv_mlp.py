@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import haiku as hk
 import jax
 
 from unplugged.model.networks import images, layers, vectors
@@ -20,6 +21,9 @@ def conv_mlp(
     prediction: Sequence[int],
 ) -> Model:
     """Small convolutions for images, whose state is a vector: a step is matrix products only.
+
+    The state of an observation is normalised over its units, since few pixels are on: without,
+    MuZero Unplugged began to learn late on breakout.
 
     Args:
       observation_shape: height, width, channels.
@@ -49,7 +53,8 @@ def conv_mlp(
         for i, size in enumerate(channels):
             x = layers.Convolution(size, stride=1 if i else 2, name=f"representation_{i}")(x)
             x = jax.nn.relu(x)
-        return layers.Linear(units, name="representation")(layers.flat(x))
+        x = layers.Linear(units, name="representation")(layers.flat(x))
+        return hk.LayerNorm(axis=-1, create_scale=True, create_offset=True, name="norm")(x)
 
     def step(state: jax.Array, action: jax.Array) -> tuple[jax.Array, jax.Array]:
         x = layers.state_action_linear(jax.nn.relu(state), action, dynamics[0], num_actions)
