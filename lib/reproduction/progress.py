@@ -29,7 +29,7 @@ def _work(spec: runs.AnySpec) -> float:
     settings = spec.settings
     layers = settings.dynamics[-1:] + settings.dynamics  # The state goes in, and comes out.
     size = sum(a * b for a, b in itertools.pairwise(layers)) * settings.batch_size
-    if settings.network != "mlp":  # 3 x 3 taps at each of some pixels.
+    if settings.network in ("conv", "resnet"):  # 3 x 3 taps at each of some pixels.
         size *= 9 * 25
     searches = methods.METHODS[spec.method].bootstrap == "operator"
     return size * (settings.num_simulations + 2 if searches else 1)
