@@ -177,10 +177,7 @@ class Spec(AnySpec):
         checks.within("fraction", self.fraction, 0.0, 1.0, open_low=True)
         checks.within("data_seed", self.data_seed, 0, integer=True)
         checks.within("holdout", self.holdout, 0.0, 1.0)
-        method = methods.METHODS[self.method]
-        if self.diagnose and method.operator is None:
-            raise ValueError(f"{self.method} has no improvement operator whose targets to diagnose")
-        if self.settings.cloning_updates and method.objective is not None:
+        if self.settings.cloning_updates and methods.METHODS[self.method].objective is not None:
             raise ValueError(f"{self.method} does not plan: leave cloning_updates at 0")
 
     def labels(self) -> dict[str, Any]:
@@ -188,8 +185,8 @@ class Spec(AnySpec):
         return {"fraction": self.fraction, "holdout": self.holdout}
 
     def columns(self, state: Any, learner: Any, data: Any) -> dict[str, Any]:
-        """The diagnosis, if it is wanted."""
-        if not self.diagnose:
+        """The diagnosis, if it is wanted and the method has an operator."""
+        if not self.diagnose or methods.METHODS[self.method].operator is None:
             return {}
         return {k: round(float(v), 6) for k, v in learner.diagnose(state, data)._asdict().items()}
 
