@@ -69,6 +69,7 @@ ELSEWHERE = {
     "temperature": 0.1,
     "num_samples": 2,
     "network": "mlp",
+    "standardize": False,
 }
 
 

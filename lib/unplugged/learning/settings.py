@@ -47,6 +47,8 @@ class Settings:
       num_simulations: simulations of a search.
       search_depth: depth limit of a search; None for none.
       temperature: tau of MZU-Q.
+      standardize: whether each element of an observation has the mean of the data that are trained
+        on subtracted and is divided by their standard deviation; ours, for any scale of inputs.
     """
 
     network: str = "mlp"
@@ -76,6 +78,7 @@ class Settings:
     num_simulations: int = 4
     search_depth: int | None = None
     temperature: float = 0.1
+    standardize: bool = False
 
     def __post_init__(self) -> None:
         for name in ("representation", "dynamics", "prediction"):
@@ -101,8 +104,9 @@ class Settings:
             "conservative_weight",
         ):  # fmt: skip
             checks.within(name, getattr(self, name), 0.0)
-        if not isinstance(self.decay_staircase, bool):
-            raise ValueError(f"decay_staircase must be true or false, got {self.decay_staircase!r}")
+        for name in ("decay_staircase", "standardize"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} must be true or false, got {getattr(self, name)!r}")
         if self.search_depth is not None:
             checks.within("search_depth", self.search_depth, 1, integer=True)
 
@@ -131,3 +135,6 @@ MINATAR = Settings(
     num_samples=4,
     num_simulations=20,
 )
+
+# A reader's own environment may have observations of any scale.
+GYMNASIUM = dataclasses.replace(BSUITE, standardize=True)

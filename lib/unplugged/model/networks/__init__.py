@@ -3,7 +3,7 @@
 Every network is the same bundle, `Model`, so nothing else knows which one it is.
 """
 
-from unplugged.model.networks.base import Model, Params
+from unplugged.model.networks.base import Model, Params, standardized
 from unplugged.model.networks.conv import conv
 from unplugged.model.networks.layers import Convolution, convolve
 from unplugged.model.networks.mlp import mlp
@@ -11,4 +11,7 @@ from unplugged.model.networks.resnet import resnet
 
 NETWORKS = {"mlp": mlp, "conv": conv, "resnet": resnet}
 
-__all__ = ["NETWORKS", "Convolution", "Model", "Params", "conv", "convolve", "mlp", "resnet"]
+__all__ = [
+    "NETWORKS", "Convolution", "Model", "Params", "conv", "convolve", "mlp", "resnet",
+    "standardized",
+]  # fmt: skip
