@@ -64,3 +64,13 @@ def test_packed_observations_of_the_wrong_size_are_refused():
         datasets.DatasetError, match=r"must be uint8 \[N, 21\], got uint8 \[10, 3\]"
     ):
         datasets.validate(wrong)
+
+
+def test_what_is_no_bits_is_not_packed():
+    with pytest.raises(ValueError, match="only 0 and 1 can be packed"):
+        bits.pack(jnp.array([[0.0, 0.5]]), 1)
+    with pytest.raises(ValueError, match=r"3 dimensions of an array \[1, 2\]"):
+        bits.pack(jnp.zeros([1, 2]), 3)
+    for wrong in (jnp.zeros([4, 3], jnp.uint8), jnp.zeros([4, 1], jnp.int32)):
+        with pytest.raises(ValueError, match=r"must be uint8 \[..., 1\], got "):
+            bits.unpack(wrong, (2, 2))

@@ -45,3 +45,13 @@ def test_a_file_appears_only_when_whole(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="no"):
         files.write_whole(path, "new")
     assert path.read_text() == "old" and list(path.parent.iterdir()) == [path]
+
+
+def test_a_home_folder_is_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert files.writable_folder("~/runs") == tmp_path / "runs"
+    files.write_whole("~/runs/a.txt", "a")
+    with files.lock("~/runs/lock", patience=0.0, busy=""):
+        assert {p.name for p in tmp_path.rglob("*")} == {"runs", "a.txt", "lock"}
+    assert files.expanded("a/~/b").as_posix() == "a/~/b"

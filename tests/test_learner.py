@@ -88,6 +88,16 @@ def test_diagnosis_of_a_uniform_and_of_a_constant_policy(model, small, dataset):
     assert found.policy_commonest == 1.0 and found.target_entropy > 1.0
 
 
+def test_a_greedy_policy_takes_the_most_probable_action(model, small, dataset):
+    params, observation = random_params(model, 3), 3.0 * dataset.observation
+    params["prediction"]["policy"]["b"][:] = 0.0
+    act = evaluation.make_policy(model, "policy", small, greedy=True)
+    logits = model.predict(params, model.represent(params, observation))[0]
+    found = act(params, observation, jax.random.key(0))
+    np.testing.assert_array_equal(found, np.argmax(logits, axis=-1))
+    assert len(np.unique(found)) > 1
+
+
 def test_target_network_is_refreshed_at_its_interval(model, small, dataset):
     learn = make(model, small)  # target_interval is 3
     data = windows.store(dataset)

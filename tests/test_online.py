@@ -16,6 +16,7 @@ from unplugged import (
     improvement,
     learner,
     losses,
+    memory,
     methods,
     objectives,
     online,
@@ -299,13 +300,13 @@ def test_online_runs_that_make_no_sense_are_refused(recording):
 
 
 def test_a_replay_that_does_not_fit_is_refused_before_it_is_allocated(monkeypatch, tmp_path):
-    monkeypatch.setattr(replay, "_free_memory", lambda: 10 * 2**30)
+    monkeypatch.setattr(memory, "free", lambda: 10 * 2**30)
     with pytest.raises(MemoryError, match=r"10\.0 GiB can be had; lower replay_capacity"):
         online.OnlineSpec(**{**CATCH, "replay_capacity": 2**31 - 1}).build()
     monkeypatch.undo()
     (tmp_path / "proc").mkdir()
     (tmp_path / "proc/meminfo").write_text("MemTotal: 9 kB\nMemAvailable: 8 kB\n")
-    assert replay._free_memory(tmp_path) == 8 * 1024
+    assert memory.free(tmp_path) == 8 * 1024
     groups = tmp_path / "sys/fs/cgroup"
     (groups / "memory").mkdir(parents=True)
     for name, text, free in (
@@ -314,4 +315,4 @@ def test_a_replay_that_does_not_fit_is_refused_before_it_is_allocated(monkeypatc
         ("memory/memory.limit_in_bytes", "4000", 4000),
     ):
         (groups / name).write_text(f"{text}\n")
-        assert replay._free_memory(tmp_path) == free
+        assert memory.free(tmp_path) == free

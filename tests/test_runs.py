@@ -78,13 +78,15 @@ def rows_without_time(folder):
 
 def test_same_seed_same_rows(catch, tmp_path):
     for name in ("a", "b"):
-        frame = runs.train(spec(catch), tmp_path / name)
+        frame = runs.train(spec(catch, greedy=True, diagnose=True), tmp_path / name)
     assert rows_without_time(tmp_path / "a") == rows_without_time(tmp_path / "b")
     assert frame[["seed", "update"]].to_numpy().tolist() == [
         [0, 0], [0, 20], [0, 40], [1, 0], [1, 20], [1, 40],
     ]  # fmt: skip
     assert (frame["method"] == "rosmo").all() and (frame["selector"] == "improved").all()
-    assert frame["mean_return"].between(-1, 1).all()
+    assert frame[["mean_return", "greedy_return"]].stack().between(-1, 1).all()
+    assert np.allclose(frame.loc[frame["update"] == 0, "policy_entropy"], np.log(3), rtol=1e-5)
+    assert frame["target_commonest"].between(1 / 3, 1).all()
     assert frame["loss"].isna().tolist() == [True, False, False] * 2
     record = json.loads((tmp_path / "a" / "provenance.json").read_text())
     assert record["packages"]["jax"] and record["parameters"]["updates"] == 40

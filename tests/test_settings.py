@@ -72,6 +72,7 @@ ELSEWHERE = {
     "ties": "step",
     "rescale_values": True,
     "cloning_updates": 0,
+    "standardize": False,
 }
 
 

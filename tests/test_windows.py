@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -76,3 +78,23 @@ def test_shapes(dataset, length):
     assert batch.observation.shape == (length, 5, 2, 2)
     assert {x.shape for x in jax.tree.leaves(batch[1:])} == {(length, 5)}
     assert batch.improved is None
+
+
+def test_windows_begin_at_transitions_and_have_a_length(dataset):
+    data = windows.store(dataset)  # Its first episode ends at step 3.
+    for start in (3, -1, dataset.num_steps):
+        with pytest.raises(ValueError, match=f"no transition begins at step {start}"):
+            windows.at(data, jnp.array([0, start]), 2)
+    for start in (jnp.array(0), jnp.array([0.0])):
+        with pytest.raises(ValueError, match=r"start must be whole numbers \[B\]"):
+            windows.at(data, start, 2)
+    with pytest.raises(ValueError, match="length of windows must lie in"):
+        windows.at(data, jnp.array([0]), 0)
+    with pytest.raises(ValueError, match="batch_size must lie in"):
+        windows.sample(data, jax.random.key(0), 0, 2)
+
+
+def test_what_breaks_the_contract_is_not_stored(dataset):
+    for wrong in ({"action": dataset.action + 9}, {"reward": dataset.reward.astype(np.float64)}):
+        with pytest.raises(datasets.DatasetError):
+            windows.store(dataclasses.replace(dataset, **wrong))

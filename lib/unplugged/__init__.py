@@ -18,11 +18,11 @@ from typing import Any
 __version__ = "0.2.0"
 
 _PLACES = {
-    "common": ("checks", "files", "hashing", "notebooks"),
+    "common": ("checks", "files", "hashing", "memory", "notebooks"),
     "model": ("networks", "transforms"),
     "envs": ("environments", "games"),
     "planning": ("acting", "improvement"),
-    "data": ("bits", "datasets", "minari_io", "windows"),
+    "data": ("bits", "datasets", "minari_io", "npz", "windows"),
     "recording": ("collect", "dqn"),
     "learning": ("learner", "losses", "methods", "objectives", "settings"),
     "runs": ("checkpoints", "evaluation", "provenance", "selection", "timing"),

@@ -1,4 +1,5 @@
-"""Checks of input, files that appear whole, notebooks' parameters, hashes.
+"""Checks of input, files that appear whole, notebooks' parameters, hashes,
+memory.
 
 Imports nothing of ours.
 """

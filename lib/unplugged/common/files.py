@@ -11,9 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """The path with the home folder in place of a leading `~`, as a shell would read it."""
+    return Path(os.path.expanduser(path))
+
+
 def write_whole(path: str | os.PathLike[str], content: str | bytes) -> None:
     """Writes a file beside its place and renames it, so that no half of it is ever seen."""
-    path = Path(path)
+    path = expanded(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     data = content.encode() if isinstance(content, str) else content
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
@@ -33,7 +38,7 @@ def writable_folder(path: str | os.PathLike[str]) -> Path:
     Raises:
       PermissionError: if nothing can be written there, before any work is done.
     """
-    path = Path(path)
+    path = expanded(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
@@ -63,7 +68,7 @@ def lock(path: str | os.PathLike[str], *, patience: float, busy: str) -> Iterato
     Raises:
       LockedError: if the lock is still held when patience ends.
     """
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    handle = os.open(expanded(path), os.O_RDWR | os.O_CREAT, 0o644)
     begin, said = time.monotonic(), False
     try:
         while True:

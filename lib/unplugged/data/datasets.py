@@ -9,9 +9,7 @@ import itertools
 import json
 import math
 import os
-import zipfile
-import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +17,30 @@ import numpy as np
 import pandas as pd
 
 from unplugged.common import checks, files
+from unplugged.data import npz
 
 VERSION = 1
 # Of the code that records, part of a recording's metadata and so of its checksum: raised when what
 # is recorded changes, not with every release.
 CODE_VERSION = "0.1.0"
-_ARRAYS = ("observation", "action", "reward", "discount", "is_first", "is_last")
+_KINDS: dict[str, Any] = {
+    "observation": np.float32, "action": np.int32, "reward": np.float32, "discount": np.float32,
+    "is_first": np.bool_, "is_last": np.bool_,
+}  # fmt: skip
+_ARRAYS = tuple(_KINDS)
+_EPISODE = ("observation", "action", "reward", "terminated")
+_LARGEST = 1e15  # Of more, squares that are summed over a network's units overflow float32.
+_WHOLE = 2**24  # Up to here float32 holds every whole number.
+_AT_ONCE = 4_096  # steps of which more exact copies are made
+_ROUNDING = 4 * float(np.finfo(np.float32).eps)
+_STEPS = 2**31 - 1  # Windows count steps in int32.
+
+# What metadata may say, if they say it: numbers by their least and largest value, and texts.
+_COUNTS = {
+    "num_actions": (1, 2**31 - 1), "episodes": (1, _STEPS), "seed": (0, float("inf")),
+    "max_episode_steps": (1, float("inf")),
+}  # fmt: skip
+_TEXTS = ("benchmark", "environment", "collected_by", "code_version")
 
 
 class DatasetError(ValueError):
@@ -48,6 +64,10 @@ class Dataset:
       is_first: [N] bool.
       is_last: [N] bool.
       metadata: JSON-ready facts: benchmark, environment, num_actions, noise, how collected.
+        NumPy's numbers become Python's.
+
+    Raises:
+      DatasetError: if JSON cannot hold the metadata.
     """
 
     observation: np.ndarray
@@ -57,6 +77,9 @@ class Dataset:
     is_first: np.ndarray
     is_last: np.ndarray
     metadata: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "metadata", _facts(self.metadata))
 
     @property
     def observation_shape(self) -> tuple[int, ...]:
@@ -84,14 +107,45 @@ class Dataset:
         return np.add.reduceat(self.reward.astype(np.float64), np.flatnonzero(self.is_first))
 
     def episodes(self, which: Sequence[int]) -> Dataset:
-        """The dataset of some episodes, in the order given."""
+        """The dataset of some episodes, in the order given.
+
+        Raises:
+          DatasetError: if there is no such episode, or none is asked for.
+        """
+        numbers = np.asarray(which)
+        if numbers.ndim != 1 or not numbers.size or numbers.dtype.kind not in "iu":
+            raise DatasetError(f"which episodes must be a list of numbers, got {which!r}")
+        if numbers.min() < 0 or numbers.max() >= self.num_episodes:
+            raise DatasetError(f"episodes are 0..{self.num_episodes - 1}, got {which!r}")
         first, last = np.flatnonzero(self.is_first), np.flatnonzero(self.is_last)
-        index = np.concatenate([np.arange(first[i], last[i] + 1) for i in which])
+        index = np.concatenate([np.arange(first[i], last[i] + 1) for i in numbers])
         arrays = {name: getattr(self, name)[index] for name in _ARRAYS}
         return Dataset(**arrays, metadata=dict(self.metadata))
 
 
-def from_episodes(episodes: Sequence[Mapping[str, Any]], metadata: Mapping[str, Any]) -> Dataset:
+def _facts(value: Any, name: str = "metadata") -> Any:
+    """The value as JSON gives it back, numbers of NumPy as plain ones."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, Mapping):
+        if wrong := [key for key in value if not isinstance(key, str)]:
+            raise DatasetError(f"{name} must have names as keys, got {wrong[0]!r}")
+        return {key: _facts(x, f"{name}[{key!r}]") for key, x in value.items()}
+    if name == "metadata":
+        raise DatasetError(f"metadata must map names to facts, got {value!r}")
+    if isinstance(value, (list, tuple)):
+        return [_facts(x, f"{name}[{i}]") for i, x in enumerate(value)]
+    if value is None or isinstance(value, (str, bool, int)):
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    raise DatasetError(
+        f"{name} is {value!r}, which JSON cannot hold; give numbers, texts, true, false, None, and "
+        "lists and mappings of them"
+    )
+
+
+def from_episodes(episodes: Iterable[Mapping[str, Any]], metadata: Mapping[str, Any]) -> Dataset:
     """Builds a dataset from whole episodes.
 
     Args:
@@ -100,73 +154,187 @@ def from_episodes(episodes: Sequence[Mapping[str, Any]], metadata: Mapping[str, 
       metadata: see `Dataset`; `num_actions` is required.
 
     Raises:
-      DatasetError: if an episode's lengths do not fit, an action is no whole number, or a value
-        is not finite.
+      DatasetError: if an episode lacks something, or holds what is no number; if its lengths do
+        not fit, an action is no whole number, or a value is not finite or float32 cannot hold it;
+        if `terminated` is not one truth for the whole episode; or if the metadata are wrong.
     """
+    metadata = _facts(metadata)
+    _check_facts(metadata)
     parts: dict[str, list[np.ndarray]] = {name: [] for name in _ARRAYS}
     for number, episode in enumerate(episodes):
-        observation = np.asarray(episode["observation"], np.float32)
-        action, reward = np.asarray(episode["action"]), np.asarray(episode["reward"])
-        if not np.array_equal(action, action.astype(np.int32)):
-            raise DatasetError(f"episode {number}: actions must be whole numbers, got {action}")
-        length = len(action)
-        if length < 1 or len(observation) != length + 1 or len(reward) != length:
-            raise DatasetError(
-                f"episode {number}: {len(observation)} observations, {length} actions and "
-                f"{len(reward)} rewards; expected L + 1, L and L with L at least 1"
-            )
-        step = np.arange(length + 1)
-        ended = bool(episode["terminated"]) & (step >= length - 1)
-        parts["observation"].append(observation)
-        parts["action"].append(np.append(action, 0).astype(np.int32))
-        parts["reward"].append(np.append(reward, 0).astype(np.float32))
-        parts["discount"].append(np.where(ended, 0.0, 1.0).astype(np.float32))
-        parts["is_first"].append(step == 0)
-        parts["is_last"].append(step == length)
+        try:
+            steps = _steps(episode)
+            before, shape = parts["observation"], steps["observation"].shape[1:]
+            if before and before[0].shape[1:] != shape:
+                raise DatasetError(f"observations {shape}, the first's {before[0].shape[1:]}")
+        except DatasetError as error:
+            raise DatasetError(f"episode {number}: {error}") from error
+        for name, array in steps.items():
+            parts[name].append(array)
     if not parts["action"]:
         raise DatasetError("a dataset needs at least one episode")
-    dataset = Dataset(
-        **{name: np.concatenate(arrays) for name, arrays in parts.items()},
-        metadata=dict(metadata),
-    )
+    arrays = {name: np.concatenate(arrays) for name, arrays in parts.items()}
+    dataset = Dataset(**arrays, metadata=metadata)
     validate(dataset)
     return dataset
 
 
+def _steps(episode: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """An episode's steps, laid out as a dataset's."""
+    if not isinstance(episode, Mapping):
+        raise DatasetError(f"must be a mapping, is a {type(episode).__name__}")
+    if missing := [name for name in _EPISODE if name not in episode]:
+        raise DatasetError(
+            f"lacks {', '.join(missing)}; it must have {', '.join(_EPISODE)}, and has "
+            f"{', '.join(map(str, episode)) or 'nothing'}"
+        )
+    observation, action, reward = (_numbers(name, episode[name]) for name in _EPISODE[:3])
+    terminated = np.asarray(episode["terminated"])
+    if terminated.ndim or terminated.dtype != np.bool_:
+        raise DatasetError(
+            "terminated must be one true or false for the whole episode, such as "
+            f"bool(terminated[-1]), got {episode['terminated']!r}"
+        )
+    for name, array in (("action", action), ("reward", reward)):
+        if array.ndim != 1:
+            raise DatasetError(f"{name} must have shape [L], one number a step, has {array.shape}")
+    with np.errstate(invalid="ignore"):
+        whole = action.astype(np.int32)
+    if not np.array_equal(action, whole):
+        raise DatasetError(f"actions must be whole numbers, got {action}")
+    length = len(action)
+    if length < 1 or len(observation) != length + 1 or len(reward) != length:
+        raise DatasetError(
+            f"{len(observation)} observations, {length} actions and {len(reward)} rewards; "
+            "expected L + 1, L and L with L at least 1"
+        )
+    step = np.arange(length + 1)
+    ended = bool(terminated) & (step >= length - 1)
+    with np.errstate(over="ignore"):  # What becomes infinite so is refused.
+        observation, reward = observation.astype(np.float32), reward.astype(np.float32)
+    return {
+        "observation": observation,
+        "action": np.append(whole, 0).astype(np.int32),
+        "reward": np.append(reward, 0).astype(np.float32),
+        "discount": np.where(ended, 0.0, 1.0).astype(np.float32),
+        "is_first": step == 0,
+        "is_last": step == length,
+    }
+
+
+def _numbers(name: str, values: Any) -> np.ndarray:
+    """Numbers of any real kind, as an array of at least one axis."""
+    try:
+        array = np.asarray(values)
+    except ValueError as error:  # Of different lengths.
+        raise DatasetError(f"{name} must be numbers in one shape ({error})") from error
+    if array.dtype.kind not in "biuf" or not array.ndim:
+        what = "a single value" if not array.ndim else f"values of type {array.dtype}"
+        raise DatasetError(f"{name} must be a list of numbers, got {what}")
+    if array.dtype.kind in "iu" and array.size and name != "action":
+        largest = max(int(array.max()), -int(array.min()))
+        if largest > _WHOLE:
+            raise DatasetError(
+                f"{name} reaches {largest}, and beyond {_WHOLE} float32 does not hold every whole "
+                "number; subtract an offset, or divide"
+            )
+    return array
+
+
+def _check_facts(metadata: Mapping[str, Any]) -> None:
+    """Raises DatasetError if metadata say something of the wrong type or out of range."""
+    if "num_actions" not in metadata:
+        raise DatasetError("metadata lacks num_actions")
+    shape = metadata.get("packed_shape")
+    try:
+        for name, (low, high) in _COUNTS.items():
+            if name in metadata and (name, metadata[name]) != ("max_episode_steps", None):
+                checks.within(name, metadata[name], low, high, integer=True)
+        if "noise" in metadata:
+            checks.within("noise", metadata["noise"], 0.0, 1.0)
+        if shape is not None and (not isinstance(shape, list) or not shape):
+            raise ValueError(f"packed_shape must be a list of sizes, got {shape!r}")
+        for size in shape or ():
+            checks.within("a size of packed_shape", size, 1, integer=True)
+    except ValueError as error:
+        raise DatasetError(f"metadata: {error}") from error
+    for name in _TEXTS:
+        if not isinstance(metadata.get(name, ""), str):
+            raise DatasetError(f"metadata: {name} must be a text, got {metadata[name]!r}")
+
+
+def _check_forms(forms: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
+    """Raises DatasetError if arrays, of which only shape and type are looked at, do not fit."""
+    steps = forms["action"].shape[:1]
+    packed = metadata.get("packed_shape")
+    for name, kind in _KINDS.items():
+        shape, dtype = forms[name].shape, forms[name].dtype
+        if name == "observation" and packed:
+            if dtype != np.uint8 or shape[1:] != (-(-math.prod(packed) // 8),):
+                raise DatasetError(
+                    f"observations of shape {tuple(packed)} packed to bits must be uint8 "
+                    f"[N, {-(-math.prod(packed) // 8)}], got {dtype} {list(shape)}"
+                )
+        elif dtype != kind:
+            raise DatasetError(f"{name} must be {np.dtype(kind)}, is {dtype}")
+        if name != "observation" and len(shape) != 1:
+            raise DatasetError(f"{name} must have shape [N], has {list(shape)}")
+        if not shape or 0 in shape[1:]:
+            raise DatasetError(f"{name} must have shape [N, ...], has {list(shape)}")
+        if shape[:1] != steps:
+            raise DatasetError(f"{name} has {shape[0]} steps, action has {steps[0]}")
+    if steps[0] > _STEPS:
+        raise DatasetError(f"{steps[0]:,} steps are more than the {_STEPS:,} that windows count")
+
+
+def _check_finite(name: str, array: np.ndarray) -> None:
+    low, high = array.min(), array.max()  # NaN if there is one.
+    if max(-low, high) <= _LARGEST:
+        return
+    wrong = ~(np.abs(array) <= _LARGEST)
+    where = int(np.argwhere(wrong)[0][0])
+    value = float(array[wrong][0])
+    if math.isfinite(value):
+        raise DatasetError(
+            f"{name} is {value:.4g} at step {where}, and at most {_LARGEST:g} can be learned from: "
+            "a mark for what is missing, or to be divided"
+        )
+    raise DatasetError(
+        f"{name} is not finite (NaN, infinity, or too large for float32) at step {where}"
+    )
+
+
 def validate(dataset: Dataset) -> None:
     """Raises DatasetError, naming the array and the step, if a dataset breaks its contract."""
-    steps = dataset.num_steps
+    _check_facts(dataset.metadata)
     for name in _ARRAYS:
-        array = getattr(dataset, name)
-        if len(array) != steps:
-            raise DatasetError(f"{name} has {len(array)} steps, action has {steps}")
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            where = int(np.argwhere(~np.isfinite(array))[0][0])
-            raise DatasetError(f"{name} is not finite (NaN or infinity) at step {where}")
-    shape = dataset.metadata.get("packed_shape")
-    if shape and (
-        dataset.observation.dtype != np.uint8
-        or dataset.observation.shape[1:] != (-(-math.prod(shape) // 8),)
-    ):
-        raise DatasetError(
-            f"observations of shape {tuple(shape)} packed to bits must be uint8 "
-            f"[N, {-(-math.prod(shape) // 8)}], got {dataset.observation.dtype} "
-            f"{list(dataset.observation.shape)}"
-        )
+        if not isinstance(array := getattr(dataset, name), np.ndarray):
+            raise DatasetError(f"{name} must be a NumPy array, is a {type(array).__name__}")
+    _check_forms({name: getattr(dataset, name) for name in _ARRAYS}, dataset.metadata)
+    steps = dataset.num_steps
     first, last = np.flatnonzero(dataset.is_first), np.flatnonzero(dataset.is_last)
     if not len(first) or len(first) != len(last) or first[0] != 0 or last[-1] != steps - 1:
         raise DatasetError("episodes are not whole: is_first and is_last do not pair up")
     if (first[1:] != last[:-1] + 1).any() or (first >= last).any():
         raise DatasetError("episodes are not whole: is_first and is_last do not pair up")
+    for name in _ARRAYS:
+        if getattr(dataset, name).dtype.kind == "f":
+            _check_finite(name, getattr(dataset, name))
     if not np.isin(dataset.discount, (0.0, 1.0)).all():
         raise DatasetError("discount must be 0 at a true end and 1 elsewhere")
     ends = np.flatnonzero(dataset.discount == 0.0)
     near_end = dataset.is_last | np.append(dataset.is_last[1:], False)
     if not near_end[ends].all() or (dataset.discount[last] != dataset.discount[last - 1]).any():
         raise DatasetError("discount is 0 inside an episode, or its last two steps disagree")
-    num_actions = dataset.metadata.get("num_actions")
-    if num_actions is None:
-        raise DatasetError("metadata lacks num_actions")
+    for name in ("action", "reward"):
+        after = getattr(dataset, name)[last]
+        if after.any():
+            where = int(np.flatnonzero(after)[0])
+            raise DatasetError(
+                f"{name} must be 0 at the last step of an episode, where nothing follows; it is "
+                f"{after[where]} at step {last[where]}"
+            )
+    num_actions = dataset.metadata["num_actions"]
     wrong = np.flatnonzero((dataset.action < 0) | (dataset.action >= num_actions))
     if wrong.size:
         raise DatasetError(
@@ -228,19 +396,49 @@ def split(dataset: Dataset, holdout: float, seed: int) -> tuple[Dataset, Dataset
     return dataset.episodes(rest), dataset.episodes(held)
 
 
+def moments(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each element of an observation, float64 [...], over all steps.
+
+    The deviation is 0 where it is no more than float32's rounding of the values.
+
+    Raises:
+      DatasetError: if observations are packed to bits.
+    """
+    if dataset.metadata.get("packed_shape"):
+        raise DatasetError("observations packed to bits are not standardised")
+    steps = dataset.observation
+    mean = steps.mean(axis=0, dtype=np.float64)
+    squares = np.zeros_like(mean)
+    for begin in range(0, len(steps), _AT_ONCE):
+        squares += np.square(steps[begin : begin + _AT_ONCE] - mean).sum(axis=0)
+    deviation = np.sqrt(squares / len(steps))
+    largest = np.maximum(np.abs(steps.min(axis=0)), np.abs(steps.max(axis=0)))
+    return mean, np.where(deviation <= _ROUNDING * largest, 0.0, deviation)
+
+
 def statistics(dataset: Dataset, random_returns: np.ndarray, seed: int) -> pd.DataFrame:
     """One row about a recording of an online agent's training, the normalised score's ends in it.
 
     Args:
       dataset: the recording.
-      random_returns: episode returns of the uniform policy, the score's 0 on average.
+      random_returns: episode returns of the uniform policy, the score's 0 on average. Shape
+        [episodes].
       seed: of the recording.
 
     Returns:
       `environment`, `noise`, `episodes`, `transitions`, `mean_return`, `online_return` (the mean
       of the last tenth of the episodes, exploration included: the score's 1), `random_return`,
       `random_episodes`, `seed` and `checksum`.
+
+    Raises:
+      DatasetError: if the metadata do not name the environment.
+      ValueError: if the random returns are not finite, or there are none.
     """
+    if "environment" not in dataset.metadata:
+        raise DatasetError("metadata lacks environment, in which it was recorded")
+    random_returns = np.asarray(random_returns, np.float64)
+    if random_returns.ndim != 1 or not np.isfinite(random_returns).all() or not len(random_returns):
+        raise ValueError(f"random_returns must be finite numbers [episodes], got {random_returns}")
     returns = pd.Series(dataset.episode_returns)
     row = {
         "environment": dataset.metadata["environment"],
@@ -294,49 +492,76 @@ def save(dataset: Dataset, path: str | os.PathLike[str]) -> None:
 def load(path: str | os.PathLike[str]) -> Dataset:
     """Reads a dataset and checks that it is whole, unaltered and well formed.
 
+    Sizes and types are looked at before any data are read.
+
     Raises:
-      FileNotFoundError: if there is no such file.
-      DatasetError: if the file is cut short, holds pickled objects, is of another version,
-        fails its checksum, or breaks the contract of `Dataset`.
+      FileNotFoundError: if there is no such file, naming the folder and what is like it there.
+      DatasetError: if the file is another kind of file, cut short or damaged, holds pickled
+        objects, needs more memory than there is, is of another version, fails its checksum, or
+        breaks the contract of `Dataset`.
     """
-    path = Path(path)
+    path = files.expanded(path)
     if not path.is_file():
-        beside = sorted(p.stem for p in path.parent.glob("*.npz"))
-        raise FileNotFoundError(
-            f"no dataset {path}; {checks.nearest(path.stem, beside) if beside else 'none beside'}"
-        )
-    if not zipfile.is_zipfile(path):
-        if path.read_bytes()[:1] == b"\x80":
-            raise DatasetError(f"{path}: a pickle, which is never loaded")
-        raise DatasetError(f"{path}: cut short or not a dataset of ours; collect it again")
+        raise FileNotFoundError(_missing(path))
     try:
-        with np.load(path, allow_pickle=False) as file:
-            missing = [name for name in ("header", *_ARRAYS) if name not in file.files]
-            if missing:
-                raise DatasetError(f"{path}: not one of our datasets, lacks {', '.join(missing)}")
-            header = json.loads(str(file["header"]))
-            if header.get("version") != VERSION:
-                raise DatasetError(
-                    f"{path}: format version {header.get('version')}, this code reads {VERSION}; "
-                    "collect it again"
-                )
-            arrays = {name: file[name] for name in _ARRAYS}
-    except DatasetError:
-        raise
-    except ValueError as error:
-        if "pickle" in str(error).lower():
-            raise DatasetError(f"{path}: holds pickled objects, which are never loaded") from error
-        raise DatasetError(f"{path}: not readable ({error}); it may be cut short") from error
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, KeyError) as error:
-        raise DatasetError(f"{path}: cut short or damaged ({error}); collect it again") from error
-    dataset = Dataset(**arrays, metadata=header["metadata"])
-    if checksum(dataset) != header["checksum"]:
-        raise DatasetError(f"{path}: altered since it was written (its checksum does not match)")
-    try:
+        with npz.opened(path, ("header", *_ARRAYS)) as archive:
+            header = _header(archive)
+            _check_facts(header["metadata"])
+            _check_forms(archive.forms, header["metadata"])
+            arrays = {name: archive.read(name) for name in _ARRAYS}
+        dataset = Dataset(**arrays, metadata=header["metadata"])
+        if checksum(dataset) != header["checksum"]:
+            raise DatasetError("altered since it was written (its checksum does not match)")
         validate(dataset)
-    except DatasetError as error:
+        episodes = dataset.metadata.get("episodes", dataset.num_episodes)
+        if episodes != dataset.num_episodes:
+            raise DatasetError(f"metadata count {episodes} episodes, of {dataset.num_episodes}")
+    except npz.OtherKindError as error:
+        raise DatasetError(f"{path}: {error}; {_ADVICE}") from error
+    except npz.DamagedError as error:
+        raise DatasetError(f"{path}: {error}; collect it again") from error
+    except (npz.NpzError, DatasetError) as error:
         raise DatasetError(f"{path}: {error}") from error
     return dataset
+
+
+_ADVICE = (
+    "not a dataset of ours: make whole episodes of its rows with datasets.from_episodes, and write "
+    "those with datasets.save"
+)
+
+
+def _missing(path: Path) -> str:
+    """What to say of a dataset that is not there."""
+    if path.is_dir():
+        return f"{path} is a folder, not a dataset; name a file in it, such as NAME.npz"
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        return f"no dataset {path}: there is no folder {folder}"
+    beside = sorted(p.name for p in folder.glob("*.npz"))
+    if close := checks.nearest(path.name, beside).partition("Valid:")[0].strip():
+        return f"no dataset {path.name} in {folder}: {close}"
+    there = ", ".join(beside[:5]) + (f" and {len(beside) - 5} more" if len(beside) > 5 else "")
+    return f"no dataset {path.name} in {folder}; it has {there or 'none'}"
+
+
+def _header(archive: npz.Archive) -> dict[str, Any]:
+    """The header of a dataset's file, its version checked."""
+    text = str(archive.read("header"))
+    try:
+        header = json.loads(text)
+        if not isinstance(header, dict) or not {"version", "checksum", "metadata"} <= header.keys():
+            raise DatasetError("its header is not a dataset's; collect it again")
+        header["metadata"] = _facts(header["metadata"])
+    except DatasetError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise DatasetError(f"its header is no JSON ({error}); collect it again") from error
+    if header["version"] != VERSION:
+        raise DatasetError(
+            f"format version {header['version']}, this code reads {VERSION}; collect it again"
+        )
+    return header
 
 
 def check_fits(dataset: Dataset, observation_shape: Sequence[int], num_actions: int) -> None:

@@ -65,12 +65,17 @@ def from_minari(
         raise datasets.DatasetError(f"{dataset.id}: actions must be Discrete from 0, got {actions}")
     if not isinstance(observations, gymnasium.spaces.Box):
         raise datasets.DatasetError(
-            f"{dataset.id}: observations must be a Box, got {observations}; flatten or select "
-            "them when recording (a StepDataCallback of minari.DataCollector does that)"
+            f"{dataset.id}: observations must be a Box, got {observations}; record in an "
+            "environment that is registered with gymnasium.wrappers.FlattenObservation around it "
+            "(docs/extending.md, Your own environment)"
         )
     if dataset.total_episodes == 0:
         raise datasets.DatasetError(f"{dataset.id}: holds no episodes")
     carried = dataset.storage.metadata.get(_EXPORT_KEY)
+    if carried and not (
+        isinstance(carried, Mapping) and {"checksum", "metadata"} <= carried.keys()
+    ):
+        raise datasets.DatasetError(f"{dataset.id}: its metadata under {_EXPORT_KEY!r} are damaged")
     metadata = carried["metadata"] if carried else _minari_facts(dataset, environment)
     try:
         episodes = [
@@ -170,7 +175,7 @@ def _local_minari(dataset_id: str) -> minari.MinariDataset:
         # Not minari.list_local_datasets: one folder that it cannot name makes it raise.
         here = [p.parents[1].relative_to(root).as_posix() for p in root.rglob("data/metadata.json")]
         raise FileNotFoundError(
-            f"no local Minari dataset {dataset_id!r}; "
+            f"no local Minari dataset {dataset_id!r} in {root}: "
             f"{checks.nearest(dataset_id, here) if here else 'there are none'}"
         )
     try:
@@ -219,9 +224,11 @@ def _beyond_the_id(spec: EnvSpec) -> str:
     A time limit of its own does not count: it changes where episodes are cut, not the
     environment.
     """
-    registered = gymnasium.registry.get(spec.id)
-    if registered is None:
+    made = _gymnasium_or_none(spec.id, None)
+    if made is None or made.spec is None:
         return ""
+    made.close()
+    implied_by_id = made.spec
 
     def plain(arguments: Mapping[str, Any]) -> dict[str, str]:
         return {
@@ -230,27 +237,33 @@ def _beyond_the_id(spec: EnvSpec) -> str:
             if name != "render_mode"
         }
 
-    recorded, implied = plain(spec.kwargs), plain(registered.kwargs)
+    recorded, implied = plain(spec.kwargs), plain(implied_by_id.kwargs)
     names = sorted(recorded.keys() | implied.keys())
     differs = [
         f"{name}={recorded.get(name, 'its default')}"
         for name in names
         if recorded.get(name) != implied.get(name)
     ]
-    if spec.additional_wrappers != registered.additional_wrappers:
+    if spec.additional_wrappers != implied_by_id.additional_wrappers:
         differs += [f"wrapper {wrapper.name}" for wrapper in spec.additional_wrappers]
     return ", ".join(differs)
 
 
 def _minari_episode(episode: minari.EpisodeData, shape: tuple[int, ...]) -> dict[str, Any]:
     """One episode as `datasets.from_episodes` takes it, which checks the other lengths."""
-    observation = np.asarray(episode.observations, np.float32)
+    observation = np.asarray(episode.observations)
     if observation.shape[1:] != shape:
         raise datasets.DatasetError(
             f"episode {episode.id} has observations {observation.shape[1:]}, the space {shape}"
         )
-    terminations = np.asarray(episode.terminations, bool)
-    truncations = np.asarray(episode.truncations, bool)
+    terminations, truncations = (
+        np.asarray(ends) for ends in (episode.terminations, episode.truncations)
+    )
+    if not (np.isin(terminations, (0, 1)).all() and np.isin(truncations, (0, 1)).all()):
+        raise datasets.DatasetError(
+            f"episode {episode.id}: terminations and truncations must be true or false"
+        )
+    terminations, truncations = terminations.astype(bool), truncations.astype(bool)
     length = len(episode.actions)
     if length < 1 or len(terminations) != length or len(truncations) != length:
         raise datasets.DatasetError(
@@ -278,11 +291,6 @@ def _check_exportable(dataset: datasets.Dataset) -> None:
             f"observations packed to bits, {tuple(shape)} as in MinAtar's recordings, are not "
             "exported; only float32 observations are"
         )
-    for name, kind in (("observation", "float32"), ("action", "int32"), ("reward", "float32")):
-        if getattr(dataset, name).dtype != kind:
-            raise datasets.DatasetError(f"{name} must be {kind}, is {getattr(dataset, name).dtype}")
-    if dataset.action[dataset.is_last].any() or dataset.reward[dataset.is_last].any():
-        raise datasets.DatasetError("action and reward must be 0 at the last step of an episode")
 
 
 def _free_minari_path(dataset_id: str) -> Path:
@@ -304,10 +312,14 @@ def _free_minari_path(dataset_id: str) -> Path:
 
 
 def _gymnasium_or_none(environment: str, max_episode_steps: int | None) -> gymnasium.Env | None:
+    """The environment, if it can be made and Minari can write down what it is."""
     try:
-        return gymnasium.make(environment, max_episode_steps=max_episode_steps)
-    except (gymnasium.error.Error, ImportError):
-        return None  # Not installed here; the id is in the metadata all the same.
+        world = gymnasium.make(environment, max_episode_steps=max_episode_steps)
+        if world.spec is not None:
+            world.spec.to_json()
+        return world
+    except Exception:
+        return None  # Not installed here, or of code without a name; the metadata have its id.
 
 
 def _episode_buffers(dataset: datasets.Dataset) -> list[EpisodeBuffer]:

@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from unplugged.data import bits
-from unplugged.data.datasets import Dataset
+from unplugged.common import checks
+from unplugged.data import bits, datasets
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,8 +87,13 @@ class Windows(NamedTuple):
         return ~self.real & (self.discount == 0.0)
 
 
-def store(dataset: Dataset) -> Store:
-    """Puts a dataset on the device."""
+def store(dataset: datasets.Dataset) -> Store:
+    """Puts a dataset on the device.
+
+    Raises:
+      DatasetError: if it breaks the contract of `Dataset`.
+    """
+    datasets.validate(dataset)
     last = np.flatnonzero(dataset.is_last)
     lengths = np.diff(last, prepend=-1)
     shape = dataset.metadata.get("packed_shape")
@@ -129,7 +134,19 @@ def described(shape: Sequence[int], packed: bool, steps: int, transitions: int) 
 
 
 def at(data: Store, start: jax.Array, length: int) -> Windows:
-    """The windows of `length` steps that begin at the steps `start` [B]."""
+    """The windows of `length` steps that begin at the transitions `start` [B], an int32 each.
+
+    Raises:
+      ValueError: if `start` has another form or `length` is none; or, outside of compiled code,
+        if `start` is no recorded transition.
+    """
+    checks.within("length of windows", length, 1, integer=True)
+    if start.ndim != 1 or not jnp.issubdtype(start.dtype, jnp.integer):
+        raise ValueError(f"start must be whole numbers [B], got {start.dtype} {list(start.shape)}")
+    if not any(isinstance(x, jax.core.Tracer) for x in (start, data.start)):
+        known = np.isin(start, data.start)
+        if not known.all():
+            raise ValueError(f"no transition begins at step {np.asarray(start)[~known][0]}")
     end = data.end[start]
     wanted = start + jnp.arange(length)[:, None]
     index = jnp.minimum(wanted, end)
@@ -145,6 +162,11 @@ def at(data: Store, start: jax.Array, length: int) -> Windows:
 
 
 def sample(data: Store, key: jax.Array, batch_size: int, length: int) -> Windows:
-    """Draws windows uniformly over transitions, with replacement."""
+    """Draws windows uniformly over transitions, with replacement.
+
+    Raises:
+      ValueError: if `batch_size` or `length` is no positive number.
+    """
+    checks.within("batch_size", batch_size, 1, integer=True)
     which = jax.random.randint(key, [batch_size], 0, data.start.shape[0])
     return at(data, data.start[which], length)

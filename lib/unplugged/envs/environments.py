@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -112,15 +113,61 @@ def _bsuite(name: str, seed: int) -> dm_env.Environment:
 
 
 def _gymnasium(name: str, seed: int) -> dm_env.Environment:
+    raw = _registered(name)
     try:
-        raw = gymnasium.make(name)
-    except gymnasium.error.DependencyNotInstalled as error:
-        raise ValueError(f"gymnasium environment {name!r} cannot be made: {error}") from error
-    except (gymnasium.error.Error, ModuleNotFoundError) as error:
-        close = checks.nearest(name, gymnasium.registry).split("Valid:")[0].strip()
+        if not _limited(raw):
+            raise ValueError(
+                "has no time limit, so that an episode may never end; register it with one, as in "
+                "gymnasium.register(..., max_episode_steps=1000)"
+            )
+        return FromGymnasium(raw, seed)
+    except ValueError as error:
+        raw.close()
+        advice = ""
+        if not isinstance(raw.observation_space, gymnasium.spaces.Box):
+            advice = (
+                "; register it with gymnasium.wrappers.FlattenObservation around it "
+                "(docs/extending.md, Your own environment)"
+            )
+        raise ValueError(f"gymnasium environment {name!r}: {error}{advice}") from error
+
+
+def _registered(name: str) -> gymnasium.Env:
+    """What Gymnasium makes of an id, or of "module:id" after it imported the module."""
+    module, _, own = name.rpartition(":")
+    try:
+        if module:
+            importlib.import_module(module)
+    except Exception as error:
+        raise ValueError(
+            f"module {module!r} of gymnasium environment {name!r} cannot be imported: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    try:
+        return gymnasium.make(name)
+    except Exception as error:
+        if own in gymnasium.registry or isinstance(error, gymnasium.error.DependencyNotInstalled):
+            raise ValueError(f"gymnasium environment {name!r} cannot be made: {error}") from error
+        close = checks.nearest(own, gymnasium.registry).partition("Valid:")[0].strip()
         hint = close or "see gymnasium.registry"
+        if not module:
+            hint += f"; if a module of yours registers it, name that too: 'module:{name}'"
         raise ValueError(f"unknown gymnasium environment {name!r}: {hint}") from error
-    return FromGymnasium(raw, seed)
+
+
+def _limited(world: gymnasium.Env) -> bool:
+    """Whether any of what wraps an environment is a time limit."""
+    while isinstance(world, gymnasium.Wrapper):
+        if isinstance(world, gymnasium.wrappers.TimeLimit):
+            return True
+        world = world.env
+    return False
+
+
+def same(one: str, other: str) -> bool:
+    """Whether two names are of one environment; only one may name its module, as "module:id"."""
+    (module, _, own), (module_too, _, own_too) = one.rpartition(":"), other.rpartition(":")
+    return own == own_too and (not module or not module_too or module == module_too)
 
 
 MAKERS: dict[str, Callable[[str, int], dm_env.Environment]] = {
@@ -134,12 +181,14 @@ def make(benchmark: str, name: str, *, seed: int, noise: float = 0.0) -> dm_env.
 
     Args:
       benchmark: one of `MAKERS`.
-      name: one of `BSUITE`; or a Gymnasium id such as "CartPole-v1".
+      name: one of `BSUITE`; or a Gymnasium id such as "CartPole-v1", or "module:id" if a module
+        must be imported that registers it.
       seed: seed of the episodes, and of the noise.
       noise: probability that an action is replaced by a uniform one. In [0, 1].
 
     Raises:
-      ValueError: if there is no such benchmark or environment, naming the nearest.
+      ValueError: if there is no such benchmark or environment, naming the nearest; if one of
+        Gymnasium's has no time limit, or other spaces than `FromGymnasium` takes.
     """
     maker = MAKERS[checks.one_of("benchmark", benchmark, MAKERS)]
     checks.within("noise", noise, 0.0, 1.0)

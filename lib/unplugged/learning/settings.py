@@ -53,6 +53,8 @@ class Settings:
       cloning_updates: updates at the beginning in which a method that plans clones the recorded
         actions instead.
       temperature: tau of MZU-Q.
+      standardize: whether each element of an observation has the mean of the data that are trained
+        on subtracted and is divided by their standard deviation; ours, for any scale of inputs.
     """
 
     network: str = "mlp"
@@ -85,6 +87,7 @@ class Settings:
     rescale_values: bool = True
     cloning_updates: int = 0
     temperature: float = 0.1
+    standardize: bool = False
 
     def __post_init__(self) -> None:
         for name in ("representation", "dynamics", "prediction"):
@@ -110,7 +113,7 @@ class Settings:
             "conservative_weight",
         ):  # fmt: skip
             checks.within(name, getattr(self, name), 0.0)
-        for name in ("decay_staircase", "rescale_values"):
+        for name in ("decay_staircase", "rescale_values", "standardize"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} must be true or false, got {getattr(self, name)!r}")
         checks.within("cloning_updates", self.cloning_updates, 0, integer=True)
@@ -143,3 +146,6 @@ MINATAR = Settings(
     num_samples=4,
     num_simulations=20,
 )
+
+# A reader's own environment may have observations of any scale.
+GYMNASIUM = dataclasses.replace(BSUITE, standardize=True)

@@ -8,15 +8,14 @@ episode's final observation has a row of its own, without an action (`is_last`).
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from unplugged.common import memory
 from unplugged.data import bits, windows
 from unplugged.planning.improvement import Improvement
 
@@ -317,23 +316,10 @@ def size_in_bytes(*states: Any) -> int:
     return sum(int(np.prod(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(states))
 
 
-def _free_memory(root: str = "/") -> int:
-    """Bytes that the system can give, or a container's limit; if it does not say, all it has."""
-    found = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-    if (info := Path(root, "proc/meminfo")).exists():
-        fields = dict(line.split(":") for line in info.read_text().splitlines())
-        found = [int(fields["MemAvailable"].split()[0]) * 1024]
-    for name in ("memory.max", "memory/memory.limit_in_bytes"):  # cgroups' second version, first
-        limit = Path(root, "sys/fs/cgroup", name)
-        if limit.exists() and (text := limit.read_text().strip()) != "max":
-            found.append(int(text))
-    return min(found)
-
-
 def check_memory(needed: int, what: str) -> None:
     """Raises MemoryError, before anything is allocated, if `needed` bytes are not there."""
     stats = jax.local_devices()[0].memory_stats() if jax.default_backend() != "cpu" else None
-    free = stats["bytes_limit"] - stats["bytes_in_use"] if stats else _free_memory()
+    free = stats["bytes_limit"] - stats["bytes_in_use"] if stats else memory.free()
     if needed > free:
         raise MemoryError(
             f"{what} needs {needed / 2**30:.1f} GiB, and at most {free / 2**30:.1f} GiB can be "

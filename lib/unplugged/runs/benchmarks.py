@@ -167,7 +167,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         recorder=Recorder(collect.train_dqn, collect.random_returns, "episodes", noisy=True),
     ),
     # Whether there is such an environment is known when it is made: it may come from a module.
-    "gymnasium": in_python("gymnasium", preset=settings.BSUITE, check=lambda name: None),
+    "gymnasium": in_python("gymnasium", preset=settings.GYMNASIUM, check=lambda name: None),
     "minatar": compiled(
         "minatar",
         preset=settings.MINATAR,

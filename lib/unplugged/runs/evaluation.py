@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -11,6 +13,7 @@ import dm_env
 import jax
 import jax.numpy as jnp
 import numpy as np
+from tqdm import tqdm
 
 from unplugged.common import checks, hashing
 from unplugged.envs import environments, games
@@ -21,6 +24,8 @@ from unplugged.planning import acting
 Policy = Callable[[Params, np.ndarray, jax.Array], jax.Array]
 
 MAX_STEPS = 1_000_000
+# Seconds after which an evaluation tells how far it is, and again and again.
+_PATIENCE = 30.0
 
 
 def make_policy(model: Model, selector: str, settings: Settings, *, greedy: bool = False) -> Policy:
@@ -57,23 +62,24 @@ def evaluate(
       max_steps: after how many steps an episode is taken to be endless.
 
     Returns:
-      Undiscounted returns. Shape [B].
+      Undiscounted returns. Shape [B]. How far it is, is printed now and then if it takes long.
 
     Raises:
       RuntimeError: if an episode does not end.
     """
+    begin = said = time.perf_counter()
     steps = [environment.reset() for environment in environments]
     observation = np.stack([step.observation for step in steps]).astype(np.float32)
     returns = np.zeros(len(environments))
     running = list(range(len(environments)))
-    time = 0
+    number = 0
     while running:
-        if time == max_steps:
+        if number == max_steps:
             raise RuntimeError(
                 f"{len(running)} of {len(environments)} episodes go on after {max_steps:,} steps; "
                 "register the environment with a time limit (max_episode_steps)"
             )
-        actions = np.asarray(policy(params, observation, jax.random.fold_in(key, time)))
+        actions = np.asarray(policy(params, observation, jax.random.fold_in(key, number)))
         still_running = []
         for i in running:
             step = environments[i].step(int(actions[i]))
@@ -82,7 +88,14 @@ def evaluate(
             if not step.last():
                 still_running.append(i)
         running = still_running
-        time += 1
+        number += 1
+        if (now := time.perf_counter()) - said > _PATIENCE:
+            said = now
+            tqdm.write(
+                f"evaluation: {len(running)} of {len(environments)} episodes go on at step "
+                f"{number:,}, after {now - begin:.0f} s",
+                file=sys.stdout,
+            )
     return returns
 
 

@@ -11,12 +11,17 @@ import numpy as np
 
 from unplugged.common import checks
 from unplugged.data import datasets, windows
+from unplugged.envs import environments
 from unplugged.learning import methods
 from unplugged.learning.learner import Learner
 from unplugged.learning.settings import Settings
 from unplugged.model import networks, transforms
 from unplugged.planning import acting
 from unplugged.runs import benchmarks, evaluation
+
+# Root mean square of an element of observations beyond which, and spread below which, it is far
+# from unit scale.
+_LARGE, _SMALL = 10.0, 0.01
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,6 +80,11 @@ class AnySpec:
             )
         # Raises if an override is wrong, too.
         checks.one_of("network", self.settings.network, networks.NETWORKS)
+        if self.settings.standardize and self.of_benchmark.packed:
+            raise ValueError(
+                f"standardize is true, and observations of {self.benchmark} are bits, which are "
+                "never standardised; leave it at false"
+            )
 
     @property
     def of_benchmark(self) -> benchmarks.Benchmark:
@@ -190,9 +200,25 @@ class Spec(AnySpec):
             return {}
         return {k: round(float(v), 6) for k, v in learner.diagnose(state, data)._asdict().items()}
 
-    def learner(self, observation_shape: Sequence[int], num_actions: int) -> Learner:
-        """The run's learner, for an environment of this form."""
+    def learner(
+        self,
+        observation_shape: Sequence[int],
+        num_actions: int,
+        moments: tuple[np.ndarray, np.ndarray] | None = None,
+    ) -> Learner:
+        """The run's learner, for an environment of this form.
+
+        Args:
+          observation_shape: shape of one observation.
+          num_actions: size of the action space.
+          moments: of the data, see `datasets.moments`, if observations are standardised. None: 0
+            and 1, which make the same programs.
+        """
         model = model_of(self.settings, observation_shape, num_actions)
+        if self.settings.standardize:
+            mean, deviation = moments or (np.zeros(observation_shape), np.ones(observation_shape))
+            scale = np.where(deviation == 0.0, 1.0, deviation)
+            model = networks.standardized(model, mean, scale)
         return Learner(model, methods.get(self.method), self.settings)
 
     def build(self) -> tuple[Learner, windows.Store, datasets.Dataset | None]:
@@ -227,7 +253,12 @@ def load_dataset(
     """
     dataset = datasets.load(path)
     recorded_in = dataset.metadata.get("environment")
-    if recorded_in != environment:
+    if recorded_in is None:
+        raise datasets.DatasetError(
+            f"{path} does not say in which environment it was recorded; give its metadata "
+            f"'environment', such as {environment!r}"
+        )
+    if not environments.same(recorded_in, environment):
         raise datasets.DatasetError(
             f"{path} was recorded in {recorded_in!r}, not in {environment!r}"
         )
@@ -253,7 +284,8 @@ def build(spec: Spec) -> tuple[Learner, windows.Store, datasets.Dataset]:
     """Loads and checks the dataset, and makes the learner for it.
 
     Raises:
-      DatasetError: if the dataset is damaged or does not fit the environment.
+      DatasetError: if the dataset is damaged or does not fit the environment, or its observations
+        are bits and to be standardised.
       ValueError: if a batch is larger than the windows there are.
     """
     form = spec.of_benchmark.form(spec.environment)
@@ -265,9 +297,55 @@ def build(spec: Spec) -> tuple[Learner, windows.Store, datasets.Dataset]:
             f"windows of the dataset (fraction {spec.fraction}, holdout {spec.holdout}); lower it "
             "to at most that"
         )
-    learner = spec.learner(*form)
+    moments = _moments(spec.dataset, dataset, settings)
+    learner = spec.learner(*form, moments)
     check_range(dataset, learner.model.support, settings)
     return learner, windows.store(dataset), dataset
+
+
+def _moments(
+    path: str, dataset: datasets.Dataset, settings: Settings
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """The moments to standardise by; None, and a warning if it seems needed, if that is off."""
+    if dataset.metadata.get("packed_shape"):
+        if settings.standardize:
+            raise datasets.DatasetError(
+                f"{path}: observations are packed to bits, which are never standardised; set "
+                'overrides {"standardize": false}'
+            )
+        return None
+    moments = datasets.moments(dataset)
+    if settings.standardize:
+        return moments
+    check_scale(dataset, *moments)
+    return None
+
+
+def check_scale(dataset: datasets.Dataset, mean: np.ndarray, deviation: np.ndarray) -> None:
+    """Warns if elements of observations are so large, or vary so little, that little is learned.
+
+    Args:
+      dataset: what is trained on.
+      mean: of each element, see `datasets.moments`.
+      deviation: the same.
+    """
+    size = np.sqrt(mean**2 + deviation**2)
+    spread = dataset.observation.max(axis=0) - dataset.observation.min(axis=0)
+    far = np.argwhere((size > _LARGE) | ((deviation > 0) & (spread < _SMALL)))
+    if not len(far):
+        return
+    shown = [
+        f"{index[0] if len(index) == 1 else list(index)} ({mean[tuple(index)]:.3g} ± "
+        f"{deviation[tuple(index)]:.2g})"
+        for index in far[:5].tolist()
+    ]
+    more = f" and {len(far) - 5} more" if len(far) > 5 else ""
+    warnings.warn(
+        f"observations of {dataset.metadata.get('environment')} are far from unit scale in column "
+        f"{', '.join(shown)}{more}: networks learn little from such inputs; set overrides "
+        '{"standardize": true}',
+        stacklevel=2,
+    )
 
 
 def check_range(dataset: datasets.Dataset, support: transforms.Support, settings: Settings) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from unplugged.model import transforms
 
@@ -34,3 +36,32 @@ class Model:
     predict: Callable[[Params, jax.Array], tuple[jax.Array, jax.Array]]
     num_actions: int
     support: transforms.Support
+
+
+def standardized(model: Model, mean: np.ndarray, scale: np.ndarray) -> Model:
+    """The model of observations of which `mean` is subtracted before they are divided by `scale`.
+
+    Both are among its parameters, so that they are saved with them and are used wherever the model
+    is. They have no gradient, and no name that weight decay knows.
+
+    Args:
+      model: the networks; their parameters are what `network` holds of the new ones.
+      mean: of each element of an observation, shape [...].
+      scale: the same.
+    """
+    statistics = {"mean": np.float32(mean), "scale": np.float32(scale)}
+
+    def init(key: jax.Array) -> Params:
+        return {"network": model.init(key), "observation": jax.tree.map(jnp.array, statistics)}
+
+    def represent(params: Params, observation: jax.Array) -> jax.Array:
+        of = jax.lax.stop_gradient(params["observation"])
+        return model.represent(params["network"], (observation - of["mean"]) / of["scale"])
+
+    return dataclasses.replace(
+        model,
+        init=init,
+        represent=represent,
+        dynamics=lambda params, state, action: model.dynamics(params["network"], state, action),
+        predict=lambda params, state: model.predict(params["network"], state),
+    )
