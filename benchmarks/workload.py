@@ -10,6 +10,8 @@ import numpy as np
 
 from unplugged import datasets, methods, networks
 from unplugged.learner import Learner
+from unplugged.model.critic import Critic
+from unplugged.runs.spec import model_of
 from unplugged.settings import BSUITE, MINATAR, Settings
 
 NUM_ACTIONS = 3
@@ -96,20 +98,16 @@ def settings(name: str, network: str) -> Settings:
     return preset if network == preset.network else preset.override(NETWORKS[network])
 
 
-def model(name: str, settings: Settings | None = None) -> networks.Model:
-    """The learned model for a dataset of `FORMS`."""
+def model(
+    name: str, settings: Settings | None = None, critic: Critic = "categorical"
+) -> networks.Model:
+    """The learned model for a dataset of `FORMS`, for a method with that critic."""
     settings = settings or FORMS[name].settings
-    return networks.NETWORKS[settings.network](
-        observation_shape=FORMS[name].observation_shape,
-        num_actions=NUM_ACTIONS,
-        num_bins=settings.num_bins,
-        representation=settings.representation,
-        dynamics=settings.dynamics,
-        prediction=settings.prediction,
-    )
+    return model_of(settings, FORMS[name].observation_shape, NUM_ACTIONS, critic)
 
 
 def learner(method: str, name: str, settings: Settings | None = None) -> Learner:
     """The fused learner of a method for a dataset of `FORMS`; its preset if none is given."""
     settings = settings or FORMS[name].settings
-    return Learner(model(name, settings), methods.get(method), settings)
+    of_table = methods.get(method)
+    return Learner(model(name, settings, of_table.critic), of_table, settings)

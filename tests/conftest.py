@@ -18,7 +18,8 @@ import jax
 import numpy as np
 import pytest
 
-from unplugged import datasets, networks, settings
+from unplugged import datasets, settings
+from unplugged.runs.spec import model_of
 
 # Files that take longest, so that no core waits for one of them in the end.
 FIRST = ("pipeline", "online", "learner", "objectives", "notebooks", "runs", "identity", "losses")
@@ -44,6 +45,9 @@ def small():
         dynamics=(6, 9, 5),
         prediction=(4,),
         num_bins=6,
+        num_quantiles=5,
+        num_heads=4,
+        num_taus=3,
         batch_size=4,
         unroll_steps=2,
         td_steps=2,
@@ -56,14 +60,7 @@ def small():
 
 @pytest.fixture
 def model(small):
-    return networks.mlp(
-        observation_shape=OBSERVATION,
-        num_actions=NUM_ACTIONS,
-        num_bins=small.num_bins,
-        representation=small.representation,
-        dynamics=small.dynamics,
-        prediction=small.prediction,
-    )
+    return model_of(small, OBSERVATION, NUM_ACTIONS)
 
 
 def random_params(model, seed):

@@ -33,7 +33,7 @@ def softmax(x):
 
 
 def linear(p, x):
-    w = p["w"].astype(np.float64)
+    w = np.asarray(p["w"], np.float64)
     outputs = len(p["b"]) if "b" in p else w.shape[1]
     y = w @ x if outputs < len(x) else x @ w
     return y + p.get("b", 0.0)
@@ -82,6 +82,27 @@ class Model:
     def q(self, state, action, discount):
         reward, next_state = self.dynamics(state, action)
         return self.scalar(reward) + discount * self.value(next_state)
+
+
+def huber(x):
+    return 0.5 * x**2 if abs(x) <= 1 else abs(x) - 0.5
+
+
+def quantile_loss(quantiles, tau, target):
+    """Summed over quantiles, averaged over samples of the target."""
+    loss = 0.0
+    for z, t in zip(quantiles, tau):
+        for y in target:
+            loss += abs(t - (y < z)) * huber(y - z) / len(target)
+    return loss
+
+
+def implicit_quantile(p, features, tau):
+    """One quantile of IQN at the level tau."""
+    cosines = np.cos(np.pi * np.arange(64) * np.float64(tau))
+    embedding = np.maximum(linear(p["embedding"], cosines), 0)
+    x = np.maximum(np.asarray(features, np.float64), 0) * embedding
+    return linear(p["output"], np.maximum(linear(p["hidden"], x), 0))[0]
 
 
 def one_step_target(model, observation, discount):

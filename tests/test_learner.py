@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from conftest import random_params
+from conftest import NUM_ACTIONS, OBSERVATION, random_params
 from unplugged import (
     acting,
     evaluation,
@@ -17,12 +17,17 @@ from unplugged import (
     settings,
     windows,
 )
+from unplugged.model import critic
+from unplugged.runs.spec import model_of
 
 pytestmark = pytest.mark.slow
 
 
 def make(model, small, method="rosmo"):
-    return learner.Learner(model, methods.get(method), small)
+    of_table = methods.get(method)
+    if of_table.critic != "categorical":
+        model = model_of(small, OBSERVATION, NUM_ACTIONS, of_table.critic)
+    return learner.Learner(model, of_table, small)
 
 
 def same(a, b):
@@ -31,7 +36,7 @@ def same(a, b):
 
 # One of each objective and kind of operator.
 @pytest.mark.parametrize(
-    "method", ["bc", "cql", "crr", "behavior", "rosmo_sampled", "mzu", "gumbel"]
+    "method", ["bc", "cql", "crr", "bcq", "iqn", "behavior", "rosmo_sampled", "mzu", "gumbel"]
 )
 def test_many_updates_in_one_call_equal_one_by_one(model, small, dataset, method):
     learn = make(model, small, method)
@@ -221,20 +226,33 @@ def test_selectors(model, small):
     halving = improvement.gumbel_search(model, params, root, key, small, noise=False)
     q = losses.critic_values(model, params, model.represent(params, observation))
     mpo = improvement.mcts_q(model, params, root, key, small, noise=False)
+    policy = jax.nn.softmax(root.prior_logits)
+    one = dataclasses.replace(small, bcq_threshold=float(np.median(policy) / policy.max()) + 1e-3)
+    assert q.argmax() != policy.argmax()  # Now BCQ may take the likeliest action alone.
     expected = {
         "policy": jax.nn.softmax(root.prior_logits),
         "greedy": np.eye(3)[np.argmax(root.prior_logits, axis=-1)],
         "value": np.eye(3)[np.argmax(better.action_values, axis=-1)],
         "critic": np.eye(3)[np.argmax(q, axis=-1)],
+        "constrained": np.eye(3)[np.argmax(policy, axis=-1)],
         "improved": better.policy,
         "search": visits.action_weights,
         "search_q": mpo.policy,
         "gumbel": np.eye(3)[np.asarray(halving.action)],
     }
-    assert set(expected) == set(acting.SELECTORS)
-    for name, select in acting.SELECTORS.items():
-        got = select(model, params, observation, key, small)
+    assert set(expected) == set(acting.SELECTORS) - {"implicit"}
+    for name in expected:
+        got = acting.SELECTORS[name](model, params, observation, key, one)
         np.testing.assert_allclose(got, expected[name], rtol=1e-5, atol=1e-6, err_msg=name)
+    all_may = dataclasses.replace(small, bcq_threshold=0.0)
+    got = acting.constrained(model, params, observation, key, all_may)
+    np.testing.assert_array_equal(got, expected["critic"])
+    implicit = model_of(small, OBSERVATION, NUM_ACTIONS, "implicit")
+    params = random_params(implicit, 3)
+    features = losses.critic_logits(implicit, params, implicit.represent(params, observation))
+    best = np.argmax(critic.implicit_values(params, features, key), axis=-1)
+    got = acting.implicit(implicit, params, observation, key, small)
+    np.testing.assert_array_equal(got, np.eye(3)[best])
 
 
 def test_actions_are_drawn_from_the_selector(model, small):

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 import numpy_reference as reference
-from conftest import NUM_ACTIONS, random_params
+from conftest import NUM_ACTIONS, OBSERVATION, random_params
 from test_losses import STARTS, episodes, imagined_actions, windows_of  # noqa: F401
 from unplugged import improvement, learner, losses, methods, objectives
+from unplugged.runs.spec import model_of
 
 pytestmark = pytest.mark.slow
 
@@ -92,6 +93,102 @@ def test_crr_equals_numpy(model, small, episodes, method, weighting):  # noqa: F
     np.testing.assert_allclose(total, np.mean(policy) + 0.25 * np.mean(value), rtol=2e-4)
 
 
+def learned(numpy_model, observation):
+    """Outputs of the critic for every action, and the policy's probabilities."""
+    state = numpy_model.represent(observation)
+    outputs = np.array([numpy_model.dynamics(state, a)[0] for a in range(NUM_ACTIONS)])
+    return outputs, reference.softmax(numpy_model.predict(state)[0])
+
+
+@pytest.mark.parametrize("method", ["dqn", "rem", "bcq"])
+def test_q_learning_equals_numpy(small, episodes, method):  # noqa: F811
+    small = dataclasses.replace(small, policy_weight=0.7)
+    model = model_of(small, OBSERVATION, NUM_ACTIONS, methods.get(method).critic)
+    total, parts, ours, theirs = critic_case(model, small, episodes, method)
+    mixture = np.ones(1)
+    if method == "rem":
+        drawn = np.asarray(jax.random.uniform(jax.random.key(0), [4]), np.float64)
+        mixture = drawn / drawn.sum()
+    value, policy, logits, other = [], [], [], set()
+    for e, start in STARTS:
+        episode, v = episodes[e], []
+        for o in episode["observation"]:
+            outputs, pi = learned(ours, o)
+            target_q = learned(theirs, o)[0] @ mixture
+            judged = target_q if method == "rem" else outputs @ mixture
+            if method == "bcq":
+                allowed = pi / pi.max() > 0.3
+                other |= {"imitation"} if not allowed[judged.argmax()] else set()
+                judged = np.where(allowed, judged, -np.inf)
+            other |= {"choice"} if judged.argmax() != target_q.argmax() else set()
+            v.append(target_q[judged.argmax()])
+        z = reference.n_step(
+            episode["reward"], v, start, len(episode["action"]), episode["terminated"],
+            small.discount, small.td_steps,
+        )  # fmt: skip
+        observation, action = episode["observation"][start], episode["action"][start]
+        outputs, pi = learned(ours, observation)
+        value.append(reference.huber(z - outputs[action] @ mixture))
+        policy.append(-np.log(pi[action]))
+        logits.append(np.mean(ours.predict(ours.represent(observation))[0] ** 2))
+    # Cases in which the current network, or imitation, chooses another action.
+    assert other == {"dqn": {"choice"}, "rem": set(), "bcq": {"choice", "imitation"}}[method]
+    np.testing.assert_allclose(parts["value"], np.mean(value), rtol=2e-4)
+    if method == "bcq":
+        np.testing.assert_allclose(parts["policy"], np.mean(policy), rtol=2e-4)
+        expected = np.mean(value) + 0.7 * np.mean(policy) + 0.01 * np.mean(logits)
+        np.testing.assert_allclose(total, expected, rtol=2e-4)
+    else:
+        assert set(parts) == {"value"} and total == parts["value"]
+
+
+@pytest.mark.parametrize("method", ["qrdqn", "iqn", "cql_qr"])
+def test_quantile_regression_equals_numpy(small, episodes, method):  # noqa: F811
+    small = dataclasses.replace(small, conservative_weight=0.7)
+    model = model_of(small, OBSERVATION, NUM_ACTIONS, methods.get(method).critic)
+    total, parts, ours, theirs = critic_case(model, small, episodes, method)
+    tau = target_tau = np.tile([0.1, 0.3, 0.5, 0.7, 0.9], [len(STARTS), 1])
+    if method == "iqn":
+        choice_key, tau_key = jax.random.split(jax.random.key(0))
+        tau, target_tau = np.asarray(jax.random.uniform(tau_key, [2, len(STARTS), 3]))
+        choice_tau = np.asarray(jax.random.uniform(choice_key, [len(STARTS), 1, 32]))[:, 0]
+
+    def quantiles(numpy_model, outputs, tau):
+        if method != "iqn":
+            return outputs
+        return [reference.implicit_quantile(numpy_model.p["quantiles"], outputs, t) for t in tau]
+
+    value, penalty = [], []
+    for i, (e, start) in enumerate(STARTS):
+        episode = episodes[e]
+        length = len(episode["action"])
+        end = min(start + small.td_steps, length)
+        outputs, _ = learned(theirs, episode["observation"][end])
+        by_choice = [
+            np.mean(quantiles(theirs, one, choice_tau[i] if method == "iqn" else None))
+            for one in outputs
+        ]
+        target = [
+            reference.n_step(
+                episode["reward"], {end: z}, start, length, episode["terminated"],
+                small.discount, small.td_steps,
+            )
+            for z in quantiles(theirs, outputs[np.argmax(by_choice)], target_tau[i])
+        ]  # fmt: skip
+        outputs, _ = learned(ours, episode["observation"][start])
+        action = episode["action"][start]
+        predicted = quantiles(ours, outputs[action], tau[i])
+        value.append(reference.quantile_loss(predicted, tau[i], target))
+        q = outputs.mean(axis=1)
+        penalty.append(np.log(np.sum(np.exp(q))) - q[action])
+    np.testing.assert_allclose(parts["value"], np.mean(value), rtol=2e-4)
+    if method == "cql_qr":
+        np.testing.assert_allclose(parts["conservative"], np.mean(penalty), rtol=2e-4)
+        np.testing.assert_allclose(total, np.mean(value) + 0.7 * np.mean(penalty), rtol=2e-4)
+    else:
+        assert set(parts) == {"value"} and total == parts["value"]
+
+
 def test_weights_of_imitation():
     advantage = jnp.array([-1.0, 0.0, 0.5, 2.0, 5.0])
     np.testing.assert_array_equal(losses.heaviside(advantage), [0, 0, 1, 1, 1])
@@ -103,7 +200,7 @@ def test_weights_of_imitation():
     )
 
 
-def test_cql_learns_nothing_of_the_policy_and_crr_nothing_of_the_reward(model, small, dataset):
+def test_cql_learns_nothing_of_the_policy_and_crr_nothing_of_the_reward(small, dataset):
     """Which heads each objective trains: what the figure of the networks draws."""
     from unplugged import windows
 
@@ -112,11 +209,14 @@ def test_cql_learns_nothing_of_the_policy_and_crr_nothing_of_the_reward(model, s
         "bc": {"policy"},
         "cql": {"reward"},  # the scalar head of the dynamics is the critic
         "crr": {"policy", "reward"},
+        "bcq": {"policy", "reward"},
         "rosmo": {"policy", "reward", "value"},
         "behavior": {"policy", "reward", "value"},
     }
     for name, heads in trained.items():
-        learn = learner.Learner(model, methods.get(name), small)
+        method = methods.get(name)
+        model = model_of(small, OBSERVATION, NUM_ACTIONS, method.critic)
+        learn = learner.Learner(model, method, small)
         K, n = learn.method.window(small)
         batch = windows.at(data, data.start, K + n + 1)
         theta, target = random_params(model, 0), random_params(model, 1)

@@ -510,5 +510,9 @@ def test_every_method_acts_by_what_it_learns(catch, method):
 
 def test_cql_has_no_policy_to_act_by(catch):
     assert spec(catch, method="cql").ways_to_act() == ["critic"]
+    assert spec(catch, method="iqn").ways_to_act() == ["implicit"]
+    of_bcq = ["policy", "greedy", "critic", "constrained"]
+    assert spec(catch, method="bcq").ways_to_act() == of_bcq
+    assert not {"implicit", "constrained"} & set(spec(catch, method="rosmo").ways_to_act())
     with pytest.raises(ValueError, match=r"unknown selector of cql 'policy'.*Valid: critic"):
         spec(catch, method="cql", selector="policy")

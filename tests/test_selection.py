@@ -82,6 +82,14 @@ def test_every_checkpoint_is_scored(catch, tmp_path, monkeypatch):  # noqa: F811
     assert (both["mean_return_x"] == both["mean_return_y"]).all()
 
 
+def test_a_critic_of_quantiles_is_trained_and_scored(catch, tmp_path):  # noqa: F811
+    one = spec(catch, method="iqn", holdout=0.25, keep_checkpoints=True, seeds=[3], updates=20)
+    runs.train(one, tmp_path)
+    (scored,) = selection.score(one, tmp_path, fqe_updates=5).to_dict("records")
+    assert scored["update"] == 20 and np.isfinite(scored["holdout_loss"])
+    assert abs(scored["fqe_return"]) < 2.0  # Of catch's -1 to 1, by a critic of its own.
+
+
 def test_nothing_held_out_is_trained_on(catch):  # noqa: F811
     one = spec(catch, fraction=0.5, holdout=0.25)
     whole = datasets.load(catch)

@@ -48,6 +48,12 @@ _LOOKS = {
     "supervised": Look(_PALETTE[2], "H", (0, (8, 2, 1, 2))),
     "reanalyse": Look(_PALETTE[1], "+", (0, (5, 3))),
     "crr_model": Look(_PALETTE[6], "8", (0, (9, 1))),
+    "dqn": Look(_PALETTE[7], "1", (0, (1, 3))),
+    "qrdqn": Look(_PALETTE[8], "2", (0, (4, 4))),
+    "iqn": Look(_PALETTE[9], "3", (0, (2, 2, 6, 2))),
+    "rem": Look(_PALETTE[5], "4", (0, (6, 2, 1, 2, 1, 2))),
+    "bcq": Look((0.2, 0.2, 0.2), "h", (0, (3, 1))),
+    "cql_qr": Look(_PALETTE[4], "|", (0, (8, 3))),
 }
 _SPARE_MARKERS = "dH8x12"
 _NEUTRAL = (

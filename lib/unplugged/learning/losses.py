@@ -17,9 +17,10 @@ from unplugged.model.networks import Model, Params
 from unplugged.planning import improvement
 
 __all__ = [
-    "Recorded", "always", "critic_logits", "critic_values", "cross_entropy", "dynamics_advantage",
-    "exponential", "heaviside", "lookahead_advantage", "n_step_returns", "negative_log_probability",
-    "recorded_advantage", "scale_gradient", "step_discounts", "unroll",
+    "Recorded", "always", "conservative_gap", "critic_logits", "critic_values", "cross_entropy",
+    "dynamics_advantage", "exponential", "heaviside", "lookahead_advantage", "n_step_returns",
+    "n_steps", "negative_log_probability", "of_action", "recorded_advantage", "scale_gradient",
+    "step_discounts", "unroll",
 ]  # fmt: skip
 
 
@@ -90,6 +91,33 @@ def step_discounts(windows: Windows, discount: float) -> jax.Array:
     value of the last observation is carried back undiscounted to the step where it stands.
     """
     return jnp.where(windows.real, discount * windows.discount, windows.discount)
+
+
+def n_steps(windows: Windows, discount: float, td_steps: int) -> tuple[jax.Array, jax.Array]:
+    """What n steps bring, and how much counts what follows: z = reward + discount * next.
+
+    Args:
+      windows: T = n + 1 steps.
+      discount: gamma.
+      td_steps: n.
+
+    Returns:
+      Discounted reward [B] and discount [B], of what is bootstrapped from the last step.
+    """
+    discounts = step_discounts(windows, discount)
+    reward = n_step_returns(windows.reward, discounts, jnp.zeros_like(discounts), td_steps)[0]
+    return reward, jnp.prod(discounts[:td_steps], axis=0)
+
+
+def of_action(x: jax.Array, action: jax.Array) -> jax.Array:
+    """What belongs to each action [B], of x [B, A, ...]. Shape [B, ...]."""
+    index = jnp.expand_dims(action, tuple(range(1, x.ndim)))
+    return jnp.take_along_axis(x, index, axis=1)[:, 0]
+
+
+def conservative_gap(q: jax.Array, action: jax.Array) -> jax.Array:
+    """log sum_a exp Q(s, a) - Q(s, a_recorded), CQL(H)'s penalty, of q [B, A]. Shape [B]."""
+    return jax.nn.logsumexp(q, axis=-1) - of_action(q, action)
 
 
 def heaviside(advantage: jax.Array) -> jax.Array:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 import jax
 
+from unplugged.common import checks
 from unplugged.data.windows import Windows
 from unplugged.learning.losses import always, dynamics_advantage, heaviside
 from unplugged.learning.settings import Settings
+from unplugged.model.critic import Critic
 from unplugged.model.networks import Model, Params
 from unplugged.planning.improvement import Operator
 
@@ -50,6 +52,10 @@ class Method:
       regularizer: advantage of the recorded action, by which its imitation is weighted
         (ROSMO, eq. 11); None for no imitation beside the operator.
       weighting: from that advantage to the weight.
+      critic: how the outputs of the dynamics' scalar head are read, see `critic.with_critic`.
+      double: whether the current network chooses the action whose value, the target network's,
+        a Q-learning target bootstraps from.
+      conservative: whether quantile regression has CQL's penalty.
       learns_policy: whether a policy is learned beside values.
       unrolls: whether a model is learned and unrolled for K steps.
       bootstraps: whether values are learned from n-step returns.
@@ -62,11 +68,15 @@ class Method:
     bootstrap: Literal["network", "operator"] = "network"
     regularizer: Callable[..., jax.Array] | None = None
     weighting: Callable[[jax.Array], jax.Array] = heaviside
+    critic: Critic = "categorical"
+    double: bool = False
+    conservative: bool = False
     learns_policy: bool = True
     unrolls: bool = True
     bootstraps: bool = True
 
     def __post_init__(self) -> None:
+        checks.one_of("critic", self.critic, get_args(Critic))
         if self.bootstrap == "operator" and self.operator is None:
             raise ValueError(
                 'bootstrap="operator" takes the operator\'s value, and there is no operator; give '
@@ -76,6 +86,12 @@ class Method:
             raise ValueError(
                 "a method that plans needs an operator, a regularizer, or both; else its policy "
                 "learns nothing"
+            )
+
+        if self.objective is None and self.critic != "categorical":
+            raise ValueError(
+                f'an unrolled model learns categorical values; give an objective that reads "'
+                f'{self.critic}", or critic="categorical"'
             )
 
     def window(self, settings: Settings) -> tuple[int, int]:

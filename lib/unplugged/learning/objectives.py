@@ -12,16 +12,23 @@ steps; steps of which nothing is known count as 0.
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import mctx
+import rlax
 
 from unplugged.data.windows import Windows
 from unplugged.learning import losses
 from unplugged.learning.method import Loss, Method
 from unplugged.learning.settings import Settings
+from unplugged.model.critic import implicit_quantiles, implicit_values, likely, midpoints
 from unplugged.model.networks import Model, Params
 from unplugged.planning import improvement
+
+# BCQ's authors add this times the mean square of the cloned policy's logits.
+LOGITS_WEIGHT = 0.01
 
 
 def cloning(
@@ -179,9 +186,8 @@ def conservative(
 
     logits = losses.critic_logits(model, params, model.represent(params, windows.observation[0]))
     action = windows.action[0]
-    chosen = jnp.take_along_axis(logits, action[:, None, None], axis=1)[:, 0]
-    q = model.support.scalar(logits)
-    gap = jax.nn.logsumexp(q, axis=-1) - jnp.take_along_axis(q, action[:, None], axis=1)[:, 0]
+    chosen = losses.of_action(logits, action)
+    gap = losses.conservative_gap(model.support.scalar(logits), action)
     parts = {
         "value": jnp.mean(losses.cross_entropy(target, chosen)),
         "conservative": jnp.mean(gap),
@@ -228,3 +234,106 @@ def critic_regularized(
         "value": jnp.mean(losses.cross_entropy(target, chosen)),
     }
     return settings.policy_weight * parts["policy"] + settings.value_weight * parts["value"], parts
+
+
+def q_learning(
+    params: Params,
+    target_params: Params,
+    windows: Windows,
+    key: jax.Array,
+    *,
+    model: Model,
+    method: Method,
+    settings: Settings,
+) -> Loss:
+    """Q-learning with a Huber loss, in units of return: DQN, REM and discrete BCQ.
+
+    The n-step target bootstraps from the target network's Q at its best action, or at the current
+    network's if `method.double` (van Hasselt et al., 2016). Heads are mixed by weights drawn once
+    for the batch, the same ones in prediction and target (REM; Agarwal et al., 2020). A method
+    that learns a policy clones the recorded actions with it, and bootstraps only from actions that
+    this policy, the current one, finds likely (discrete BCQ; Fujimoto et al., 2019).
+    """
+    _, td_steps = method.window(settings)
+    reward, discount = losses.n_steps(windows, settings.discount, td_steps)
+    mixture = jnp.ones([1])
+    if method.critic == "heads":
+        drawn = jax.random.uniform(key, [model.support.num_bins])
+        mixture = drawn / jnp.sum(drawn)
+
+    def values(params: Params, state: jax.Array, action: jax.Array | None = None) -> jax.Array:
+        return losses.critic_logits(model, params, state, action) @ mixture
+
+    ahead = windows.observation[td_steps]
+    q_ahead = values(target_params, model.represent(target_params, ahead))
+    current = jax.lax.stop_gradient(params)
+    state = model.represent(current, ahead)
+    judged = values(current, state) if method.double else q_ahead
+    if method.learns_policy:
+        allowed = likely(model.predict(current, state)[0], settings.bcq_threshold)
+        judged = jnp.where(allowed, judged, -jnp.inf)
+    best = jnp.argmax(judged, axis=-1)
+    target = jax.lax.stop_gradient(reward + discount * losses.of_action(q_ahead, best))
+
+    state, action = model.represent(params, windows.observation[0]), windows.action[0]
+    parts = {"value": jnp.mean(rlax.huber_loss(target - values(params, state, action)))}
+    total = parts["value"]
+    if method.learns_policy:
+        logits, _ = model.predict(params, state)
+        parts["policy"] = jnp.mean(losses.negative_log_probability(logits, action))
+        parts["logits"] = jnp.mean(logits**2)
+        total += settings.policy_weight * parts["policy"] + LOGITS_WEIGHT * parts["logits"]
+    return total, parts
+
+
+def quantile_regression(
+    params: Params,
+    target_params: Params,
+    windows: Windows,
+    key: jax.Array,
+    *,
+    model: Model,
+    method: Method,
+    settings: Settings,
+) -> Loss:
+    """Q-learning by quantile regression with a Huber loss, in units of return.
+
+    QR-DQN has quantiles at fixed midpoints (Dabney et al., 2018a, eq. 10), IQN at drawn ones, other
+    draws for prediction, target and choice of its action (2018b, eq. 3). The n-step target
+    bootstraps from the target network at its action of highest mean. `method.conservative` adds
+    `conservative_weight` times log sum_a exp Q(s, a) - Q(s, a_recorded), Q the mean of quantiles:
+    CQL(H) as its authors run it on Atari.
+    """
+    _, td_steps = method.window(settings)
+    reward, discount = losses.n_steps(windows, settings.discount, td_steps)
+    implicit = method.critic == "implicit"
+    choice_key, tau_key = jax.random.split(key)
+
+    def quantiles(params: Params, outputs: jax.Array, tau: jax.Array) -> jax.Array:
+        return implicit_quantiles(params, outputs, tau) if implicit else outputs
+
+    ahead = model.represent(target_params, windows.observation[td_steps])
+    outputs = losses.critic_logits(model, target_params, ahead)
+    if implicit:
+        tau, target_tau = jax.random.uniform(tau_key, [2, len(reward), settings.num_taus])
+        q_ahead = implicit_values(target_params, outputs, choice_key)
+    else:
+        tau = target_tau = jnp.tile(midpoints(model.support.num_bins), [len(reward), 1])
+        q_ahead = model.support.scalar(outputs)
+    best = losses.of_action(outputs, jnp.argmax(q_ahead, axis=-1))
+    following = quantiles(target_params, best, target_tau)
+    target = jax.lax.stop_gradient(reward[:, None] + discount[:, None] * following)
+
+    state, action = model.represent(params, windows.observation[0]), windows.action[0]
+    outputs = losses.critic_logits(model, params, state, None if method.conservative else action)
+    gap = None
+    if method.conservative:
+        q = jnp.mean(quantiles(params, outputs, tau[:, None]), axis=-1)
+        gap = jnp.mean(losses.conservative_gap(q, action))
+        outputs = losses.of_action(outputs, action)
+    regression = functools.partial(rlax.quantile_regression_loss, huber_param=1.0)
+    of_window = jax.vmap(regression)(quantiles(params, outputs, tau), tau, target)
+    value = jnp.mean(of_window)
+    if gap is None:
+        return value, {"value": value}
+    return value + settings.conservative_weight * gap, {"value": value, "conservative": gap}

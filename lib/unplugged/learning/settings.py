@@ -23,6 +23,9 @@ class Settings:
       dynamics: layer sizes of the dynamics (units, or channels).
       prediction: layer sizes of the prediction trunk (units).
       num_bins: bins of reward and value distributions.
+      num_quantiles: quantiles of a critic by quantile regression.
+      num_heads: heads of REM's critic.
+      num_taus: quantiles that IQN draws for its prediction and for its target.
       batch_size: windows an update, B.
       unroll_steps: K.
       td_steps: n.
@@ -42,6 +45,7 @@ class Settings:
       reward_weight: weight of the reward loss.
       behavior_weight: strength of the behaviour regulariser, alpha.
       conservative_weight: weight of CQL's penalty.
+      bcq_threshold: how likely, next to the likeliest, an action must be for BCQ to take it.
       num_samples: actions that the sampled look-ahead draws, N; at most as many as there
         are is sensible.
       num_simulations: simulations of a search.
@@ -62,6 +66,9 @@ class Settings:
     dynamics: tuple[int, ...] = (32, 256, 32)
     prediction: tuple[int, ...] = (32,)
     num_bins: int = 20
+    num_quantiles: int = 200
+    num_heads: int = 200
+    num_taus: int = 64
     batch_size: int = 128
     unroll_steps: int = 5
     td_steps: int = 3
@@ -80,6 +87,7 @@ class Settings:
     reward_weight: float = 1.0
     behavior_weight: float = 0.2
     conservative_weight: float = 1.0
+    bcq_threshold: float = 0.3
     num_samples: int = 2
     num_simulations: int = 4
     search_depth: int | None = None
@@ -99,12 +107,13 @@ class Settings:
             object.__setattr__(self, name, sizes)
         for name in (
             "batch_size", "warmup_updates", "decay_updates", "target_interval",
-            "num_samples", "num_simulations", "td_steps",
+            "num_samples", "num_simulations", "td_steps", "num_quantiles", "num_taus",
         ):  # fmt: skip
             checks.within(name, getattr(self, name), 1, integer=True)
-        checks.within("num_bins", self.num_bins, 2, integer=True)
+        for name in ("num_bins", "num_heads"):
+            checks.within(name, getattr(self, name), 2, integer=True)
         checks.within("unroll_steps", self.unroll_steps, 1, integer=True)
-        for name in ("discount", "gradient_scale"):
+        for name in ("discount", "gradient_scale", "bcq_threshold"):
             checks.within(name, getattr(self, name), 0.0, 1.0)
         for name in ("learning_rate", "decay_rate", "max_grad_norm", "temperature"):
             checks.within(name, getattr(self, name), 0.0, open_low=True)

@@ -50,6 +50,11 @@ class Support:
         """Positions of the bins, squashed units. Shape [num_bins]."""
         return (jnp.arange(self.num_bins) - (self.num_bins - 1) / 2) * self.spacing
 
+    @property
+    def limit(self) -> float:
+        """The largest scalar that the bins represent."""
+        return float(unsquash(self.bins[-1]))
+
     def two_hot(self, x: jax.Array) -> jax.Array:
         """Scalars [...] to probabilities [..., num_bins]; values beyond the ends are clipped."""
         limit = self.spacing * (self.num_bins - 1) / 2
@@ -60,3 +65,24 @@ class Support:
     def scalar(self, logits: jax.Array) -> jax.Array:
         """Logits [..., num_bins] to the scalars [...] that their mean stands for."""
         return unsquash(jax.nn.softmax(logits) @ self.bins)
+
+
+@dataclasses.dataclass(frozen=True)
+class Returns(Support):
+    """Outputs that are returns themselves, such as quantiles or heads; the scalar is their mean.
+
+    Nothing is squashed and nothing is clipped.
+    """
+
+    @property
+    def limit(self) -> float:
+        """There is none."""
+        return float("inf")
+
+    def two_hot(self, x: jax.Array) -> jax.Array:
+        """Raises: outputs that are returns are learned by regression."""
+        raise TypeError("outputs that are returns have no two-hot code; regress them")
+
+    def scalar(self, logits: jax.Array) -> jax.Array:
+        """Outputs [..., num_bins] to their means [...]."""
+        return jnp.mean(logits, axis=-1)

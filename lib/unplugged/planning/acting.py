@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import mctx
 
-from unplugged.model.critic import critic_values
+from unplugged.model.critic import critic_logits, critic_values, implicit_values, likely
 from unplugged.model.networks import Model, Params
 from unplugged.planning import improvement
 
@@ -59,6 +59,27 @@ def critic(
     return jax.nn.one_hot(jnp.argmax(q, axis=-1), model.num_actions)
 
 
+def implicit(
+    model: Model, params: Params, observation: jax.Array, key: jax.Array, settings: Any
+) -> jax.Array:
+    """The action of highest mean over drawn quantiles: how IQN acts."""
+    del settings
+    features = critic_logits(model, params, model.represent(params, observation))
+    q = implicit_values(params, features, key)
+    return jax.nn.one_hot(jnp.argmax(q, axis=-1), model.num_actions)
+
+
+def constrained(
+    model: Model, params: Params, observation: jax.Array, key: jax.Array, settings: Any
+) -> jax.Array:
+    """The action of highest Q among those that the policy head finds likely: how BCQ acts."""
+    del key
+    state = model.represent(params, observation)
+    allowed = likely(model.predict(params, state)[0], settings.bcq_threshold)
+    q = jnp.where(allowed, critic_values(model, params, state), -jnp.inf)
+    return jax.nn.one_hot(jnp.argmax(q, axis=-1), model.num_actions)
+
+
 def improved(
     model: Model, params: Params, observation: jax.Array, key: jax.Array, settings: Any
 ) -> jax.Array:
@@ -97,8 +118,13 @@ SELECTORS = {
     "greedy": greedy,
     "value": value,
     "critic": critic,
+    "implicit": implicit,
+    "constrained": constrained,
     "improved": improved,
     "search": search,
     "search_q": search_q,
     "gumbel": gumbel,
 }
+
+# Selectors of methods that learn a critic and no model.
+BY_CRITIC = ("critic", "implicit", "constrained")

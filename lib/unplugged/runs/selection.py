@@ -26,7 +26,7 @@ from unplugged.learning import losses
 from unplugged.learning.learner import Learner
 from unplugged.model.networks import Model, Params
 from unplugged.planning import acting
-from unplugged.runs.spec import Spec, build, divide
+from unplugged.runs.spec import Spec, build, divide, model_of
 from unplugged.runs.training import saved_states
 
 MOST_WINDOWS = 2_048
@@ -119,7 +119,8 @@ def fitted_q_evaluation(
 def score(spec: Spec, folder: str | os.PathLike[str], *, fqe_updates: int) -> pd.DataFrame:
     """Scores every checkpoint of a finished run.
 
-    FQE is fitted on all episodes of the run's fraction, held-out ones among them.
+    FQE is fitted on all episodes of the run's fraction, held-out ones among them. Its critic is
+    categorical, whatever the method's own is.
 
     Args:
       spec: the run, with `holdout` and `keep_checkpoints`.
@@ -137,6 +138,7 @@ def score(spec: Spec, folder: str | os.PathLike[str], *, fqe_updates: int) -> pd
         raise ValueError("selection needs a run with holdout above 0 and keep_checkpoints")
     checks.within("fqe_updates", fqe_updates, 1, integer=True)
     learner, _, dataset = build(spec)
+    fitted = model_of(spec.settings, *spec.of_benchmark.form(spec.environment))
     whole = datasets.load(spec.dataset)
     _, held = divide(spec, whole)
     assert held is not None  # The holdout is above 0.
@@ -157,8 +159,7 @@ def score(spec: Spec, folder: str | os.PathLike[str], *, fqe_updates: int) -> pd
 
     fqe = jax.jit(
         functools.partial(
-            fitted_q_evaluation, learner.model, discount=learner.settings.discount,
-            updates=fqe_updates,
+            fitted_q_evaluation, fitted, discount=learner.settings.discount, updates=fqe_updates
         )
     )  # fmt: skip
     rows = []

@@ -16,6 +16,7 @@ from unplugged.learning import methods
 from unplugged.learning.learner import Learner
 from unplugged.learning.settings import Settings
 from unplugged.model import networks, transforms
+from unplugged.model.critic import Critic, num_outputs, with_critic
 from unplugged.planning import acting
 from unplugged.runs import benchmarks, evaluation
 
@@ -95,14 +96,17 @@ class AnySpec:
         """Selectors that use nothing but what the method learns."""
         method = methods.METHODS[self.method]
         if method.unrolls:
-            return [name for name in acting.SELECTORS if name != "critic"]
+            return [name for name in acting.SELECTORS if name not in acting.BY_CRITIC]
         by_policy = ["policy", "greedy"] if method.learns_policy else []
-        return [*by_policy, *(["critic"] if method.bootstraps else [])]
+        by_critic = "implicit" if method.critic == "implicit" else "critic"
+        ways = [*by_policy, *([by_critic] if method.bootstraps else []), method.selector]
+        return list(dict.fromkeys(ways))
 
     def compared_ways(self) -> list[str]:
-        """Of the ways to act those of MuZero Unplugged's Table 2, `critic` and `greedy`."""
+        """Of the ways to act those of MuZero Unplugged's Table 2, `greedy` and by a critic."""
         ways = self.ways_to_act()
-        return [x for x in ("policy", "greedy", "value", "search", "critic") if x in ways]
+        compared = ("policy", "greedy", "value", "search", *acting.BY_CRITIC)
+        return [name for name in compared if name in ways]
 
     @property
     def settings(self) -> Settings:
@@ -214,12 +218,13 @@ class Spec(AnySpec):
           moments: of the data, see `datasets.moments`, if observations are standardised. None: 0
             and 1, which make the same programs.
         """
-        model = model_of(self.settings, observation_shape, num_actions)
+        method = methods.get(self.method)
+        model = model_of(self.settings, observation_shape, num_actions, method.critic)
         if self.settings.standardize:
             mean, deviation = moments or (np.zeros(observation_shape), np.ones(observation_shape))
             scale = np.where(deviation == 0.0, 1.0, deviation)
             model = networks.standardized(model, mean, scale)
-        return Learner(model, methods.get(self.method), self.settings)
+        return Learner(model, method, self.settings)
 
     def build(self) -> tuple[Learner, windows.Store, datasets.Dataset | None]:
         """The learner, its data on the device, and the dataset; see `build`."""
@@ -267,17 +272,21 @@ def load_dataset(
 
 
 def model_of(
-    settings: Settings, observation_shape: Sequence[int], num_actions: int
+    settings: Settings,
+    observation_shape: Sequence[int],
+    num_actions: int,
+    critic: Critic = "categorical",
 ) -> networks.Model:
-    """The settings' networks for an environment of this form."""
-    return networks.NETWORKS[settings.network](
+    """The settings' networks for an environment of this form, and for a method's critic."""
+    model = networks.NETWORKS[settings.network](
         observation_shape=observation_shape,
         num_actions=num_actions,
-        num_bins=settings.num_bins,
+        num_bins=num_outputs(critic, settings),
         representation=settings.representation,
         dynamics=settings.dynamics,
         prediction=settings.prediction,
     )
+    return with_critic(model, critic)
 
 
 def build(spec: Spec) -> tuple[Learner, windows.Store, datasets.Dataset]:
@@ -356,11 +365,10 @@ def check_range(dataset: datasets.Dataset, support: transforms.Support, settings
         after = reward + discount * after
         totals.append(after)
     largest = max(np.abs(totals).max(), np.abs(dataset.reward).max())
-    limit = float(transforms.unsquash(support.bins[-1]))
-    if largest > limit:
+    if largest > support.limit:
         warnings.warn(
             f"rewards or discounted returns of {dataset.metadata.get('environment')} reach "
-            f"{largest:.4g}, and {settings.num_bins} bins represent at most {limit:.4g}: what is "
-            "beyond is clipped; raise num_bins",
+            f"{largest:.4g}, and {settings.num_bins} bins represent at most {support.limit:.4g}: "
+            "what is beyond is clipped; raise num_bins",
             stacklevel=2,
         )

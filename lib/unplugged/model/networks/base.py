@@ -45,23 +45,17 @@ def standardized(model: Model, mean: np.ndarray, scale: np.ndarray) -> Model:
     is. They have no gradient, and no name that weight decay knows.
 
     Args:
-      model: the networks; their parameters are what `network` holds of the new ones.
+      model: the networks, whose parameters gain a part `observation`.
       mean: of each element of an observation, shape [...].
       scale: the same.
     """
     statistics = {"mean": np.float32(mean), "scale": np.float32(scale)}
 
     def init(key: jax.Array) -> Params:
-        return {"network": model.init(key), "observation": jax.tree.map(jnp.array, statistics)}
+        return {**model.init(key), "observation": jax.tree.map(jnp.array, statistics)}
 
     def represent(params: Params, observation: jax.Array) -> jax.Array:
         of = jax.lax.stop_gradient(params["observation"])
-        return model.represent(params["network"], (observation - of["mean"]) / of["scale"])
+        return model.represent(params, (observation - of["mean"]) / of["scale"])
 
-    return dataclasses.replace(
-        model,
-        init=init,
-        represent=represent,
-        dynamics=lambda params, state, action: model.dynamics(params["network"], state, action),
-        predict=lambda params, state: model.predict(params["network"], state),
-    )
+    return dataclasses.replace(model, init=init, represent=represent)
