@@ -329,6 +329,12 @@ def test_a_large_value_of_an_episode_is_refused_with_its_step():
         seen[2, 1] = value
         with pytest.raises(datasets.DatasetError, match=r"observation is .* at step 2"):
             datasets.from_episodes([an_episode(observation=seen)], {"num_actions": 2})
+        divided = datasets.from_episodes([an_episode(observation=seen / value)], {"num_actions": 2})
+        assert divided.observation[2, 1] == 1.0
+    times = np.arange(1_700_000_000, 1_700_000_004)[:, None]
+    with pytest.raises(datasets.DatasetError, match="subtract an offset"):
+        datasets.from_episodes([an_episode(observation=times)], {"num_actions": 2})
+    datasets.from_episodes([an_episode(observation=times - times[0])], {"num_actions": 2})
 
 
 def test_what_an_episode_lacks_is_said():
@@ -435,6 +441,7 @@ def test_sizes_are_looked_at_before_data_are_read(dataset, tmp_path, monkeypatch
     with pytest.raises(datasets.DatasetError, match=r"times as large when unpacked, 32\.0 MiB"):
         datasets.load(path)
     monkeypatch.setattr(npz, "_LARGE", 2**30)
+    datasets.save(dataset, tmp_path / "small.npz")  # What changes, alone.
     monkeypatch.setattr(memory, "free", lambda: 3 * 2**20)
     with pytest.raises(
         datasets.DatasetError, match=r"needs 32.0 MiB of memory, and 3.0 MiB can be"

@@ -352,8 +352,15 @@ def test_a_damaged_dataset_is_refused():
         minari_io.from_minari("cartpole/random-v0")
 
 
+def test_what_is_damaged_in_an_export_is_said():
+    exported = minari_io.to_minari(ours((2,)), "catch/dqn-v0")
+    exported.storage.update_metadata({"unplugged": {"metadata": {}}})
+    with pytest.raises(datasets.DatasetError, match="its metadata under 'unplugged' are damaged"):
+        minari_io.from_minari("catch/dqn-v0")
+
+
 def test_a_missing_dataset_is_named_with_the_nearest(store):
-    with pytest.raises(FileNotFoundError, match="there are none"):
+    with pytest.raises(FileNotFoundError, match=f"in {store}: there are none"):
         minari_io.from_minari("cartpole/random-v0")
     collect_cartpole(episodes=1)
     (store / "no-version" / "data").mkdir(parents=True)
@@ -390,6 +397,8 @@ def test_an_existing_dataset_is_not_overwritten(store):
     after = {path: path.stat().st_mtime_ns for path in store.rglob("*") if path.is_file()}
     assert before == after
     minari_io.to_minari(ours((2,)), "catch/dqn-v1")
+    minari.delete_dataset("catch/dqn-v0")
+    minari_io.to_minari(ours((2,)), "catch/dqn-v0")
 
 
 @pytest.mark.parametrize("dataset_id", ["catch", "catch/dqn", "a b-v0", "../catch-v0", ""])

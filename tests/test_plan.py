@@ -48,6 +48,15 @@ def test_grids_expand_to_named_runs():
     assert plan.specs["two", "dynamics-8x16x32"].settings.dynamics == (8, 16, 32)
 
 
+def test_a_dataset_of_ones_own_may_lie_at_home(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    for given, path in (("~/mine.npz", "/home/me/mine.npz"), ("runs/mine.npz", "runs/mine.npz")):
+        common = {"benchmark": "gymnasium", "environment": "CartPole-v1", "dataset": given}
+        experiment = {"grid": {"method": ["bc"]}, "common": common}
+        plan = plans.plan({**PROFILE, "experiments": {"own": experiment}})
+        assert plan.specs["own", "bc"].dataset == path
+
+
 def test_more_updates_are_the_same_run():
     one = {**PROFILE["experiments"]["one"], "grid": {"environment": ["catch"], "updates": [100]}}
     more = {**one, "grid": {"environment": ["catch"], "updates": [200]}}

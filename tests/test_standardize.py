@@ -182,6 +182,21 @@ def test_the_warnings_advice_works(recordings):
     assert np.abs(state).max() < 50  # Of inputs of unit scale; else they are some hundreds.
 
 
+def test_other_advice_of_building_a_run_works(recordings):
+    largest = dataclasses.replace(spec(recordings, 0), overrides={**SMALL, "batch_size": 10_000})
+    with pytest.raises(ValueError, match=r"batch_size 10000 is larger than the \d+ ") as error:
+        largest.build()
+    windows_ = int(str(error.value).partition("than the ")[2].split()[0])
+    dataclasses.replace(largest, overrides={**SMALL, "batch_size": windows_}).build()
+
+    few = dataclasses.replace(largest, overrides={**SMALL, "num_bins": 5})
+    with pytest.warns(UserWarning, match=r"5 bins represent at most 7\.952: .*; raise num_bins"):
+        few.build()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        dataclasses.replace(few, overrides={**SMALL, "num_bins": 20}).build()
+
+
 def test_which_presets_standardise():
     assert not settings.BSUITE.standardize and not settings.MINATAR.standardize
     assert runs.Spec(dataset="", benchmark="gymnasium").settings == settings.GYMNASIUM

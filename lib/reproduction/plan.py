@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from unplugged import online, runs
-from unplugged.common import checks
+from unplugged.common import checks, files
 from unplugged.learning.settings import Settings
 from unplugged.online import replay
 from unplugged.runs import benchmarks
@@ -98,8 +98,11 @@ def _one_run(
     recorded = isinstance(sources, Mapping) and any(map(sources.get, replay.RECORDED))
     if kind == "online" and not recorded:
         return {**parameters, "overrides": overrides}
-    if "dataset" in parameters:  # One of one's own.
-        return {**parameters, "overrides": overrides}
+    if "dataset" in parameters:  # One of one's own, which Snakemake looks for under its name.
+        own = parameters["dataset"]
+        if isinstance(own, str) and own.startswith("~"):
+            own = str(files.expanded(own))
+        return {**parameters, "overrides": overrides, "dataset": own}
     benchmark = values.get("benchmark", "bsuite")
     dataset = benchmarks.dataset_name(benchmark, values["environment"], values.get("noise"))
     if dataset not in collections:

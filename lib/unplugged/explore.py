@@ -21,7 +21,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from unplugged.common import checks
+from unplugged.common import checks, files
 from unplugged.data import datasets
 from unplugged.learning.settings import Settings
 from unplugged.model.networks import Model, Params
@@ -92,7 +92,7 @@ class TreeNode(NamedTuple):
 
 def catch_dataset(folder: str | os.PathLike[str], *, episodes: int, seed: int) -> Path:
     """The file in `folder` with a DQN's training on catch, recorded if it is not there yet."""
-    path = Path(folder) / f"catch_{episodes}episodes_seed{seed}.npz"
+    path = files.expanded(folder) / f"catch_{episodes}episodes_seed{seed}.npz"
     if not path.exists():
         recorded = collect.train_dqn("catch", episodes=episodes, noise=0.0, seed=seed)
         datasets.save(recorded, path)

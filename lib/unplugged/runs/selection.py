@@ -20,7 +20,7 @@ import optax
 import pandas as pd
 from tqdm import tqdm
 
-from unplugged.common import checks
+from unplugged.common import checks, files
 from unplugged.data import datasets, windows
 from unplugged.learning import losses
 from unplugged.learning.learner import Learner
@@ -178,5 +178,5 @@ def score(spec: Spec, folder: str | os.PathLike[str], *, fqe_updates: int) -> pd
                 "fqe_return": float(estimate),
             }
         )
-    results = pd.read_csv(os.path.join(folder, "results.csv"))
+    results = pd.read_csv(files.expanded(folder) / "results.csv")
     return results.merge(pd.DataFrame(rows), on=["seed", "update"], how="inner")

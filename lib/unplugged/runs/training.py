@@ -300,7 +300,7 @@ def saved_states(
     Raises:
       ValueError: if the checkpoints are of a run with other parameters or data.
     """
-    saved = Path(folder) / _CHECKPOINTS
+    saved = files.expanded(folder) / _CHECKPOINTS
     checkpoints.check(
         saved,
         identity.description(spec, dataset),
@@ -366,7 +366,7 @@ def by_selectors(
     }
     if missing := sorted(set(spec.seeds) - set(params)):
         raise FileNotFoundError(f"{folder} has no checkpoint of seeds {missing} at {spec.updates}")
-    rows = pd.read_csv(Path(folder) / "results.csv")
+    rows = pd.read_csv(files.expanded(folder) / "results.csv")
     rows = rows[rows["update"] == spec.updates].set_index("seed", drop=False)
     found = []
     for one in tqdm(specs, unit="selector", file=sys.stdout):
