@@ -26,7 +26,7 @@ from unplugged.learning import losses
 from unplugged.learning.learner import Learner
 from unplugged.model.networks import Model, Params
 from unplugged.planning import acting
-from unplugged.runs.spec import Spec, build, divide, model_of
+from unplugged.runs.spec import Spec, build, divide
 from unplugged.runs.training import saved_states
 
 MOST_WINDOWS = 2_048
@@ -138,7 +138,8 @@ def score(spec: Spec, folder: str | os.PathLike[str], *, fqe_updates: int) -> pd
         raise ValueError("selection needs a run with holdout above 0 and keep_checkpoints")
     checks.within("fqe_updates", fqe_updates, 1, integer=True)
     learner, _, dataset = build(spec)
-    fitted = model_of(spec.settings, *spec.of_benchmark.form(spec.environment))
+    moments = datasets.moments(dataset) if spec.settings.standardize else None
+    fitted = spec.model(*spec.of_benchmark.form(spec.environment), moments)
     whole = datasets.load(spec.dataset)
     _, held = divide(spec, whole)
     assert held is not None  # The holdout is above 0.

@@ -210,21 +210,33 @@ class Spec(AnySpec):
         num_actions: int,
         moments: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> Learner:
-        """The run's learner, for an environment of this form.
+        """The run's learner, for an environment of this form; arguments as for `model`."""
+        method = methods.get(self.method)
+        model = self.model(observation_shape, num_actions, moments, critic=method.critic)
+        return Learner(model, method, self.settings)
+
+    def model(
+        self,
+        observation_shape: Sequence[int],
+        num_actions: int,
+        moments: tuple[np.ndarray, np.ndarray] | None = None,
+        *,
+        critic: Critic = "categorical",
+    ) -> networks.Model:
+        """The settings' networks.
 
         Args:
           observation_shape: shape of one observation.
           num_actions: size of the action space.
           moments: of the data, see `datasets.moments`, if observations are standardised. None: 0
             and 1, which make the same programs.
+          critic: what reads the outputs of the dynamics' scalar head, see `with_critic`.
         """
-        method = methods.get(self.method)
-        model = model_of(self.settings, observation_shape, num_actions, method.critic)
-        if self.settings.standardize:
-            mean, deviation = moments or (np.zeros(observation_shape), np.ones(observation_shape))
-            scale = np.where(deviation == 0.0, 1.0, deviation)
-            model = networks.standardized(model, mean, scale)
-        return Learner(model, method, self.settings)
+        model = model_of(self.settings, observation_shape, num_actions, critic)
+        if not self.settings.standardize:
+            return model
+        mean, deviation = moments or (np.zeros(observation_shape), np.ones(observation_shape))
+        return networks.standardized(model, mean, np.where(deviation == 0.0, 1.0, deviation))
 
     def build(self) -> tuple[Learner, windows.Store, datasets.Dataset | None]:
         """The learner, its data on the device, and the dataset; see `build`."""
