@@ -237,7 +237,7 @@ def test_kill_at_any_moment_then_the_same_command_goes_on(catch, tmp_path):
         ({"updates": 30}, "multiple of eval_every"),
         ({"seeds": []}, "seeds must be distinct"),
         ({"seeds": [1, 1]}, "seeds must be distinct"),
-        ({"seeds": [-1]}, "seed must lie in"),
+        ({"seeds": [-1]}, r"seeds\[0\] must lie in"),
     ],
 )
 def test_wrong_parameters_are_named_at_once(catch, change, message):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from unplugged.common import checks
+from unplugged.common.checks import Count, Range
 from unplugged.data import datasets, windows
 from unplugged.learning import methods
 from unplugged.learning.learner import Learner
@@ -42,30 +43,23 @@ class AnySpec:
     environment: str = "catch"
     method: str = "rosmo"
     overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    seeds: Sequence[int] = (0,)
-    updates: int = 8_000
-    eval_every: int = 1_000
-    eval_episodes: int = 20
+    seeds: Sequence[Annotated[int, Range(0, 2**32 - 1)]] = (0,)
+    updates: Count = 8_000
+    eval_every: Count = 1_000
+    eval_episodes: Count = 20
     selector: str | None = None
     keep_checkpoints: bool = False
     vmap_seeds: bool | None = None
 
     def __post_init__(self) -> None:
+        checks.fields(self)
         self.of_benchmark.check(self.environment)
         checks.one_of("method", self.method, methods.METHODS)
         if self.selector is not None:
             checks.one_of("selector", self.selector, acting.SELECTORS)
             checks.one_of(f"selector of {self.method}", self.selector, self.ways_to_act())
-        seeds = tuple(self.seeds)
-        if not seeds or len(set(seeds)) != len(seeds):
-            raise ValueError(f"seeds must be distinct and at least one, got {list(seeds)}")
-        for seed in seeds:
-            checks.within("seed", seed, 0, 2**32 - 1, integer=True)
-        object.__setattr__(self, "seeds", seeds)
-        object.__setattr__(self, "overrides", dict(self.overrides))
-        checks.within("updates", self.updates, 1, integer=True)
-        checks.within("eval_every", self.eval_every, 1, integer=True)
-        checks.within("eval_episodes", self.eval_episodes, 1, integer=True)
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"seeds must be distinct and at least one, got {list(self.seeds)}")
         if self.updates % self.eval_every:
             raise ValueError(
                 f"updates ({self.updates}) must be a multiple of eval_every ({self.eval_every})"
@@ -149,15 +143,9 @@ class Spec(AnySpec):
     """
 
     dataset: str
-    fraction: float = 1.0
-    data_seed: int = 0
-    holdout: float = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.within("fraction", self.fraction, 0.0, 1.0, open_low=True)
-        checks.within("data_seed", self.data_seed, 0, integer=True)
-        checks.within("holdout", self.holdout, 0.0, 1.0)
+    fraction: Annotated[float, Range(0.0, 1.0, open_low=True)] = 1.0
+    data_seed: Annotated[int, Range(0)] = 0
+    holdout: Annotated[float, Range(0.0, 1.0, open_high=True)] = 0.0
 
     def labels(self) -> dict[str, Any]:
         """Columns of the results that tell which share of a dataset was trained on."""
