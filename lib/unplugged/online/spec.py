@@ -89,7 +89,7 @@ class OnlineSpec(AnySpec):
                     f"the source {name} has so little weight that none of the {stored} reanalysed "
                     "windows of a batch are its; raise its weight or the batch size"
                 )
-        if methods.METHODS[self.method].operator is None:
+        if methods.get(self.method).operator is None:
             raise ValueError(f"{self.method} has no improvement operator to act by")
         if self.first_hand:
             replay.rows_each(self.replay_capacity, self.actors, self.length)

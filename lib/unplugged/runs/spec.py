@@ -27,7 +27,7 @@ class AnySpec:
     Attributes:
       benchmark: a row of `benchmarks.BENCHMARKS`.
       environment: name within the benchmark.
-      method: name in `methods.METHODS`.
+      method: name in `methods.METHODS`, or `module:name` of one's own, see `methods.get`.
       overrides: what differs from the benchmark's preset, see `settings.Settings`.
       seeds: training seeds.
       updates: updates a seed; asking for more later continues a finished run.
@@ -54,7 +54,8 @@ class AnySpec:
     def __post_init__(self) -> None:
         checks.fields(self)
         self.of_benchmark.check(self.environment)
-        checks.one_of("method", self.method, methods.METHODS)
+        method = methods.get(self.method)
+        checks.one_of(f"selector of {self.method}", method.selector, acting.SELECTORS)
         if self.selector is not None:
             checks.one_of("selector", self.selector, acting.SELECTORS)
             checks.one_of(f"selector of {self.method}", self.selector, self.ways_to_act())
@@ -74,7 +75,7 @@ class AnySpec:
 
     def ways_to_act(self) -> list[str]:
         """Selectors that use nothing but what the method learns."""
-        method = methods.METHODS[self.method]
+        method = methods.get(self.method)
         if method.unrolls:
             return [name for name in acting.SELECTORS if name != "critic"]
         by_policy = ["policy", "greedy"] if method.learns_policy else []
@@ -93,7 +94,7 @@ class AnySpec:
     @property
     def acts_by(self) -> str:
         """The selector of the evaluation."""
-        return self.selector or methods.METHODS[self.method].selector
+        return self.selector or methods.get(self.method).selector
 
     def evaluator(
         self, model: networks.Model, *, selector: str | None = None, episodes: int | None = None

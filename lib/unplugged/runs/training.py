@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from unplugged.common import checks, files
 from unplugged.data import datasets
+from unplugged.learning import contracts, methods
 from unplugged.learning.learner import NonFiniteLossError
 from unplugged.learning.settings import Settings
 from unplugged.runs import checkpoints, identity, provenance
@@ -160,6 +161,7 @@ class _Trainer:
         return [row for row in rows if row["update"] <= spec.updates]
 
 
+_TRIED = 16  # states on which functions of one's own are tried
 _CHECKPOINTS = "checkpoints"  # within a run's folder
 ADOPTED = "adopted.json"  # the same: results of some seeds that were trained elsewhere
 
@@ -209,6 +211,17 @@ def _adopted(
     return rows.to_dict("records"), content["record"] if len(rows) else {}
 
 
+def _try_out(spec: AnySpec, model: Any, data: Any) -> None:
+    """Raises ValueError if an operator or selector of one's own gives no policy on some states."""
+    stores = list(data.values()) if isinstance(data, Mapping) else [data]
+    if stores:
+        seen = stores[0].observe(np.arange(min(_TRIED, len(stores[0].action))))
+    else:  # Nothing is recorded; observations of compiled games are 0 and 1.
+        shape, _ = spec.of_benchmark.form(spec.environment)
+        seen = jax.random.bernoulli(jax.random.key(0), 0.5, (_TRIED, *shape)).astype(np.float32)
+    contracts.try_out(model, methods.get(spec.method), spec.acts_by, spec.settings, seen)
+
+
 def train(spec: AnySpec, folder: str | os.PathLike[str]) -> pd.DataFrame:
     """Trains and evaluates every seed of a run, or goes on where it was cut off.
 
@@ -234,6 +247,7 @@ def train(spec: AnySpec, folder: str | os.PathLike[str]) -> pd.DataFrame:
     with files.lock(folder / ".lock", patience=float("inf"), busy=busy):
         start = provenance.now()
         learner, data, dataset = spec.build()
+        _try_out(spec, learner.model, data)
         who, saved = identity.of(spec, dataset), folder / _CHECKPOINTS
         earlier = checkpoints.keep_or_set_aside(saved, who, _known(spec))
         together = spec.vmap_seeds
