@@ -3,6 +3,7 @@
 import dataclasses
 import re
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import pytest
 
 from unplugged import acting, contracts, improvement, methods
 
+ROOT = Path(__file__).parents[1]
 NUMBER, ACTIONS = 5, 3
 
 
@@ -122,7 +124,7 @@ def method(operator, **more):
 
 
 def tried(model, small, of, selector="policy"):
-    contracts.try_out(model, of, selector, small, jnp.ones([NUMBER, 2, 2]))
+    contracts.try_out(model, of, selector, small, lambda: jnp.ones([NUMBER, 2, 2]))
 
 
 @pytest.mark.parametrize(
@@ -268,6 +270,16 @@ def test_a_method_is_found_in_a_file_of_ones_own(here):
 def test_a_method_that_is_not_there_is_named(here, name, message):
     with pytest.raises(ValueError, match=re.escape(f"method {name!r}: ") + f"({message})"):
         methods.get(name)
+
+
+def test_the_documented_file_is_a_module_of_methods(here):
+    text = (ROOT / "docs" / "extending.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", text, flags=re.S)
+    code = [next(x for x in blocks if start in x) for start in ("def bolder", "# my_methods.py")]
+    (here / "my_methods_here.py").write_text("".join(code))
+    name = re.search(r"-p method my_methods:(\w+)", text)[1]
+    found, alone = methods.get(f"my_methods_here:{name}"), methods.get("my_methods_here:bolder")
+    assert found.operator is alone.operator and found.regularizer and not alone.regularizer
 
 
 def test_a_name_of_another_form_is_refused():

@@ -182,7 +182,11 @@ def _check_policy(what: str, policy: jax.Array, *, sampled: bool = False) -> Non
 
 
 def try_out(
-    model: Model, method: Method, selector: str, settings: Settings, observation: jax.Array
+    model: Model,
+    method: Method,
+    selector: str,
+    settings: Settings,
+    observe: Callable[[], jax.Array],
 ) -> None:
     """Tries an operator and a selector of one's own on a few states; the library's are not tried.
 
@@ -194,7 +198,7 @@ def try_out(
       method: the method, whose operator it is.
       selector: name of the selector that the run is evaluated with.
       settings: hyperparameters.
-      observation: what the run sees. Shape [B, ...].
+      observe: gives some of what the run sees, [B, ...]; called if something is tried.
 
     Raises:
       ValueError: if a policy is no distribution, or something is not finite; of an operator that
@@ -203,7 +207,7 @@ def try_out(
     act = acting.SELECTORS[selector]
     if not _own(act) and (method.operator is None or not _own(method.operator)):
         return
-    keys = jax.random.split(jax.random.key(0), 5)
+    observation, keys = observe(), jax.random.split(jax.random.key(0), 5)
     leaves, tree = jax.tree.flatten(model.init(keys[0]))
     noises = jax.random.split(keys[1], len(leaves))
     moved = [x + 0.1 * jax.random.normal(key, x.shape, x.dtype) for x, key in zip(leaves, noises)]
