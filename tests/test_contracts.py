@@ -153,6 +153,7 @@ def test_advice_is_followed(model, small):
         tried(model, small, method(logits, sampled=True))
 
 
+@pytest.mark.slow
 def test_every_method_of_the_library_keeps_the_contract(model, small, monkeypatch):
     monkeypatch.setattr(contracts, "_own", lambda function: True)
     seen = set()

@@ -234,7 +234,8 @@ def _results_there(spec: AnySpec, folder: Path, who: Mapping[str, Any]) -> _Ther
             **record["parameters"],
             "settings": record["settings"],
             "data": record["data_checksum"],
-            **{name: record.get(name) or {} for name in ("program", "versions")},
+            "program": record.get("program", {}),
+            "versions": record.get("versions", record.get("packages", {})),  # Before 0.2.0.
         }
         why = checkpoints.others(found, who, _known(spec))
     except (ValueError, KeyError, TypeError):
@@ -370,28 +371,40 @@ def train(spec: AnySpec, folder: str | os.PathLike[str]) -> pd.DataFrame:
         if there.rows and not trained_here:  # They were taken from committed results.
             adopted = adopted or there.record
         frame = pd.DataFrame(rows + there.rows).sort_values(["seed", "update"], ignore_index=True)
-        text = frame.to_csv(index=False)
-        starts, today = provenance.read_starts(saved / _STARTS), provenance.describe()
-        trained_by = starts[-1] if starts else there.record  # Nothing may be left to train.
-        record = {
-            "parameters": {**dataclasses.asdict(spec), **_reached(spec, frame)},
-            "settings": dataclasses.asdict(spec.settings),
-            "data_checksum": who["data"],
-            "program": who["program"],
-            "source": identity.source(),
-            "versions": who["versions"],
-            **({"earlier": earlier} if earlier else {}),
-            "start": start,
-            "end": provenance.now(),
-            **{name: trained_by.get(name, x) for name, x in today.items()},
-            "starts": starts,
-            # The file is written after this: cut off in between, it is still the one before.
-            "results": [x for x in (_checksum(text), there.checksum) if x],
-            **({"adopted": adopted} if adopted else {}),
-        }
-        files.write_whole(folder / "provenance.json", json.dumps(record, indent=1, sort_keys=True))
-        files.write_whole(folder / "results.csv", text)
+        more = {"earlier": earlier, "adopted": adopted}
+        said = {name: content for name, content in more.items() if content}
+        _write(spec, folder, who, frame, there, start=start, **said)
     return frame
+
+
+def _write(
+    spec: AnySpec,
+    folder: Path,
+    who: Mapping[str, Any],
+    frame: pd.DataFrame,
+    there: _There,
+    **more: Any,
+) -> None:
+    """Writes results.csv, and before it where its rows come from."""
+    text = frame.to_csv(index=False)
+    starts, today = provenance.read_starts(folder / _CHECKPOINTS / _STARTS), provenance.describe()
+    trained_by = starts[-1] if starts else there.record  # Nothing may be left to train.
+    record = {
+        "parameters": {**dataclasses.asdict(spec), **_reached(spec, frame)},
+        "settings": dataclasses.asdict(spec.settings),
+        "data_checksum": who["data"],
+        "program": who["program"],
+        "source": identity.source(),
+        "versions": who["versions"],
+        "end": provenance.now(),
+        **{name: trained_by.get(name, x) for name, x in today.items()},
+        "starts": starts,
+        # Cut off before the file itself is written, it is still the one before.
+        "results": [x for x in (_checksum(text), there.checksum) if x],
+        **more,
+    }
+    files.write_whole(folder / "provenance.json", json.dumps(record, indent=1, sort_keys=True))
+    files.write_whole(folder / "results.csv", text)
 
 
 def _reached(spec: AnySpec, frame: pd.DataFrame) -> dict[str, Any]:
