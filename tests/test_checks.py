@@ -99,6 +99,13 @@ def test_what_papermill_passes_as_a_text_says_how_it_is_passed(name, value):
         notebooks.parameters({"In": cells, name: value}, [name])
 
 
+def test_a_setting_as_a_text_says_how_overrides_are_passed():
+    with pytest.raises(ValueError, match=r"^batch_size must be an integer, got '64', a") as failed:
+        spec(overrides={"batch_size": "64"})
+    advice = yaml.safe_load(re.search(r"by -y '(.*)'$", str(failed.value))[1])
+    assert spec(**advice).settings.batch_size == 64
+
+
 def test_a_notebooks_parameters_are_of_the_types_that_its_cell_says():
     cells = ["%matplotlib inline", "folder: str = 'x'\nepisodes: int = None\nrate: float = 1.0"]
 

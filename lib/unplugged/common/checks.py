@@ -75,11 +75,15 @@ Weight = Annotated[float, Range(0.0)]
 Positive = Annotated[float, Range(0.0, open_low=True)]
 
 
-def fields(record: Any) -> None:
+def fields(record: Any, *, within: str | None = None) -> None:
     """Checks every field of a frozen record by its annotation, and keeps it as Python's own type.
 
     Lists become tuples, NumPy's numbers and texts Python's, paths texts. To be called first in
     `__post_init__`.
+
+    Args:
+      record: what was made.
+      within: the notebooks' parameter that its fields are given in; None: they are parameters.
 
     Raises:
       ValueError: naming the field, what it must be and what it is; for a text that papermill passed
@@ -87,7 +91,7 @@ def fields(record: Any) -> None:
     """
     kind: Any = type(record)
     for name, hint in _hints(kind).items():
-        object.__setattr__(record, name, of_type(name, getattr(record, name), hint))
+        object.__setattr__(record, name, of_type(name, getattr(record, name), hint, within))
 
 
 @functools.cache
@@ -96,7 +100,7 @@ def _hints(kind: Any) -> dict[str, Any]:
     return {field.name: found[field.name] for field in dataclasses.fields(kind)}
 
 
-def of_type(what: str, value: Any, hint: Any) -> Any:
+def of_type(what: str, value: Any, hint: Any, within: str | None = None) -> Any:
     """A value as the annotation says, see `fields`.
 
     Args:
@@ -104,6 +108,7 @@ def of_type(what: str, value: Any, hint: Any) -> Any:
       value: what was given.
       hint: `bool`, `int`, `float`, `str` or `Any`; a `Sequence`, `tuple[..., ...]`, or `Mapping` by
         texts of these; or an option of None. Numbers may have a `Range`.
+      within: see `fields`.
 
     Raises:
       ValueError: if it is something else.
@@ -117,7 +122,8 @@ def of_type(what: str, value: Any, hint: Any) -> Any:
             _of_type(what, yaml.safe_load(value), hint)
         except (ValueError, yaml.YAMLError):
             raise error from None
-        advice = f"a text; with papermill pass it by -y '{what}: {value}'"
+        given = f"{within}: {{{what}: {value}}}" if within else f"{what}: {value}"
+        advice = f"a text; with papermill pass it by -y '{given}'"
         raise ValueError(f"{error}, {advice}") from None
 
 

@@ -79,7 +79,7 @@ class Settings:
     temperature: Positive = 0.1
 
     def __post_init__(self) -> None:
-        checks.fields(self)
+        checks.fields(self, within="overrides")
         for name in ("representation", "dynamics", "prediction"):
             if not getattr(self, name):
                 raise ValueError(f"{name} must hold at least one layer size")
