@@ -126,6 +126,16 @@ def test_a_damaged_one_is_named_and_the_one_before_it_goes_on(folder, capsys, ha
     assert not checkpoint.exists()
 
 
+@pytest.mark.parametrize("source, target", [("seed_0/40", "seed_0/60"), ("seed_0/40", "seed_1/40")])
+def test_a_copied_one_is_not_taken_for_another(folder, capsys, source, target):
+    shutil.copytree(folder / source, folder / target)
+    own = checkpoints.Checkpoints(folder / target.split("/")[0])
+    found = own.last(state())
+    own.close()
+    assert "is damaged (it is of seeds [0], update 40)" in capsys.readouterr().out
+    assert (found and found[0]) == (40 if "60" in target else None)
+
+
 def test_the_advice_on_a_damaged_one_is_followed(folder):
     edit_rows(folder / "seed_0" / "40")
     with pytest.raises(checkpoints.DamagedError) as failed:
@@ -218,14 +228,15 @@ def test_what_sets_checkpoints_aside_is_named(folder, capsys, change, named):
 def test_what_is_no_checkpoint_is_named_and_what_was_cut_off_goes(folder, capsys):
     (folder / "seed_0 (copy)").mkdir()
     (folder / "seed_x").mkdir()
+    (folder / "seed_0" / "040").mkdir()
     (folder / "seed_0" / "notes").write_text("mine")
     shutil.copytree(folder / "seed_0" / "40", folder / "seed_0" / f"60{files.TEMPORARY}")
     (folder / f"identity.json.1-ab{files.TEMPORARY}").write_text("half")
     checkpoints.tidy(folder)
     said = capsys.readouterr().out
-    for name in ("seed_0 (copy)", "seed_x", "seed_0/notes"):
+    for name in ("seed_0 (copy)", "seed_x", "seed_0/notes", "seed_0/040"):
         assert f"{folder / name} is no checkpoint and is left alone" in said
-    assert said.count("\n") == 3
+    assert said.count("\n") == 4
     assert not list(folder.rglob(f"*{files.TEMPORARY}*")) and last(folder)[0] == 40
 
 

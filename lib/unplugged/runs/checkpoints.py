@@ -63,7 +63,8 @@ class Checkpoints:
     all its files. Nothing is restored before they are looked at.
 
     Args:
-      folder: a folder of its own; a checkpoint is a folder in it, named by its update.
+      folder: a folder of its own, named by the seeds as "seed_0_1"; a checkpoint is a folder in
+        it, named by its update.
       keep: whether every checkpoint stays; otherwise the last one and the one before it.
       summed: whether checkpoints without checksums are damaged.
     """
@@ -78,7 +79,8 @@ class Checkpoints:
         """The updates at which there is a checkpoint, in order."""
         if not self._folder.is_dir():
             return []
-        return sorted(int(path.name) for path in self._folder.iterdir() if path.name.isdecimal())
+        names = (path.name for path in self._folder.iterdir())
+        return sorted(int(name) for name in names if _UPDATE.fullmatch(name))
 
     def _path(self, update: int) -> Path:
         return self._folder / str(update)
@@ -93,8 +95,12 @@ class Checkpoints:
         wrong = damage(path, summed=self._summed)
         if wrong is None:
             try:
-                return self._restore(like, path)
-            except (ValueError, TypeError, KeyError, OSError) as error:  # Saved without checksums.
+                state, rows = self._restore(like, path)
+                of = sorted({row["seed"] for row in rows}), rows[-1]["update"]
+                if of == (sorted(map(int, self._folder.name.split("_")[1:])), update):
+                    return state, rows
+                wrong = f"it is of seeds {of[0]}, update {of[1]}"  # It was copied.
+            except (ValueError, TypeError, LookupError, OSError) as error:  # Without checksums.
                 wrong = f"it cannot be read: {str(error).partition(chr(10))[0][:200]}"
         raise DamagedError(
             f"the checkpoint {path} is damaged ({wrong}); delete that folder and train again: the "
@@ -160,6 +166,7 @@ class Checkpoints:
 
 _KEPT = 2  # the last checkpoint, and one to go on from if that is damaged
 _DAMAGED = "damaged-"
+_UPDATE = re.compile(r"0|[1-9][0-9]*")
 
 
 def add_sums(folder: Path) -> None:
@@ -218,7 +225,7 @@ def tidy(folder: Path) -> None:
         for path in folder.glob("*")
         if path not in groups and path.name not in _NOTES and not path.name.startswith(_DAMAGED)
     ]
-    strange += [path for of in groups for path in of.iterdir() if not path.name.isdecimal()]
+    strange += [path for of in groups for path in of.iterdir() if not _UPDATE.fullmatch(path.name)]
     for path in sorted(strange):
         print(f"{path} is no checkpoint and is left alone; delete it if you do not need it")
 
@@ -444,7 +451,7 @@ def _write_note(folder: Path, identity: Mapping[str, Any], earlier: list[dict[st
     """Says whose the checkpoints are; those without checksums get them before."""
     for group in _saved_groups(folder):
         for path in (folder / ("seed_" + "_".join(map(str, group)))).iterdir():
-            if path.name.isdecimal() and path.is_dir() and not (path / SUMS).exists():
+            if _UPDATE.fullmatch(path.name) and path.is_dir() and not (path / SUMS).exists():
                 print(f"{path} was saved without checksums: it is taken as it is, and gets them")
                 add_sums(path)
     content = {**identity, "earlier": earlier} if earlier else identity
