@@ -1,3 +1,5 @@
+import os
+import stat
 import threading
 import time
 
@@ -55,3 +57,50 @@ def test_a_home_folder_is_found(tmp_path, monkeypatch):
     with files.lock("~/runs/lock", patience=0.0, busy=""):
         assert {p.name for p in tmp_path.rglob("*")} == {"runs", "a.txt", "lock"}
     assert files.expanded("a/~/b").as_posix() == "a/~/b"
+
+
+def test_a_file_keeps_the_users_umask_and_is_on_the_disk_before_it_has_its_name(
+    tmp_path, monkeypatch
+):
+    done = []
+    sync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda handle: [done.append("sync"), sync(handle)])
+    monkeypatch.setattr(os, "replace", lambda *names: [done.append("name"), replace(*names)])
+    for mask, mode in ((0o077, 0o600), (0o002, 0o664)):
+        before = os.umask(mask)
+        try:
+            files.write_whole(tmp_path / "file", "x")
+        finally:
+            os.umask(before)
+        assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == mode
+    assert done == ["sync", "name", "sync"] * 2
+
+
+def test_what_a_killed_process_left_is_swept(tmp_path):
+    (tmp_path / f"results.csv.1-ab{files.TEMPORARY}").write_text("half")
+    (tmp_path / f"40{files.TEMPORARY}").mkdir()
+    (tmp_path / f"40{files.TEMPORARY}" / "part").write_text("half")
+    (tmp_path / "results.csv").write_text("whole")
+    files.sweep(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["results.csv"]
+
+
+def test_another_users_lock_says_whose_it_is(tmp_path, monkeypatch):
+    path = tmp_path / "lock"
+    with files.lock(path, patience=0.0, busy="taken"):
+        assert str(os.getpid()) in path.read_text()
+        monkeypatch.setattr(files, "_user", lambda number: "bo")
+        held = rf"^taken \(it is .*'s, process {os.getpid()} on "
+        with pytest.raises(files.LockedError, match=held):
+            with files.lock(path, patience=0.0, busy="taken"):
+                pass
+    monkeypatch.setattr(files, "_user", lambda number: f"user-{number}")
+
+    def refuse(*arguments):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "open", refuse)
+    whose = f"belongs to user-{path.stat().st_uid}, and you are user-{os.getuid()}; use a folder of"
+    with pytest.raises(PermissionError, match=whose):
+        with files.lock(path, patience=0.0, busy="taken"):
+            pass

@@ -61,10 +61,21 @@ def test_collecting_again_gives_the_same_file(recorded, tmp_path):
     assert (tmp_path / name).read_bytes() == (recorded / name).read_bytes()
 
 
-def test_train_writes_rows(recorded, tmp_path):
-    execute("20_train", tmp_path, dataset=recorded / "bsuite_catch_noise0.1.npz", method="mzu",
-            overrides=SMALL, seeds=[4], updates=10, eval_every=5, eval_episodes=2,
-            folder=tmp_path / "run")  # fmt: skip
+OWN = """
+from unplugged import improvement, methods
+own = methods.Method(summary="mine", operator=improvement.one_step, selector="policy")
+"""
+
+
+def test_a_method_in_a_file_is_trained_and_evaluated(recorded, tmp_path):
+    (tmp_path / "own_file.py").write_text(OWN)
+    run = dict(dataset=recorded / "bsuite_catch_noise0.1.npz", benchmark="bsuite",
+               environment="catch", method="own_file:own", overrides=SMALL, seeds=[4], updates=10,
+               eval_every=5, eval_episodes=2, folder=tmp_path / "run")  # fmt: skip
+    execute("20_train", tmp_path, **run)
+    execute("23_evaluate", tmp_path, **run, selectors=["greedy"], episodes=2)
+    chosen = pd.read_csv(tmp_path / "run" / "selectors.csv")
+    assert chosen["selector"].tolist() == ["greedy"] and chosen["method"][0] == "own_file:own"
     rows = pd.read_csv(tmp_path / "run" / "results.csv")
     assert rows["update"].tolist() == [0, 5, 10] and set(rows["seed"]) == {4}
     assert set(rows["noise"]) == {0.1} and json.loads(rows["overrides"][0]) == SMALL

@@ -289,10 +289,10 @@ def test_online_runs_that_make_no_sense_are_refused(recording):
     refused("multiple of round_updates", round_updates=3)
     refused("nothing is drawn from it", dataset=recording)
     refused("nothing is reanalysed", reanalyse_fraction=0.0, sources={"recent": 1, "best": 1})
-    refused("sources must map", sources="best")
-    refused("weight of source best", sources={"best": float("inf")})
+    refused("sources must be a mapping", sources="best")
+    refused(r"sources\['best'\] must lie in", sources={"best": float("inf")})
     refused("temperatures must be a list", temperatures=0.5)
-    refused("temperature must lie in", temperatures=[2.0])
+    refused(r"temperatures\[0\] must lie in", temperatures=[2.0])
     refused("no improvement operator", method="bc")
     refused("was recorded in 'catch'", environment="deep_sea_4", dataset=recording,
             sources={"dataset": 1.0})  # fmt: skip

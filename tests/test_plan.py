@@ -364,3 +364,28 @@ def test_an_environment_is_looked_at_though_the_library_is_the_same(programs, mo
     assert programs.other(record, spec) == []
     monkeypatch.setattr(runs, "environment", lambda spec: {"environment": "5"})
     assert programs.other(record, spec) == ["environment"]
+
+
+def test_a_method_in_a_file_of_ones_own_in_a_profile(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = "from unplugged import methods\nown = methods.METHODS['rosmo']\n"
+    (tmp_path / "planned_file.py").write_text(code)
+    grid = {"environment": ["catch"], "method": ["rosmo", "planned_file:own"]}
+    one = {**PROFILE["experiments"]["one"], "grid": grid}
+    one["common"] = {**one["common"], "noise": 0.0}
+    plan = plans.plan({**PROFILE, "experiments": {"one": one}})
+    assert list(plan.runs["one"]) == ["catch_rosmo", "catch_planned_file-own"]
+    ours, mine = plan.specs.values()
+    assert mine.method == "planned_file:own" == plan.runs["one"]["catch_planned_file-own"]["method"]
+    # The library is the same, and says nothing of what the file does.
+    monkeypatch.setattr(runs, "environment", lambda spec: {})
+    monkeypatch.setattr(runs, "versions", lambda spec: {})
+    for then, now in ((PROGRAM, []), ({**PROGRAM, "training": "of another day"}, ["training"])):
+        monkeypatch.setattr(runs, "programs", lambda spec: PROGRAM)
+        programs = adoption.Programs(tmp_path / "programs.json")
+        record = {"program": then, "versions": {}, "source": runs.source()}
+        assert programs.other(record, mine) == now and programs.other(record, ours) == []
+    assert not (tmp_path / "programs.json").exists()
+    with pytest.raises(ValueError, match="planned_file has no 'owm': did you mean 'own'"):
+        grid["method"] = ["planned_file:owm"]
+        plans.plan({**PROFILE, "experiments": {"one": one}})

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from unplugged import (
     losses,
     methods,
     networks,
+    provenance,
     runs,
     settings,
     transforms,
@@ -176,6 +178,78 @@ def test_checkpoints_of_other_programs_are_kept_only_if_asked(catch, tmp_path, m
     assert (tmp_path / "aside" / "checkpoints.old-1").exists()
 
 
+def test_what_a_folder_has_stays(catch, tmp_path, monkeypatch, capsys):
+    def there():
+        rows = pd.read_csv(tmp_path / "results.csv")
+        record = json.loads((tmp_path / "provenance.json").read_text())["parameters"]
+        return rows.groupby("seed")["update"].max().to_dict(), record["seeds"], record["updates"]
+
+    first = runs.train(spec(catch, seeds=[0]), tmp_path)
+    both = runs.train(spec(catch, seeds=[1], updates=20), tmp_path)
+    pd.testing.assert_frame_equal(both[both["seed"] == 0], first)
+    assert there() == ({0: 40, 1: 20}, [1, 0], 40)
+    text = (tmp_path / "results.csv").read_text()
+    with monkeypatch.context() as patch:
+        patch.setattr(training._Trainer, "compiled", None)  # Any update would fail now.
+        runs.train(spec(catch, seeds=[0], updates=20), tmp_path)  # Fewer updates, fewer seeds.
+    assert (tmp_path / "results.csv").read_text() == text
+    # A file that was changed is not carried on.
+    (tmp_path / "results.csv").write_text(text.replace("catch,0.0", "catch,0.1", 1))
+    with pytest.raises(ValueError, match=r"results.csv is not what was written.*move it away"):
+        runs.train(spec(catch, seeds=[1], updates=20), tmp_path)
+    (tmp_path / "results.csv").rename(tmp_path / "away.csv")
+    runs.train(spec(catch, seeds=[1], updates=20), tmp_path)
+    assert there() == ({1: 20}, [1], 20)
+    capsys.readouterr()
+    runs.train(spec(catch, seeds=[1], updates=20, method="bc"), tmp_path)
+    said = capsys.readouterr().out
+    for what in ("results", "checkpoints"):
+        assert re.search(rf"the {what} in .* are of another run \(method: 'bc', was 'rosmo'", said)
+    assert set(pd.read_csv(tmp_path / "results.old-1.csv")["method"]) == {"rosmo"}
+    assert (tmp_path / "provenance.old-1.json").exists()
+
+
+def test_a_seed_is_taken_from_its_group(catch, tmp_path, monkeypatch):
+    both = runs.train(spec(catch, seeds=[2, 3], updates=20, vmap_seeds=True), tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(training._Trainer, "compiled", None)  # Any update would fail now.
+        again = runs.train(spec(catch, seeds=[2], updates=20, vmap_seeds=True), tmp_path)
+    pd.testing.assert_frame_equal(again, both)
+    more = runs.train(spec(catch, seeds=[2]), tmp_path)
+    assert more[more["seed"] == 2]["update"].tolist() == [0, 20, 40]
+    pd.testing.assert_frame_equal(more[more["update"] <= 20].reset_index(drop=True), both)
+
+
+def test_a_damaged_checkpoint_is_not_trained_from(catch, tmp_path, monkeypatch, capsys):
+    one = spec(catch, seeds=[0])
+    whole = runs.train(one, tmp_path)
+    group = tmp_path / "checkpoints" / "seed_0"
+    largest = max((x for x in (group / "40").rglob("*") if x.is_file()), key=os.path.getsize)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 1
+    largest.write_bytes(content)
+    for read in (runs.restore, lambda spec, folder, seed: runs.by_selectors(spec, folder)):
+        with pytest.raises(checkpoints.DamagedError, match=r"seed_0/40 is damaged .*; delete that"):
+            read(one, tmp_path, 0)
+    before = provenance.describe()
+    now = {**before, "packages": {**before["packages"], "optax": "9"}}
+    monkeypatch.setattr(provenance, "describe", lambda: now)
+    again = runs.train(one, tmp_path)
+    said = capsys.readouterr().out
+    assert "40 is damaged" in said and "going on from update 20" in said
+    assert again[WITHOUT_TIME].equals(whole[WITHOUT_TIME])
+    record = json.loads((tmp_path / "provenance.json").read_text())
+    optax = before["packages"]["optax"]
+    assert f"this run was begun with others: optax 9, was {optax}" in said
+    assert [start["updates_done"] for start in record["starts"]] == [0, 20]
+    assert record["starts"][1]["changed"] == [f"optax 9, was {optax}"]
+    assert record["starts"][0]["packages"]["optax"] == optax and record["packages"]["optax"] == "9"
+    monkeypatch.undo()
+    runs.train(one, tmp_path)  # Nothing is left to train: no start, and not by today's packages.
+    same = json.loads((tmp_path / "provenance.json").read_text())
+    assert same["starts"] == record["starts"] and same["packages"]["optax"] == "9"
+
+
 def test_what_changes_no_program_keeps_checkpoints(catch, tmp_path, monkeypatch):
     one = spec(catch, updates=20, seeds=[0])
     before = runs.train(one, tmp_path)
@@ -239,7 +313,7 @@ def test_kill_at_any_moment_then_the_same_command_goes_on(catch, tmp_path):
         ({"updates": 30}, "multiple of eval_every"),
         ({"seeds": []}, "seeds must be distinct"),
         ({"seeds": [1, 1]}, "seeds must be distinct"),
-        ({"seeds": [-1]}, "seed must lie in"),
+        ({"seeds": [-1]}, r"seeds\[0\] must lie in"),
     ],
 )
 def test_wrong_parameters_are_named_at_once(catch, change, message):
@@ -344,6 +418,23 @@ def test_a_method_of_ones_own_runs_like_ours(catch, tmp_path, monkeypatch):
     monkeypatch.setitem(methods.METHODS, "mine", mine)
     frame = runs.train(spec(catch, method="mine"), tmp_path)
     assert (frame["method"] == "mine").all() and len(frame) == 6
+
+
+def test_a_method_in_a_file_runs_by_its_name(catch, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [x for x in sys.path if x])
+    code = "import jax\nfrom unplugged import improvement\ndef own(*given):\n    root = given[2]\n"
+    code += "    q = 0 * root.prior_logits\n    return improvement.Improvement({}, root.value, q)\n"
+    (tmp_path / "good_file.py").write_text(code.format("jax.nn.softmax(root.prior_logits)"))
+    (tmp_path / "logits_file.py").write_text(code.format("root.prior_logits"))
+    one = spec(catch, seeds=[0], updates=20, method="good_file:own")
+    frame = runs.train(one, tmp_path / "run")
+    assert set(frame["method"]) == {"good_file:own"} and set(frame["selector"]) == {"policy"}
+    found = runs.by_selectors(one, tmp_path / "run", episodes=2)
+    assert set(found["method"]) == {"good_file:own"}
+    with pytest.raises(ValueError, match="operator own: its policy is no distribution"):
+        runs.train(dataclasses.replace(one, method="logits_file:own"), tmp_path / "bad")
+    assert not (tmp_path / "bad" / "checkpoints").exists()
 
 
 def a_users_selector(model, params, observation, key, settings):

@@ -47,7 +47,7 @@ class Plan(NamedTuple):
 def label(key: str, value: Any) -> str:
     """A grid value's part of a run's name, such as "mzu", "noise0.1" or "dynamics-32x64x32"."""
     if key in ("environment", "method"):
-        return str(value)
+        return str(value).replace(":", "-")  # Of `module:name`; a run's name is a folder's.
     if isinstance(value, dict):
         return f"{key}-{'-'.join(f'{name}{weight:g}' for name, weight in value.items())}"
     if isinstance(value, (list, tuple)):

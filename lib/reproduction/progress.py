@@ -31,7 +31,7 @@ def _work(spec: runs.AnySpec) -> float:
     size = sum(a * b for a, b in itertools.pairwise(layers)) * settings.batch_size
     if settings.network in ("conv", "resnet"):  # 3 x 3 taps at each of some pixels.
         size *= 9 * 25
-    searches = methods.METHODS[spec.method].bootstrap == "operator"
+    searches = methods.get(spec.method).bootstrap == "operator"
     return size * (settings.num_simulations + 2 if searches else 1)
 
 

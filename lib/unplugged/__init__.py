@@ -24,7 +24,7 @@ _PLACES = {
     "planning": ("acting", "improvement"),
     "data": ("bits", "datasets", "minari_io", "npz", "windows"),
     "recording": ("collect", "dqn"),
-    "learning": ("learner", "losses", "methods", "objectives", "settings"),
+    "learning": ("contracts", "learner", "losses", "methods", "objectives", "settings"),
     "runs": ("checkpoints", "evaluation", "provenance", "selection", "timing"),
     "online": ("online_learner", "replay"),
 }

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from unplugged.data.windows import Store, Windows, sample
-from unplugged.learning import objectives
+from unplugged.learning import contracts, objectives
 from unplugged.learning.method import Method
 from unplugged.learning.settings import Settings
 from unplugged.model.networks import Model, Params
@@ -125,11 +125,12 @@ class Learner:
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """The method's loss over windows and its parts before weighting, see `objectives`."""
         objective = self.method.objective or objectives.planning
-        return objective(
-            params,
-            target_params,
-            windows,
-            key,
+        return contracts.loss(
+            objective,
+            params=params,
+            target_params=target_params,
+            windows=windows,
+            key=key,
             model=self.model,
             method=self.method,
             settings=self.settings,

@@ -59,6 +59,9 @@ class Method:
       learns_policy: whether a policy is learned beside values.
       unrolls: whether a model is learned and unrolled for K steps.
       bootstraps: whether values are learned from n-step returns.
+      sampled: whether the operator draws actions, so that its policy is weights that sum to 1 in
+        the limit only (as ROSMO's, eq. 9); otherwise a run whose policy is no distribution is
+        refused.
     """
 
     summary: str
@@ -74,9 +77,15 @@ class Method:
     learns_policy: bool = True
     unrolls: bool = True
     bootstraps: bool = True
+    sampled: bool = False
 
     def __post_init__(self) -> None:
         checks.one_of("critic", self.critic, get_args(Critic))
+        checks.one_of("bootstrap", self.bootstrap, ("network", "operator"))
+        for name in ("objective", "operator", "regularizer", "weighting"):
+            found = getattr(self, name)
+            if not callable(found) and (found is not None or name == "weighting"):
+                raise ValueError(f"{name} must be a function, got {found!r}")
         if self.bootstrap == "operator" and self.operator is None:
             raise ValueError(
                 'bootstrap="operator" takes the operator\'s value, and there is no operator; give '

@@ -2,17 +2,25 @@
 
 The papers compare like with like: between methods only the policy target, the value target
 and the regulariser change (ROSMO, Appendix D.2.2). To add a method, add a row, and at most
-one new function for whatever it does that no other does.
+one new function for whatever it does that no other does. A method in a file of one's own goes by
+`module:name`.
 """
 
 from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import sys
+import types
+from pathlib import Path
 
 from unplugged.common import checks
 from unplugged.learning import losses, objectives
 from unplugged.learning.method import Method
 from unplugged.planning import improvement
 
-__all__ = ["METHODS", "Method", "get"]
+__all__ = ["METHODS", "Method", "get", "is_own"]
 
 METHODS: dict[str, Method] = {
     "bc": Method(
@@ -160,6 +168,7 @@ METHODS: dict[str, Method] = {
         operator=improvement.one_step_sampled,
         regularizer=losses.dynamics_advantage,
         selector="policy",
+        sampled=True,
     ),
     "onestep": Method(
         summary="ROSMO without its behaviour regulariser",
@@ -174,6 +183,62 @@ METHODS: dict[str, Method] = {
 }
 
 
+def is_own(name: str) -> bool:
+    """Whether a name is that of a method in a file of one's own, `module:name`."""
+    return ":" in name and name not in METHODS
+
+
 def get(name: str) -> Method:
-    """The method of that name; raises ValueError naming the nearest if there is none."""
-    return METHODS[checks.one_of("method", name, METHODS)]
+    """The method of that name, a row of the table or `module:name`.
+
+    The module is found in the current folder or on PYTHONPATH. What it has by that name is a
+    `Method`, or an operator: then the policy learns from it, values bootstrap from the network, and
+    the agent acts by the policy.
+
+    Raises:
+      ValueError: if there is none, naming the nearest, or the module cannot be imported.
+    """
+    if not is_own(name):
+        return METHODS[checks.one_of("method", name, METHODS)]
+    place, _, inner = name.partition(":")
+    if not all(part.isidentifier() for part in (*place.split("."), inner)):
+        raise ValueError(f"method {name!r} must be module:name, such as my_methods:bolder")
+    module = _module(place, name)
+    found = getattr(module, inner, None)
+    if isinstance(found, Method):
+        return found
+    if inspect.isfunction(found):
+        lines = (inspect.getdoc(found) or f"by {inner}").splitlines()
+        return Method(summary=lines[0].rstrip("."), operator=found, selector="policy")
+    if found is not None:
+        raise ValueError(
+            f"method {name!r}: {inner} must be a Method or an operator, a function, got "
+            f"{type(found).__name__}"
+        )
+    has = [
+        one
+        for one, what in vars(module).items()
+        if isinstance(what, Method)
+        or (inspect.isfunction(what) and what.__module__ == module.__name__)
+    ]
+    raise ValueError(f"method {name!r}: {place} has no {inner!r}: {checks.nearest(inner, has)}")
+
+
+def _module(place: str, name: str) -> types.ModuleType:
+    """A module of one's own; the current folder comes last, so that it hides nothing."""
+    here = os.getcwd()
+    if "" not in sys.path and here not in sys.path:
+        sys.path.append(here)
+    importlib.invalidate_caches()  # It may have been written a moment ago.
+    try:
+        return importlib.import_module(place)
+    except Exception as error:  # Whatever its code raises.
+        missing = isinstance(error, ModuleNotFoundError) and error.name
+        if missing and (place == missing or place.startswith(f"{missing}.")):
+            files = checks.nearest(place, [path.stem for path in Path(here).glob("*.py")])
+            raise ValueError(
+                f"method {name!r}: there is no module {place!r} in {here} or on PYTHONPATH; {files}"
+            ) from None
+        raise ValueError(
+            f"method {name!r}: {place} cannot be imported: {type(error).__name__}: {error}"
+        ) from error

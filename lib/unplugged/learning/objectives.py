@@ -20,7 +20,7 @@ import mctx
 import rlax
 
 from unplugged.data.windows import Windows
-from unplugged.learning import losses
+from unplugged.learning import contracts, losses
 from unplugged.learning.method import Loss, Method
 from unplugged.learning.settings import Settings
 from unplugged.model.critic import implicit_quantiles, implicit_values, likely, midpoints
@@ -110,7 +110,9 @@ def planning(
     total = settings.value_weight * parts["value"] + settings.reward_weight * parts["reward"]
     imitated = None
     if method.regularizer is not None:
-        advantage = method.regularizer(model, target_params, roots, improved, recorded, settings)
+        advantage = contracts.advantage(
+            method.regularizer, model, target_params, roots, improved, recorded, settings
+        )
         weight = jax.lax.stop_gradient(real * method.weighting(advantage))
         imitation = losses.negative_log_probability(policy_logits, now.action)
         imitated = jnp.mean(weight * imitation)
@@ -150,13 +152,12 @@ def improve(
       Arrays [T, B, ...] where values bootstrap from the operator's, n steps further, else
       [K + 1, B, ...].
     """
-    operator = method.operator
-    assert operator is not None  # As the arguments say.
+    assert method.operator is not None  # As the arguments say.
     if method.bootstrap != "operator":
         roots = jax.tree.map(lambda x: x[: method.window(settings)[0] + 1], roots)
     flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), roots)
-    flat = operator(model, params, flat, key, settings)
-    return jax.tree.map(lambda x: x.reshape(*roots.value.shape, *x.shape[1:]), flat)
+    better = contracts.improve(method.operator, model, params, flat, key, settings)
+    return jax.tree.map(lambda x: x.reshape(*roots.value.shape, *x.shape[1:]), better)
 
 
 def conservative(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from unplugged.common import checks
+from unplugged.common.checks import Count, Positive, Range, Share, Weight
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,73 +63,46 @@ class Settings:
     """
 
     network: str = "mlp"
-    representation: tuple[int, ...] = (64, 64, 32)
-    dynamics: tuple[int, ...] = (32, 256, 32)
-    prediction: tuple[int, ...] = (32,)
-    num_bins: int = 20
-    num_quantiles: int = 200
-    num_heads: int = 200
-    num_taus: int = 64
-    batch_size: int = 128
-    unroll_steps: int = 5
-    td_steps: int = 3
-    discount: float = 0.997**4
-    learning_rate: float = 7e-4
-    warmup_updates: int = 1_000
-    decay_rate: float = 0.1
-    decay_updates: int = 100_000
+    representation: tuple[Count, ...] = (64, 64, 32)
+    dynamics: tuple[Count, ...] = (32, 256, 32)
+    prediction: tuple[Count, ...] = (32,)
+    num_bins: Annotated[int, Range(2, 2**31 - 1)] = 20
+    num_quantiles: Count = 200
+    num_heads: Annotated[int, Range(2, 2**31 - 1)] = 200
+    num_taus: Count = 64
+    batch_size: Count = 128
+    unroll_steps: Count = 5
+    td_steps: Count = 3
+    discount: Share = 0.997**4
+    learning_rate: Positive = 7e-4
+    warmup_updates: Count = 1_000
+    decay_rate: Positive = 0.1
+    decay_updates: Count = 100_000
     decay_staircase: bool = False
-    weight_decay: float = 1e-4
-    max_grad_norm: float = 5.0
-    target_interval: int = 200
-    gradient_scale: float = 0.5
-    policy_weight: float = 1.0
-    value_weight: float = 0.25
-    reward_weight: float = 1.0
-    behavior_weight: float = 0.2
-    conservative_weight: float = 1.0
-    bcq_threshold: float = 0.3
-    num_samples: int = 2
-    num_simulations: int = 4
-    search_depth: int | None = None
-    ties: str = "step"
+    weight_decay: Weight = 1e-4
+    max_grad_norm: Positive = 5.0
+    target_interval: Count = 200
+    gradient_scale: Share = 0.5
+    policy_weight: Weight = 1.0
+    value_weight: Weight = 0.25
+    reward_weight: Weight = 1.0
+    behavior_weight: Weight = 0.2
+    conservative_weight: Weight = 1.0
+    bcq_threshold: Share = 0.3
+    num_samples: Count = 2
+    num_simulations: Count = 4
+    search_depth: Count | None = None
+    ties: Literal["step", "node"] = "step"
     rescale_values: bool = True
-    cloning_updates: int = 0
-    temperature: float = 0.1
+    cloning_updates: Annotated[int, Range(0, 2**31 - 1)] = 0
+    temperature: Positive = 0.1
     standardize: bool = False
 
     def __post_init__(self) -> None:
+        checks.fields(self, within="overrides")
         for name in ("representation", "dynamics", "prediction"):
-            sizes = tuple(getattr(self, name))
-            if not sizes:
+            if not getattr(self, name):
                 raise ValueError(f"{name} must hold at least one layer size")
-            for size in sizes:
-                checks.within(f"layer size in {name}", size, 1, integer=True)
-            object.__setattr__(self, name, sizes)
-        for name in (
-            "batch_size", "warmup_updates", "decay_updates", "target_interval",
-            "num_samples", "num_simulations", "td_steps", "num_quantiles", "num_taus",
-        ):  # fmt: skip
-            checks.within(name, getattr(self, name), 1, integer=True)
-        for name in ("num_bins", "num_heads"):
-            checks.within(name, getattr(self, name), 2, integer=True)
-        checks.within("unroll_steps", self.unroll_steps, 1, integer=True)
-        for name in ("discount", "gradient_scale", "bcq_threshold"):
-            checks.within(name, getattr(self, name), 0.0, 1.0)
-        for name in ("learning_rate", "decay_rate", "max_grad_norm", "temperature"):
-            checks.within(name, getattr(self, name), 0.0, open_low=True)
-        for name in (
-            "weight_decay", "policy_weight", "value_weight", "reward_weight", "behavior_weight",
-            "conservative_weight",
-        ):  # fmt: skip
-            checks.within(name, getattr(self, name), 0.0)
-        for name in ("decay_staircase", "rescale_values", "standardize"):
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"{name} must be true or false, got {getattr(self, name)!r}")
-        checks.within("cloning_updates", self.cloning_updates, 0, integer=True)
-        checks.one_of("ties", self.ties, ("step", "node"))
-        if self.search_depth is not None:
-            checks.within("search_depth", self.search_depth, 1, integer=True)
 
     def override(self, changes: Mapping[str, Any]) -> Settings:
         """A copy with some fields changed; unknown names raise with the nearest valid one."""

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 
 from unplugged.data import bits, windows
 from unplugged.envs import games
-from unplugged.learning import objectives
+from unplugged.learning import contracts, objectives
 from unplugged.learning.learner import Learner, LearnerState
 from unplugged.model.networks import Params
 from unplugged.online import replay
@@ -153,7 +153,7 @@ class OnlineLearner:
         )
         operator = self.learner.method.operator
         assert operator is not None  # `OnlineSpec` demands one.
-        improved = operator(model, state.params, root, search_key, settings)
+        improved = contracts.improve(operator, model, state.params, root, search_key, settings)
         stretch = state.updates // self.temperature_updates
         temperature = jnp.asarray(self.temperatures)[
             jnp.minimum(stretch, len(self.temperatures) - 1)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import numpy as np
 
 from unplugged.common import checks
+from unplugged.common.checks import Count, Range, Share
 from unplugged.data import datasets, windows
 from unplugged.learning import methods
 from unplugged.learning.learner import Learner
@@ -40,27 +41,23 @@ class OnlineSpec(AnySpec):
     """
 
     dataset: str = ""
-    reanalyse_fraction: float = 0.9
-    sources: Mapping[str, float] = dataclasses.field(default_factory=lambda: {"recent": 1.0})
-    replay_capacity: int = 100_000
-    best_episodes: int = 50
-    demonstrations: float = 0.01
-    temperatures: tuple[float, ...] = (1.0, 0.5, 0.25)
-    temperature_updates: int = 2_000
-    round_updates: int = 10
+    reanalyse_fraction: Share = 0.9
+    sources: Mapping[str, Annotated[float, Range(0.0, 1e6)]] = dataclasses.field(
+        default_factory=lambda: {"recent": 1.0}
+    )
+    replay_capacity: Count = 100_000
+    best_episodes: Count = 50
+    demonstrations: Annotated[float, Range(0.0, 1.0, open_low=True)] = 0.01
+    temperatures: tuple[Annotated[float, Range(0.0, 1.0, open_low=True)], ...] = (1.0, 0.5, 0.25)
+    temperature_updates: Count = 2_000
+    round_updates: Count = 10
 
     def __post_init__(self) -> None:
         super().__post_init__()
         compiled = [name for name, of in benchmarks.BENCHMARKS.items() if of.game]
         checks.one_of("benchmark of an online run", self.benchmark, compiled)
-        checks.within("reanalyse_fraction", self.reanalyse_fraction, 0.0, 1.0)
-        if not isinstance(self.sources, Mapping):
-            raise ValueError(
-                f'sources must map names to weights, as {{"recent": 1.0}}, got {self.sources!r}'
-            )
-        for name, weight in self.sources.items():
+        for name in self.sources:
             checks.one_of("source", name, replay.SOURCES)
-            checks.within(f"weight of source {name}", weight, 0.0, 1e6)
         given = {name: float(self.sources.get(name, 0.0)) for name in replay.SOURCES}
         weights = {name: weight for name, weight in given.items() if weight > 0}
         object.__setattr__(self, "sources", weights)
@@ -92,24 +89,16 @@ class OnlineSpec(AnySpec):
                     f"the source {name} has so little weight that none of the {stored} reanalysed "
                     "windows of a batch are its; raise its weight or the batch size"
                 )
-        if methods.METHODS[self.method].operator is None:
+        if methods.get(self.method).operator is None:
             raise ValueError(f"{self.method} has no improvement operator to act by")
         if self.settings.cloning_updates:
             raise ValueError(
                 "an online run has nothing to clone at its start: cloning_updates is 0"
             )
-        for name in ("replay_capacity", "best_episodes", "round_updates", "temperature_updates"):
-            checks.within(name, getattr(self, name), 1, 2**31 - 1, integer=True)
         if self.first_hand:
             replay.rows_each(self.replay_capacity, self.actors, self.length)
-        checks.within("demonstrations", self.demonstrations, 0.0, 1.0, open_low=True)
-        if not isinstance(self.temperatures, (list, tuple)) or not self.temperatures:
-            raise ValueError(
-                f"temperatures must be a list of at least one, got {self.temperatures}"
-            )
-        for temperature in self.temperatures:
-            checks.within("temperature", temperature, 0.0, 1.0, open_low=True)
-        object.__setattr__(self, "temperatures", tuple(self.temperatures))
+        if not self.temperatures:
+            raise ValueError("temperatures must hold at least one")
         if self.eval_every % self.round_updates:
             raise ValueError(
                 f"eval_every ({self.eval_every}) must be a multiple of round_updates "

@@ -25,8 +25,8 @@ class Improvement(NamedTuple):
     """What an operator returns for N root states.
 
     Attributes:
-      policy: improved policy, probabilities (an operator that samples gives weights that
-        sum to 1 in the limit only). Shape [N, A].
+      policy: improved policy, probabilities. An operator that samples may give weights that
+        sum to 1 in the limit only; its method says so by `Method.sampled`. Shape [N, A].
       value: value of the root, in units of return. Shape [N].
       action_values: Q(s, a), in units of return. Shape [N, A].
     """

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from unplugged.common import checks, hashing
 from unplugged.envs import environments, games
+from unplugged.learning import contracts
 from unplugged.learning.settings import Settings
 from unplugged.model.networks import Model, Params
 from unplugged.planning import acting
@@ -37,7 +38,7 @@ def make_policy(model: Model, selector: str, settings: Settings, *, greedy: bool
 
     def act(params: Params, observation: jax.Array, key: jax.Array) -> jax.Array:
         select_key, draw_key = jax.random.split(key)
-        probabilities = select(model, params, observation, select_key, settings)
+        probabilities = contracts.select(select, model, params, observation, select_key, settings)
         if greedy:
             return jnp.argmax(probabilities, axis=-1)
         return jax.random.categorical(draw_key, jnp.log(probabilities))

@@ -57,6 +57,48 @@ def describe() -> dict[str, Any]:
     }
 
 
+def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """What differs between two descriptions of versions and device: "jax 0.10.2, was 0.10.1"."""
+    names = ("python", "device", "platform")
+    pairs = [(name, before.get(name), after[name]) for name in names]
+    packages = before.get("packages", {})
+    pairs += [(name, packages.get(name), of) for name, of in after["packages"].items()]
+    return [f"{name} {now}, was {then}" for name, then, now in pairs if now != then]
+
+
+def add_start(path: Path, entry: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Notes that a process begins to train; says what changed since the one before.
+
+    Args:
+      path: the JSON file with all starts of a run.
+      entry: what is said of this one, beside the code, versions and device.
+
+    Returns:
+      All starts, this one last; `changed` says what is another version or device than before.
+    """
+    starts = read_starts(path)
+    start = {**entry, **describe()}
+    if starts and (changed := changes(starts[-1], start)):
+        start["changed"] = changed
+        print(f"this run was begun with others: {'; '.join(changed)}", flush=True)
+    starts.append(start)
+    files.write_whole(path, json.dumps(starts, indent=1, sort_keys=True))
+    return starts
+
+
+def read_starts(path: Path) -> list[dict[str, Any]]:
+    """All starts of a run that were noted; damaged, the file is set aside and named."""
+    if not path.exists():
+        return []
+    try:
+        return list(json.loads(path.read_text()))
+    except ValueError:
+        aside = path.with_name(f"damaged-{path.name}")
+        print(f"{path} is damaged, and what it told of earlier starts is lost: it is now {aside}")
+        path.rename(aside)
+        return []
+
+
 def write(path: str | os.PathLike[str], parameters: Mapping[str, Any], **more: Any) -> None:
     """Writes a record of what was done just now, by which code and where.
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from unplugged.common import checks
+from unplugged.common.checks import Count, Range
 from unplugged.data import datasets, windows
 from unplugged.envs import environments
 from unplugged.learning import methods
@@ -32,7 +33,7 @@ class AnySpec:
     Attributes:
       benchmark: a row of `benchmarks.BENCHMARKS`.
       environment: name within the benchmark.
-      method: name in `methods.METHODS`.
+      method: name in `methods.METHODS`, or `module:name` of one's own, see `methods.get`.
       overrides: what differs from the benchmark's preset, see `settings.Settings`.
       seeds: training seeds.
       updates: updates a seed; asking for more later continues a finished run.
@@ -50,31 +51,25 @@ class AnySpec:
     environment: str = "catch"
     method: str = "rosmo"
     overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    seeds: Sequence[int] = (0,)
-    updates: int = 8_000
-    eval_every: int = 1_000
-    eval_episodes: int = 20
+    seeds: Sequence[Annotated[int, Range(0, 2**32 - 1)]] = (0,)
+    updates: Count = 8_000
+    eval_every: Count = 1_000
+    eval_episodes: Count = 20
     selector: str | None = None
     greedy: bool = False
     keep_checkpoints: bool = False
     vmap_seeds: bool | None = None
 
     def __post_init__(self) -> None:
+        checks.fields(self)
         self.of_benchmark.check(self.environment)
-        checks.one_of("method", self.method, methods.METHODS)
+        method = methods.get(self.method)
+        checks.one_of(f"selector of {self.method}", method.selector, acting.SELECTORS)
         if self.selector is not None:
             checks.one_of("selector", self.selector, acting.SELECTORS)
             checks.one_of(f"selector of {self.method}", self.selector, self.ways_to_act())
-        seeds = tuple(self.seeds)
-        if not seeds or len(set(seeds)) != len(seeds):
-            raise ValueError(f"seeds must be distinct and at least one, got {list(seeds)}")
-        for seed in seeds:
-            checks.within("seed", seed, 0, 2**32 - 1, integer=True)
-        object.__setattr__(self, "seeds", seeds)
-        object.__setattr__(self, "overrides", dict(self.overrides))
-        checks.within("updates", self.updates, 1, integer=True)
-        checks.within("eval_every", self.eval_every, 1, integer=True)
-        checks.within("eval_episodes", self.eval_episodes, 1, integer=True)
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"seeds must be distinct and at least one, got {list(self.seeds)}")
         if self.updates % self.eval_every:
             raise ValueError(
                 f"updates ({self.updates}) must be a multiple of eval_every ({self.eval_every})"
@@ -94,7 +89,7 @@ class AnySpec:
 
     def ways_to_act(self) -> list[str]:
         """Selectors that use nothing but what the method learns."""
-        method = methods.METHODS[self.method]
+        method = methods.get(self.method)
         if method.unrolls:
             return [name for name in acting.SELECTORS if name not in acting.BY_CRITIC]
         by_policy = ["policy", "greedy"] if method.learns_policy else []
@@ -116,7 +111,7 @@ class AnySpec:
     @property
     def acts_by(self) -> str:
         """The selector of the evaluation."""
-        return self.selector or methods.METHODS[self.method].selector
+        return self.selector or methods.get(self.method).selector
 
     def evaluator(
         self,
@@ -181,17 +176,14 @@ class Spec(AnySpec):
     """
 
     dataset: str
-    fraction: float = 1.0
-    data_seed: int = 0
-    holdout: float = 0.0
+    fraction: Annotated[float, Range(0.0, 1.0, open_low=True)] = 1.0
+    data_seed: Annotated[int, Range(0)] = 0
+    holdout: Annotated[float, Range(0.0, 1.0, open_high=True)] = 0.0
     diagnose: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.within("fraction", self.fraction, 0.0, 1.0, open_low=True)
-        checks.within("data_seed", self.data_seed, 0, integer=True)
-        checks.within("holdout", self.holdout, 0.0, 1.0)
-        if self.settings.cloning_updates and methods.METHODS[self.method].objective is not None:
+        if self.settings.cloning_updates and methods.get(self.method).objective is not None:
             raise ValueError(f"{self.method} does not plan: leave cloning_updates at 0")
 
     def labels(self) -> dict[str, Any]:
@@ -200,7 +192,7 @@ class Spec(AnySpec):
 
     def columns(self, state: Any, learner: Any, data: Any) -> dict[str, Any]:
         """The diagnosis, if it is wanted and the method has an operator."""
-        if not self.diagnose or methods.METHODS[self.method].operator is None:
+        if not self.diagnose or methods.get(self.method).operator is None:
             return {}
         return {k: round(float(v), 6) for k, v in learner.diagnose(state, data)._asdict().items()}
 

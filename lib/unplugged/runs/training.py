@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
+import itertools
 import json
 import os
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -20,6 +22,7 @@ from tqdm import tqdm
 
 from unplugged.common import checks, files
 from unplugged.data import datasets
+from unplugged.learning import contracts, methods
 from unplugged.learning.learner import NonFiniteLossError
 from unplugged.learning.settings import Settings
 from unplugged.runs import checkpoints, identity, provenance
@@ -61,6 +64,7 @@ class _Trainer:
     noise: float
     progress: tqdm
     note: Path  # where the progress is noted for others to read
+    starting: Callable[[], None]  # called once, before the first update
 
     def __post_init__(self) -> None:
         self._begin = time.perf_counter()
@@ -86,6 +90,8 @@ class _Trainer:
     def compiled(self, state: Any) -> Any:
         """(state, data) -> (state, losses) over `chunk` updates, compiled once a size."""
         seeds = state.updates.size
+        if not self._compiled:
+            self.starting()
         if seeds not in self._compiled:
             run = self.learner.run_seeds if state.updates.ndim else self.learner.run
             self._compiled[seeds] = run.lower(state, self.data, self.chunk).compile()
@@ -117,10 +123,10 @@ class _Trainer:
             **spec.columns(state, self.learner, self.data),
         }
 
-    def train(self, seeds: Sequence[int], folder: Path) -> list[dict[str, Any]]:
+    def train(self, group: checkpoints.Group, folder: Path) -> list[dict[str, Any]]:
         """Trains a group of seeds (one, or several in one program); returns its rows."""
-        spec = self.spec
-        state = checkpoints.stack([self.learner.init(seed) for seed in seeds])
+        spec, seeds = self.spec, group.seeds
+        own, state = checkpoints.take(folder, group, self.learner.init, keep=spec.keep_checkpoints)
 
         def evaluate(update: int, seconds: float, losses: Sequence[float | None]) -> list[dict]:
             rows = []
@@ -129,15 +135,14 @@ class _Trainer:
                 rows.append(self.row(seed, update, seconds, one, losses[i]))
             return rows
 
-        own = checkpoints.of_group(folder, seeds, keep=spec.keep_checkpoints)
         try:
-            saved = own.restore(state)
+            saved = own.last(state)
             if saved is None:
                 rows = evaluate(0, 0.0, [None] * len(seeds))
                 update, seconds = 0, 0.0
             else:
-                state, rows = saved
-                update, seconds = rows[-1]["update"], rows[-1]["seconds"]
+                update, state, rows = saved
+                seconds = rows[-1]["seconds"]
             self._resumed += min(update, spec.updates) * len(seeds)
             self.progress.update(min(update, spec.updates) * len(seeds))
             means = []
@@ -162,13 +167,15 @@ class _Trainer:
                     own.save(update, state, rows)
                     self.note_progress()
                     shown = " ".join(f"{row['mean_return']:.4g}" for row in rows[-len(seeds) :])
-                    self.progress.set_description(f"seed {seeds}, return {shown}")
+                    self.progress.set_description(f"seed {list(seeds)}, return {shown}")
         finally:
             own.close()
         return [row for row in rows if row["update"] <= spec.updates]
 
 
+_TRIED = 16  # states on which functions of one's own are tried
 _CHECKPOINTS = "checkpoints"  # within a run's folder
+_STARTS = "starts.json"  # within that one
 ADOPTED = "adopted.json"  # the same: results of some seeds that were trained elsewhere
 
 
@@ -196,6 +203,77 @@ def differs_in_seeds_only(record: Mapping[str, Any], spec: AnySpec) -> bool:
     )
 
 
+def _read(text: str) -> pd.DataFrame:
+    """Rows of a CSV that are written again as the same text."""
+    return pd.read_csv(io.StringIO(text), float_precision="round_trip")
+
+
+class _There(NamedTuple):
+    """Results that a folder has already.
+
+    Attributes:
+      rows: of this very run, of other seeds or later updates than are wanted now.
+      record: their provenance; empty if there are none of this run.
+      checksum: of results.csv as it is.
+    """
+
+    rows: list[dict[str, Any]]
+    record: dict[str, Any]
+    checksum: str | None
+
+
+def _checksum(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _results_there(spec: AnySpec, folder: Path, who: Mapping[str, Any]) -> _There:
+    """Results in a folder that this call would lose; those of another run are set aside.
+
+    Raises:
+      ValueError: if rows would be kept of a file that is not what was written.
+    """
+    table, note = folder / "results.csv", folder / "provenance.json"
+    if not table.exists():
+        return _There([], {}, None)
+    text = table.read_text(errors="replace")
+    try:
+        record = json.loads(note.read_text())
+        found = {
+            **record["parameters"],
+            "settings": record["settings"],
+            "data": record["data_checksum"],
+            "program": record.get("program", {}),
+            "versions": record.get("versions", record.get("packages", {})),  # Before 0.2.0.
+        }
+        why = checkpoints.others(found, who, _known(spec))
+    except (ValueError, KeyError, TypeError):
+        why = ["provenance.json is damaged"]
+    except FileNotFoundError:
+        why = ["provenance.json is missing"]
+    if why:
+        number = next(
+            n for n in itertools.count(1) if not (folder / f"results.old-{n}.csv").exists()
+        )
+        aside = folder / f"results.old-{number}.csv"
+        print(f"the results in {folder} are of another run ({'; '.join(why)}): now {aside}")
+        table.rename(aside)
+        if note.exists():
+            note.rename(folder / f"provenance.old-{number}.json")
+        return _There([], {}, None)
+    as_written = _checksum(text) in record.get("results", [_checksum(text)])
+    try:
+        rows = _read(text)
+        kept = rows[~rows["seed"].isin(spec.seeds) | (rows["update"] > spec.updates)]
+    except (ValueError, KeyError):
+        as_written, kept = False, pd.DataFrame({"seed": [None]})
+    if len(kept) and not as_written:
+        raise ValueError(
+            f"{table} is not what was written there (its checksum is another), and rows of other "
+            "seeds or more updates would be kept from it; move it away, and they are left out"
+        )
+    return _There(kept.to_dict("records"), record, _checksum(text))
+
+
 def _adopted(
     spec: AnySpec, folder: Path, data: str | None
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -206,15 +284,32 @@ def _adopted(
     path = folder / ADOPTED
     if not path.exists():
         return [], {}
-    content = json.loads(path.read_text())
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged; delete it, and every seed is trained") from error
     if not differs_in_seeds_only(content["record"], spec):
         return [], {}
     if content["record"]["data_checksum"] != data:
         warnings.warn(f"{path} is of other data, and every seed is trained", stacklevel=2)
         return [], {}
-    rows = pd.read_csv(io.StringIO(content["results"]))
+    rows = _read(content["results"])
     rows = rows[rows["seed"].isin(spec.seeds)]
     return rows.to_dict("records"), content["record"] if len(rows) else {}
+
+
+def _try_out(spec: AnySpec, model: Any, data: Any) -> None:
+    """Raises ValueError if an operator or selector of one's own gives no policy on some states."""
+
+    def observe() -> jax.Array:
+        stores = list(data.values()) if isinstance(data, Mapping) else [data]
+        if stores:
+            return stores[0].observe(np.arange(min(_TRIED, len(stores[0].action))))
+        # Nothing is recorded; observations of compiled games are 0 and 1.
+        shape, _ = spec.of_benchmark.form(spec.environment)
+        return jax.random.bernoulli(jax.random.key(0), 0.5, (_TRIED, *shape)).astype(np.float32)
+
+    contracts.try_out(model, methods.get(spec.method), spec.acts_by, spec.settings, observe)
 
 
 def train(spec: AnySpec, folder: str | os.PathLike[str]) -> pd.DataFrame:
@@ -222,7 +317,10 @@ def train(spec: AnySpec, folder: str | os.PathLike[str]) -> pd.DataFrame:
 
     Writes into `folder`, each file whole or not at all: `results.csv` (a row per seed and
     evaluation), `provenance.json`, `checkpoints/`, and `progress.json` as it goes. Seeds whose
-    rows are in `adopted.json` (see `reproduction.adoption`) are not trained again.
+    rows are in `adopted.json` (see `reproduction.adoption`) are not trained again. What the folder
+    has stays: rows of this run's other seeds and of more updates, and under another name the
+    checkpoints and results of another run; what is set aside, and why, is printed. A damaged
+    checkpoint is set aside too, and the one before it goes on.
 
     Args:
       spec: the run.
@@ -232,7 +330,8 @@ def train(spec: AnySpec, folder: str | os.PathLike[str]) -> pd.DataFrame:
       The rows of results.csv.
 
     Raises:
-      ValueError: if a parameter is wrong or does not fit the data (`DatasetError` among them).
+      ValueError: if a parameter is wrong or does not fit the data (`DatasetError` among them), an
+        operator or selector of one's own gives no policy, or rows to be kept were changed.
       PermissionError: if the folder cannot be written to.
       NonFiniteLossError: if the loss or a parameter becomes NaN or infinite; the rows so far are
         then in `results.partial.csv`, and the last good checkpoint stays.
@@ -240,10 +339,15 @@ def train(spec: AnySpec, folder: str | os.PathLike[str]) -> pd.DataFrame:
     folder = files.writable_folder(folder)
     busy = f"another process is training in {folder}; waiting for it to end"
     with files.lock(folder / ".lock", patience=float("inf"), busy=busy):
+        files.sweep(folder)
         start = provenance.now()
         learner, data, dataset = spec.build()
+        _try_out(spec, learner.model, data)
         who, saved = identity.of(spec, dataset), folder / _CHECKPOINTS
+        there = _results_there(spec, folder, who)
+        trained_here = saved.exists()
         earlier = checkpoints.keep_or_set_aside(saved, who, _known(spec))
+        checkpoints.tidy(saved)
         together = spec.vmap_seeds
         if together is None:
             together = jax.default_backend() != "cpu"
@@ -257,7 +361,12 @@ def train(spec: AnySpec, folder: str | os.PathLike[str]) -> pd.DataFrame:
         ) as progress:
             noise = 0.0 if dataset is None else dataset.metadata.get("noise", 0.0)
             note = folder / "progress.json"
-            trainer = _Trainer(spec, learner, data, noise, progress, note)
+
+            def starting() -> None:
+                entry = {"start": start, "seeds": list(spec.seeds), "updates_done": progress.n}
+                provenance.add_start(saved / _STARTS, entry)
+
+            trainer = _Trainer(spec, learner, data, noise, progress, note, starting)
             if not groups:
                 trainer.note_progress()
             try:
@@ -267,29 +376,58 @@ def train(spec: AnySpec, folder: str | os.PathLike[str]) -> pd.DataFrame:
                 frame = pd.DataFrame(rows + error.rows)
                 files.write_whole(folder / "results.partial.csv", frame.to_csv(index=False))
                 raise
-        frame = pd.DataFrame(rows).sort_values(["seed", "update"], ignore_index=True)
-        record = {
-            "parameters": dataclasses.asdict(spec),
-            "settings": dataclasses.asdict(spec.settings),
-            "data_checksum": who["data"],
-            "program": who["program"],
-            "source": identity.source(),
-            "versions": who["versions"],
-            **({"earlier": earlier} if earlier else {}),
-            "start": start,
-            "end": provenance.now(),
-            **provenance.describe(),
-            **({"adopted": adopted} if adopted else {}),
-        }
-        files.write_whole(folder / "provenance.json", json.dumps(record, indent=1, sort_keys=True))
-        files.write_whole(folder / "results.csv", frame.to_csv(index=False))
+        if there.rows and not trained_here:  # They were taken from committed results.
+            adopted = adopted or there.record
+        frame = pd.DataFrame(rows + there.rows).sort_values(["seed", "update"], ignore_index=True)
+        more = {"earlier": earlier, "adopted": adopted}
+        said = {name: content for name, content in more.items() if content}
+        _write(spec, folder, who, frame, there, start=start, **said)
     return frame
+
+
+def _write(
+    spec: AnySpec,
+    folder: Path,
+    who: Mapping[str, Any],
+    frame: pd.DataFrame,
+    there: _There,
+    **more: Any,
+) -> None:
+    """Writes results.csv, and before it where its rows come from."""
+    text = frame.to_csv(index=False)
+    starts, today = provenance.read_starts(folder / _CHECKPOINTS / _STARTS), provenance.describe()
+    trained_by = starts[-1] if starts else there.record  # Nothing may be left to train.
+    record = {
+        "parameters": {**dataclasses.asdict(spec), **_reached(spec, frame)},
+        "settings": dataclasses.asdict(spec.settings),
+        "data_checksum": who["data"],
+        "program": who["program"],
+        "source": identity.source(),
+        "versions": who["versions"],
+        "end": provenance.now(),
+        **{name: trained_by.get(name, x) for name, x in today.items()},
+        "starts": starts,
+        # Cut off before the file itself is written, it is still the one before.
+        "results": [x for x in (_checksum(text), there.checksum) if x],
+        **more,
+    }
+    files.write_whole(folder / "provenance.json", json.dumps(record, indent=1, sort_keys=True))
+    files.write_whole(folder / "results.csv", text)
+
+
+def _reached(spec: AnySpec, frame: pd.DataFrame) -> dict[str, Any]:
+    """Seeds and updates of all rows, those that were there before among them."""
+    last = frame.groupby("seed")["update"].max()
+    seeds = [*spec.seeds, *sorted(set(last.index.tolist()) - set(spec.seeds))]
+    return {"seeds": seeds, "updates": max(spec.updates, int(last.max()))}
 
 
 def saved_states(
     spec: AnySpec, folder: str | os.PathLike[str], learner: Any, dataset: datasets.Dataset | None
 ) -> Iterator[tuple[int, int, Any]]:
-    """Every checkpoint of a run: (seed, update, state), of groups of seeds each seed alone.
+    """Checkpoints of a run: (seed, update, state), of groups of seeds each seed alone.
+
+    Every one if the run keeps them (`keep_checkpoints`), else the last of each seed.
 
     Args:
       spec: the run, as it was given to `train`.
@@ -299,6 +437,7 @@ def saved_states(
 
     Raises:
       ValueError: if the checkpoints are of a run with other parameters or data.
+      checkpoints.DamagedError: if one is not what was saved; it says what to delete.
     """
     saved = files.expanded(folder) / _CHECKPOINTS
     checkpoints.check(
@@ -307,7 +446,7 @@ def saved_states(
         _known(spec),
         lambda: identity.programs(spec),
     )
-    yield from checkpoints.states(saved, spec.seeds, learner.init)
+    yield from checkpoints.states(saved, spec.seeds, learner.init, every=spec.keep_checkpoints)
 
 
 def restore(spec: AnySpec, folder: str | os.PathLike[str], seed: int) -> tuple[Any, Any]:
@@ -356,6 +495,7 @@ def by_selectors(
       FileNotFoundError: if a seed has no checkpoint at the last update.
     """
     checks.within("episodes", episodes, 1, integer=True)
+    selectors = checks.of_type("selectors", selectors, Sequence[str] | None)
     selectors = spec.compared_ways() if selectors is None else selectors
     specs = [dataclasses.replace(spec, selector=selector) for selector in selectors]
     learner, _, dataset = spec.build()

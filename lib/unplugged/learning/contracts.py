@@ -1,0 +1,240 @@
+"""What functions of one's own must give: looked at when they are traced, and once on numbers.
+
+Tracing shows arguments, shapes and types, and changes no program. Whether a policy is one shows on
+numbers only, so that it is tried on a few states before a run begins (`try_out`).
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import mctx
+import numpy as np
+
+from unplugged.learning.losses import Recorded
+from unplugged.learning.method import Loss, Method
+from unplugged.learning.settings import Settings
+from unplugged.model.networks import Model, Params
+from unplugged.planning import acting, improvement
+
+_TOLERANCE = 1e-3  # of a policy's sum
+
+
+def name_of(function: Any) -> str:
+    """What a function is called in messages."""
+    return getattr(function, "__name__", None) or repr(function)
+
+
+def call(kind: str, function: Callable[..., Any], /, **arguments: Any) -> Any:
+    """Calls a function of one's own, all arguments by their place but those of an objective.
+
+    Raises:
+      ValueError: if it takes other arguments.
+    """
+    by_name = ("model", "method", "settings") if kind == "objective" else ()
+    places = [value for name, value in arguments.items() if name not in by_name]
+    names = {name: value for name, value in arguments.items() if name in by_name}
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # What is compiled may have none.
+        return function(*places, **names)
+    try:
+        signature.bind(*places, **names)
+    except TypeError as error:
+        star = "*, " if names else ""
+        wanted = ", ".join([x for x in arguments if x not in names] + [star + ", ".join(names)])
+        raise ValueError(
+            f"{kind} {name_of(function)}{signature} is called as "
+            f"({wanted.removesuffix(', ')}): {error}"
+        ) from None
+    return function(*places, **names)
+
+
+def _check_array(kind: str, function: Any, what: str, found: Any, shape: tuple[int, ...]) -> None:
+    if not isinstance(found, (jax.Array, np.ndarray)):
+        raise ValueError(
+            f"{kind} {name_of(function)}: {what} must be an array {list(shape)}, "
+            f"got {type(found).__name__}"
+        )
+    if found.shape != shape or not jnp.issubdtype(found.dtype, jnp.floating):
+        raise ValueError(
+            f"{kind} {name_of(function)}: {what} must be floating point of shape {list(shape)}, "
+            f"got {found.dtype} of shape {list(found.shape)}"
+        )
+
+
+def improve(
+    function: improvement.Operator,
+    model: Model,
+    params: Params,
+    root: mctx.RootFnOutput,
+    key: jax.Array,
+    settings: Any,
+) -> improvement.Improvement:
+    """What an operator makes of N root states, its form checked.
+
+    Raises:
+      ValueError: if it takes other arguments or does not return an `Improvement` of their shapes.
+    """
+    found = call(
+        "operator", function, model=model, params=params, root=root, key=key, settings=settings
+    )
+    if not isinstance(found, improvement.Improvement):
+        raise ValueError(
+            f"operator {name_of(function)} must return improvement.Improvement(policy, value, "
+            f"action_values), got {type(found).__name__}"
+        )
+    states, actions = len(root.value), model.num_actions
+    for what, shape in (
+        ("policy", (states, actions)), ("value", (states,)), ("action_values", (states, actions))
+    ):  # fmt: skip
+        _check_array("operator", function, what, getattr(found, what), shape)
+    return found
+
+
+def select(
+    function: Callable[..., jax.Array],
+    model: Model,
+    params: Params,
+    observation: jax.Array,
+    key: jax.Array,
+    settings: Any,
+) -> jax.Array:
+    """A selector's probabilities [B, A], its form checked.
+
+    Raises:
+      ValueError: if it takes other arguments or returns something else.
+    """
+    found = call(
+        "selector", function, model=model, params=params, observation=observation, key=key,
+        settings=settings,
+    )  # fmt: skip
+    shape = (len(observation), model.num_actions)
+    _check_array("selector", function, "probabilities", found, shape)
+    return found
+
+
+def advantage(
+    function: Callable[..., jax.Array],
+    model: Model,
+    params: Params,
+    roots: mctx.RootFnOutput,
+    improved: improvement.Improvement | None,
+    recorded: Recorded,
+    settings: Settings,
+) -> jax.Array:
+    """A regulariser's advantages of recorded actions [K + 1, B], their form checked.
+
+    Raises:
+      ValueError: if it takes other arguments or returns something else.
+    """
+    found = call(
+        "regularizer", function, model=model, params=params, roots=roots, improved=improved,
+        recorded=recorded, settings=settings,
+    )  # fmt: skip
+    _check_array("regularizer", function, "advantages", found, recorded.action.shape)
+    return found
+
+
+def loss(function: Callable[..., Loss], **arguments: Any) -> Loss:
+    """An objective's loss and its parts, their form checked.
+
+    Raises:
+      ValueError: if it takes other arguments or returns something else.
+    """
+    found = call("objective", function, **arguments)
+    if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], dict)):
+        raise ValueError(
+            f"objective {name_of(function)} must return (loss, parts), the parts by name, "
+            f"got {type(found).__name__}"
+        )
+    for what, value in (("loss", found[0]), *found[1].items()):
+        _check_array("objective", function, what, value, ())
+    return found
+
+
+# --- On numbers, before a run begins ------------------------------------------------------------
+
+
+def _own(function: Any) -> bool:
+    """Whether it is not one of the library's, which its tests look at."""
+    return not (getattr(function, "__module__", None) or "").startswith("unplugged.")
+
+
+def _check_policy(what: str, policy: jax.Array, *, sampled: bool = False) -> None:
+    rows = np.asarray(policy, np.float64)
+    sums, least = rows.sum(axis=-1), rows.min()
+    if not np.isfinite(rows).all():
+        raise ValueError(f"{what} is not finite on states of this run")
+    if least >= 0.0 and (sampled or np.abs(sums - 1.0).max() <= _TOLERANCE):
+        return
+    seen = f"rows sum to {sums.min():.4g} to {sums.max():.4g}, the least entry is {least:.4g}"
+    advice = "return probabilities, such as jax.nn.softmax(logits)"
+    if not sampled and least >= 0.0 and what.startswith("operator"):
+        advice += (
+            "; if it samples, and its weights sum to 1 in the limit only, say so by "
+            "Method(..., sampled=True)"
+        )
+    raise ValueError(f"{what} is no distribution on states of this run: {seen}; {advice}")
+
+
+def try_out(
+    model: Model,
+    method: Method,
+    selector: str,
+    settings: Settings,
+    observe: Callable[[], jax.Array],
+) -> None:
+    """Tries an operator and a selector of one's own on a few states; the library's are not tried.
+
+    The parameters, priors and values are random: an untrained network's are all alike, on which a
+    policy without a normaliser looks like one.
+
+    Args:
+      model: the networks.
+      method: the method, whose operator it is.
+      selector: name of the selector that the run is evaluated with.
+      settings: hyperparameters.
+      observe: gives some of what the run sees, [B, ...]; called if something is tried.
+
+    Raises:
+      ValueError: if a policy is no distribution, or something is not finite; of an operator that
+        samples (`Method.sampled`) the weights need not sum to 1.
+    """
+    act = acting.SELECTORS[selector]
+    if not _own(act) and (method.operator is None or not _own(method.operator)):
+        return
+    observation, keys = observe(), jax.random.split(jax.random.key(0), 5)
+    leaves, tree = jax.tree.flatten(model.init(keys[0]))
+    noises = jax.random.split(keys[1], len(leaves))
+    moved = [x + 0.1 * jax.random.normal(key, x.shape, x.dtype) for x, key in zip(leaves, noises)]
+    params = jax.tree.unflatten(tree, moved)
+    if _own(act):
+
+        def probabilities(params: Params, observation: jax.Array) -> jax.Array:
+            return select(act, model, params, observation, keys[4], settings)
+
+        found = jax.jit(probabilities)(params, observation)
+        _check_policy(f"selector {name_of(act)}: its answer", found)
+    operator = method.operator
+    if operator is not None and _own(operator):
+        number = len(observation)
+
+        def improved(params: Params, observation: jax.Array) -> improvement.Improvement:
+            root = mctx.RootFnOutput(
+                prior_logits=jax.random.normal(keys[2], [number, model.num_actions]),
+                value=jax.random.normal(keys[3], [number]),
+                embedding=model.represent(params, observation),
+            )
+            return improve(operator, model, params, root, keys[4], settings)
+
+        better = jax.jit(improved)(params, observation)
+        name = f"operator {name_of(operator)}"
+        _check_policy(f"{name}: its policy", better.policy, sampled=method.sampled)
+        for what in ("value", "action_values"):
+            if not np.isfinite(getattr(better, what)).all():
+                raise ValueError(f"{name}: {what} is not finite on states of this run")
