@@ -125,6 +125,20 @@ def check_folders(name: str) -> None:
         raise PermissionError("\n".join(wrong))
 
 
+def check_results(name: str, *, draw_only: bool) -> None:
+    """Raises ValueError if results are not as they were gathered; only warns if `draw_only`."""
+    from reproduction import checksums
+
+    folder = ROOT / "results" / name
+    if folder.exists() and not (folder / checksums.SUMS).exists():
+        checksums.accept(folder)  # Before 0.3.0 there were none.
+    lines = checksums.complaints(folder, folder.parent, folder.parent / "published")
+    if lines and not draw_only:
+        raise ValueError("\n".join(lines))
+    for line in lines:
+        print(f"warning: {line}", file=sys.stderr)
+
+
 def tidy(name: str) -> None:
     """Removes what a pipeline that was killed has left: temporary files and folders."""
     shutil.rmtree(ROOT / "runs" / ".tmp", ignore_errors=True)
@@ -204,6 +218,7 @@ def work(arguments: argparse.Namespace) -> int:
     with alone(name):
         if not dry:
             check_folders(name)
+            check_results(name, draw_only=arguments.figures)
         if not arguments.figures and (
             said := settle(name, wanted, adopt=arguments.adopt, only_name=dry)
         ):
