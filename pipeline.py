@@ -254,7 +254,8 @@ def main() -> int:
         return 2
     except Stopped as stopped:
         print("\nstopped; the same command goes on where this was cut off", file=sys.stderr)
-        return 128 + stopped.number
+        sys.stdout.flush()
+        os._exit(128 + stopped.number)  # What was imported takes long to leave in order.
 
 
 if __name__ == "__main__":
