@@ -24,7 +24,7 @@ from unplugged.common import checks, files
 if TYPE_CHECKING:
     from reproduction.plan import Plan
 
-ROOT = Path(__file__).parent
+ROOT = Path(os.path.relpath(Path(__file__).parent))  # so that what is printed is short
 TELL_EVERY = 300.0  # seconds between lines on how far the whole is
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -113,8 +113,14 @@ def what_next(name: str) -> str:
     )
 
 
-def check_folders(name: str) -> None:
-    """Raises PermissionError, with a line for each folder that cannot be written."""
+def make_folders(name: str) -> None:
+    """Makes the folders that are written to; keeps checksums of results from now on.
+
+    Raises:
+      PermissionError: with a line for each folder that cannot be written.
+    """
+    from reproduction import checksums
+
     wrong = []
     for folder in (f"runs/{name}", f"results/{name}", "figures", f"figures/{name}", ".snakemake"):
         try:
@@ -123,6 +129,8 @@ def check_folders(name: str) -> None:
             wrong.append(str(error))
     if wrong:
         raise PermissionError("\n".join(wrong))
+    if not (ROOT / "results" / name / checksums.SUMS).exists():
+        checksums.accept(ROOT / "results" / name)
 
 
 def check_results(name: str, *, draw_only: bool) -> None:
@@ -130,8 +138,6 @@ def check_results(name: str, *, draw_only: bool) -> None:
     from reproduction import checksums
 
     folder = ROOT / "results" / name
-    if folder.exists() and not (folder / checksums.SUMS).exists():
-        checksums.accept(folder)  # Before 0.3.0 there were none.
     lines = checksums.complaints(folder, folder.parent, folder.parent / "published")
     if lines and not draw_only:
         raise ValueError("\n".join(lines))
@@ -217,8 +223,8 @@ def work(arguments: argparse.Namespace) -> int:
     dry = bool({"-n", "--dry-run", "--dryrun"} & set(arguments.rest))
     with alone(name):
         if not dry:
-            check_folders(name)
-            check_results(name, draw_only=arguments.figures)
+            make_folders(name)
+        check_results(name, draw_only=arguments.figures)
         if not arguments.figures and (
             said := settle(name, wanted, adopt=arguments.adopt, only_name=dry)
         ):

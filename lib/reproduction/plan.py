@@ -123,13 +123,13 @@ def _refusal(make: type[runs.AnySpec], parameters: Mapping[str, Any]) -> Excepti
 
 
 def _without_one(parameters: Mapping[str, Any]) -> Iterator[tuple[str, Any, dict[str, Any]]]:
-    """One of the parameters, its value, and the others; an environment goes with its benchmark."""
+    """One of the parameters, its value, and the others; environment and benchmark go together."""
     overrides = parameters.get("overrides", {})
     for key, value in overrides.items():
         rest = {k: x for k, x in overrides.items() if k != key}
         yield key, value, {**parameters, "overrides": rest}
     for key, value in parameters.items():
-        gone = {key, "environment"} if key == "benchmark" else {key}
+        gone = {"benchmark", "environment"} if key in ("benchmark", "environment") else {key}
         if key not in ("overrides", "dataset"):
             yield key, value, {k: x for k, x in parameters.items() if k not in gone}
 
@@ -139,7 +139,8 @@ def refusals(make: type[runs.AnySpec], parameters: Mapping[str, Any]) -> list[st
     found: list[str] = []
     while (error := _refusal(make, parameters)) is not None:
         message = str(error)
-        for key, value, others in _without_one(parameters):
+        likely = sorted(_without_one(parameters), key=lambda one: one[0] not in message)
+        for key, value, others in likely:
             if str(_refusal(make, others)) != message:
                 plain = isinstance(error, ValueError)
                 found.append(message if plain else f"{key} cannot be {value!r}")
