@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -44,13 +45,10 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
 
 
-# Runs the notebook that is a rule's first input headless; its executed copy is the log. What a job
-# writes beside its results, such as its kernel's connection file, is gone with it.
-PAPERMILL = (
-    'own="$(mktemp -d)"; trap \'rm -rf "$own"\' EXIT; '
-    'TMPDIR="$own" IPYTHONDIR="$own" JUPYTER_RUNTIME_DIR="$own" '
-    "papermill {input[0]:q} {log.notebook:q} "
-    "-k python3 -l python --no-progress-bar -y {params.yaml:q} >{log.text:q} 2>&1"
+# Runs the notebook that is a rule's first input headless; its executed copy is the log.
+RUN_NOTEBOOK = (
+    "python -m reproduction.job {input[0]:q} {log.notebook:q} {log.text:q} {params.yaml:q} "
+    f"{shlex.quote(RUNS)} {{output:q}}"
 )
 
 # Results of runs in one file, without a process that imports jax.
@@ -328,7 +326,7 @@ if not DRAW_ONLY:
         log:
             **logs("datasets/{dataset}"),
         shell:
-            PAPERMILL
+            RUN_NOTEBOOK
 
     rule train:
         input:
@@ -352,7 +350,7 @@ if not DRAW_ONLY:
         log:
             **logs("{experiment}/{run}/executed"),
         shell:
-            PAPERMILL
+            RUN_NOTEBOOK
 
     for experiment in TOGETHER:
         # Results that were adopted stay: a rule's outputs are deleted before it runs.
@@ -391,7 +389,7 @@ if not DRAW_ONLY:
             log:
                 **logs(f"{experiment}/executed"),
             shell:
-                PAPERMILL
+                RUN_NOTEBOOK
 
     rule select:
         input:
@@ -414,7 +412,7 @@ if not DRAW_ONLY:
         log:
             **logs("{experiment}/{run}/selected"),
         shell:
-            PAPERMILL
+            RUN_NOTEBOOK
 
     if SELECTED:
 
@@ -450,7 +448,7 @@ if not DRAW_ONLY:
         log:
             **logs("{experiment}/{run}/evaluated"),
         shell:
-            PAPERMILL
+            RUN_NOTEBOOK
 
     if EVALUATED:
 
@@ -500,7 +498,7 @@ if not DRAW_ONLY:
         log:
             **logs("times/{experiment}/{environment}"),
         shell:
-            PAPERMILL
+            RUN_NOTEBOOK
 
     rule time_results:
         input:
@@ -589,7 +587,7 @@ for notebook, parts in DRAWN.items():
         log:
             **logs(f"figures/{notebook}"),
         shell:
-            PAPERMILL
+            RUN_NOTEBOOK
 
 
 rule gallery:

@@ -139,6 +139,7 @@ def check_results(name: str, *, draw_only: bool) -> None:
 
     folder = ROOT / "results" / name
     lines = checksums.complaints(folder, folder.parent, folder.parent / "published")
+    lines += [] if draw_only else checksums.complaints_of_runs(ROOT / "runs" / name)
     if lines and not draw_only:
         raise ValueError("\n".join(lines))
     for line in lines:
@@ -149,8 +150,10 @@ def tidy(name: str) -> None:
     """Removes what a pipeline that was killed has left: temporary files and folders."""
     shutil.rmtree(ROOT / "runs" / ".tmp", ignore_errors=True)
     for folder in (f"runs/{name}", f"results/{name}", "figures"):
-        for left in (ROOT / folder).rglob("*.tmp"):
-            if left.is_file():
+        for left in list((ROOT / folder).rglob("*.tmp")):
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
                 left.unlink(missing_ok=True)
 
 

@@ -68,6 +68,30 @@ def test_each_advice_works(results, tmp_path):
     assert checksums.complaints(results) == []
 
 
+def test_what_jobs_wrote_is_looked_at_until_it_is_made_again(tmp_path):
+    runs = tmp_path / "runs" / "mine"
+    table = runs / "one" / "catch" / "results.csv"
+    table.parent.mkdir(parents=True)
+    table.write_text("a\n1\n")
+    (runs / "data.npz").write_bytes(b"0")  # It has a checksum of its own.
+    checksums.note(runs, [table, runs / "data.npz"])
+    assert (runs / checksums.SUMS).read_text().endswith("  one/catch/results.csv\n")
+    table.write_text("a\n2\n")
+    [line] = checksums.complaints_of_runs(runs)
+    assert line.startswith(f"{table} is not as its notebook wrote it")
+    # What it says to do works: to delete it, or to take it as it is.
+    assert checksums.accept(runs) == 1 and checksums.complaints_of_runs(runs) == []
+    table.write_text("a\n3\n")
+    table.unlink()
+    assert checksums.complaints_of_runs(runs) == []
+    # From when a job begins until it is done, it is nobody's.
+    checksums.forget(runs, [table, tmp_path / "figures" / "x.png"])
+    table.write_text("a\n4\n")
+    assert checksums.complaints_of_runs(runs) == []
+    checksums.note(runs, [table])
+    assert checksums.complaints_of_runs(runs) == []
+
+
 def test_a_folder_without_checksums_has_nothing_wrong(tmp_path):
     checksums.write(tmp_path / "x.csv", "a\n1\n")
     assert (tmp_path / "x.csv").read_text() == "a\n1\n"

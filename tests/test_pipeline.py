@@ -176,6 +176,12 @@ def test_end_to_end_over_a_kill(clone):
     code, output = finish(clone)
     assert code == 2 and "error: results/tiny/bsuite_curves.csv is not as it was gathered" in output
     table.unlink()
+    acted = clone / "runs" / "tiny" / "minatar_curves" / "breakout_reanalyse" / "selectors.csv"
+    played = acted.read_text()
+    acted.write_text(played.replace(",0.", ",1.") + "\n")
+    code, output = finish(clone)
+    assert code == 2 and f"error: {acted.relative_to(clone)} is not as its notebook wr" in output
+    acted.write_text(played)
     code, output = finish(clone, "--", "results/tiny/bsuite_curves.csv")
     assert code == 0 and table.read_text() == gathered, output
 

@@ -1,7 +1,8 @@
 """Checksums of results, so that a number edited by hand or a damaged file is noticed.
 
-A folder of results has `SHA256SUMS`, a line a CSV or JSON, as `sha256sum` writes and checks it.
-What gathers results keeps it up to date. After a change that is meant to be,
+A folder of results has `SHA256SUMS`, a line a CSV or JSON, as `sha256sum` writes and checks it; the
+runs of a profile have one as well. What gathers results, and what runs a job, keeps it up to date.
+After a change that is meant to be,
 
     python -m reproduction.checksums results/published
 """
@@ -54,9 +55,11 @@ def _held(folder: Path) -> Iterator[None]:
 
 
 def accept(folder: str | os.PathLike[str]) -> int:
-    """Takes the results in a folder as right, as they are now; returns how many."""
+    """Takes what has checksums in a folder as right, as it is now; returns how many files."""
     with _held(folder := Path(folder)):
-        sums = {path.name: _digest(path.read_bytes()) for path in results(folder)}
+        listed = [folder / name for name in (_read(folder) if (folder / SUMS).exists() else ())]
+        paths = {*results(folder), *(path for path in listed if path.is_file())}
+        sums = {str(path.relative_to(folder)): _digest(path.read_bytes()) for path in paths}
         _write(folder, sums)
     return len(sums)
 
@@ -71,6 +74,24 @@ def write(path: str | os.PathLike[str], content: str) -> None:
         with _held(path.parent):
             _write(path.parent, {**_read(path.parent), path.name: _digest(content.encode())})
     files.write_whole(path, content)
+
+
+def note(runs: str | os.PathLike[str], paths: Iterable[str | os.PathLike[str]]) -> None:
+    """Keeps checksums of CSVs and JSONs below a folder of runs."""
+    paths = [Path(path) for path in paths if Path(path).suffix in (".csv", ".json")]
+    with _held(runs := Path(runs)):
+        new = {str(path.relative_to(runs)): _digest(path.read_bytes()) for path in paths}
+        _write(runs, {**(_read(runs) if (runs / SUMS).exists() else {}), **new})
+
+
+def forget(runs: str | os.PathLike[str], paths: Iterable[str | os.PathLike[str]]) -> None:
+    """Lets go of checksums of files that are made anew."""
+    gone = {os.path.relpath(path, runs) for path in paths}
+    if (Path(runs) / SUMS).exists():
+        with _held(runs := Path(runs)):
+            sums = _read(runs)
+            if gone & sums.keys():
+                _write(runs, {name: of for name, of in sums.items() if name not in gone})
 
 
 def wrong(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
@@ -95,6 +116,20 @@ def complaints(*folders: str | os.PathLike[str]) -> list[str]:
         f"Restore it (git checkout {path}), or delete it, and it is gathered from its runs again; "
         f"if it is meant to be so: python -m reproduction.checksums {path.parent}"
         for path in wrong(path for folder in folders for path in results(Path(folder)))
+    ]
+
+
+def complaints_of_runs(runs: str | os.PathLike[str]) -> list[str]:
+    """The same of the files that jobs wrote below a folder of runs."""
+    runs = Path(runs)
+    sums = _read(runs) if (runs / SUMS).exists() else {}
+    there = {name: runs / name for name in sums if (runs / name).is_file()}
+    return [
+        f"{path} is not as its notebook wrote it: it has another checksum in {runs / SUMS}. Delete "
+        "it, and it is made again, of a trained run from its checkpoints; if it is meant to be so: "
+        f"python -m reproduction.checksums {runs}"
+        for name, path in there.items()
+        if _digest(path.read_bytes()) != sums[name]
     ]
 
 
