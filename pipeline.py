@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(os.path.relpath(Path(__file__).parent))  # so that what is printed is short
 TELL_EVERY = 300.0  # seconds between lines on how far the whole is
+DRAW_ONLY = "draw_only=1"  # for Snakemake
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -187,12 +188,13 @@ def snakemake(name: str, wanted: Plan, cores: int, options: list[str]) -> int:
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
     stop = threading.Event()
-    telling = threading.Thread(target=tell, args=(name, wanted, cores, stop), daemon=True)
-    telling.start()
+    if DRAW_ONLY not in options:
+        arguments = (name, wanted, cores, stop)
+        threading.Thread(target=tell, args=arguments, daemon=True).start()
     try:
         # In a session of its own, so that Ctrl-C comes here alone.
         with subprocess.Popen(
-            [sys.executable, "-m", "snakemake", "--cores", str(cores), *options],
+            [sys.executable, "-m", "snakemake", *options],
             cwd=ROOT,
             env=environment,
             start_new_session=True,
@@ -236,8 +238,9 @@ def work(arguments: argparse.Namespace) -> int:
             return 0
         options = ["--configfile", str(path.resolve())]
         if arguments.figures:
-            options += ["--config", "draw_only=1", "--forceall"]
-        code = snakemake(name, wanted, arguments.cores, options + arguments.rest)
+            options += ["--config", DRAW_ONLY, "--forceall"]
+        options += ["--cores", str(arguments.cores), *arguments.rest]
+        code = snakemake(name, wanted, arguments.cores, options)
     if code == 0 and not (arguments.rest or arguments.figures):
         print(what_next(name))
     return code

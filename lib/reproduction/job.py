@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from reproduction import checksums
+from reproduction import checksums, processes
 
 
 def run(
@@ -45,5 +45,6 @@ def run(
 
 
 if __name__ == "__main__":
+    processes.watch(Path.cwd())
     *first, runs = sys.argv[1:6]
     sys.exit(run(*first, runs, sys.argv[6:]))

@@ -60,18 +60,23 @@ def end(root: Path, only: str | None = None, *, patience: float = 20.0) -> int:
     return len(ended)
 
 
+def _gone(process: int) -> bool:
+    try:
+        return psutil.Process(process).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
 def watch(root: Path) -> None:
     """Ends this process and all of its pipeline soon after pipeline.py is gone, however it ended.
 
-    Does nothing in a process that pipeline.py has not started.
+    Does nothing in a process that no pipeline.py has started.
     """
-    own = os.environ.get(MARK, "")
-    parent = own.partition(":")[0]
-    if not parent or (os.getppid() != int(parent) and psutil.pid_exists(int(parent))):
+    if not (own := os.environ.get(MARK, "")):
         return
 
     def look() -> None:
-        while os.getppid() == int(parent):
+        while not _gone(int(own.partition(":")[0])):
             time.sleep(_LOOK_EVERY)
         with contextlib.suppress(TimeoutError):
             end(root, own)
