@@ -96,7 +96,7 @@ def stop(clone, number):
     before = set(glob.glob(kept))
     process = start(clone, "--", "runs/tiny/bsuite_curves/catch_rosmo_noise0/results.csv")
     try:
-        deadline = time.time() + 240
+        deadline = time.time() + 600
         while not set(glob.glob(kept)) - before:
             assert process.poll() is None, process.stdout.read()
             assert time.time() < deadline

@@ -5,6 +5,7 @@ python -m reproduction.job NOTEBOOK EXECUTED LOG PARAMETERS RUNS OUTPUT ...
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -12,7 +13,14 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import yaml
+
 from reproduction import checksums, processes
+
+
+def as_yaml(parameters: str) -> str:
+    """JSON as YAML with the same values: to YAML the number 1e-05 is a text, 1.0e-05 is none."""
+    return yaml.safe_dump(json.loads(parameters), default_flow_style=True, width=10**6)
 
 
 def run(
@@ -24,7 +32,7 @@ def run(
       notebook: its path.
       executed: where its executed copy goes.
       log: where what it prints goes.
-      parameters: YAML.
+      parameters: JSON.
       runs: the profile's folder of runs. Checksums are kept of the outputs in it.
       outputs: what the notebook makes.
 
@@ -36,7 +44,7 @@ def run(
         places = dict.fromkeys(("TMPDIR", "IPYTHONDIR", "JUPYTER_RUNTIME_DIR"), own)
         code = subprocess.run(
             [sys.executable, "-m", "papermill", notebook, executed, "-k", "python3", "-l", "python",
-             "--no-progress-bar", "-y", parameters],
+             "--no-progress-bar", "-y", as_yaml(parameters)],
             stdout=said, stderr=subprocess.STDOUT, env={**os.environ, **places},
         ).returncode  # fmt: skip
     if code == 0:
