@@ -46,7 +46,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
 
 
 # Runs the notebook that is a rule's first input headless; its executed copy is the log.
-RUN_NOTEBOOK = (
+PAPERMILL = (
     "python -m reproduction.job {input[0]:q} {log.notebook:q} {log.text:q} {params.yaml:q} "
     f"{shlex.quote(RUNS)} {{output:q}}"
 )
@@ -326,7 +326,7 @@ if not DRAW_ONLY:
         log:
             **logs("datasets/{dataset}"),
         shell:
-            RUN_NOTEBOOK
+            PAPERMILL
 
     rule train:
         input:
@@ -350,7 +350,7 @@ if not DRAW_ONLY:
         log:
             **logs("{experiment}/{run}/executed"),
         shell:
-            RUN_NOTEBOOK
+            PAPERMILL
 
     for experiment in TOGETHER:
         # Results that were adopted stay: a rule's outputs are deleted before it runs.
@@ -389,7 +389,7 @@ if not DRAW_ONLY:
             log:
                 **logs(f"{experiment}/executed"),
             shell:
-                RUN_NOTEBOOK
+                PAPERMILL
 
     rule select:
         input:
@@ -412,7 +412,7 @@ if not DRAW_ONLY:
         log:
             **logs("{experiment}/{run}/selected"),
         shell:
-            RUN_NOTEBOOK
+            PAPERMILL
 
     if SELECTED:
 
@@ -448,7 +448,7 @@ if not DRAW_ONLY:
         log:
             **logs("{experiment}/{run}/evaluated"),
         shell:
-            RUN_NOTEBOOK
+            PAPERMILL
 
     if EVALUATED:
 
@@ -498,7 +498,7 @@ if not DRAW_ONLY:
         log:
             **logs("times/{experiment}/{environment}"),
         shell:
-            RUN_NOTEBOOK
+            PAPERMILL
 
     rule time_results:
         input:
@@ -587,7 +587,7 @@ for notebook, parts in DRAWN.items():
         log:
             **logs(f"figures/{notebook}"),
         shell:
-            RUN_NOTEBOOK
+            PAPERMILL
 
 
 rule gallery:

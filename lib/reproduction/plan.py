@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from reproduction import profiles
@@ -187,17 +187,26 @@ def _experiment(
 def _references(profile: Mapping[str, Any], environments: set[str] | None) -> Iterator[str]:
     """What a profile's other sections name and is not there; None: not all environments known."""
     there = profile.get("experiments", {})
-    valid: dict[str, Iterable[str]] = {"methods": methods.METHODS}
-    valid |= {"experiment": there, "experiments": there} if isinstance(there, Mapping) else {}
-    valid |= {"environments": environments} if environments is not None else {}
+    there = there if isinstance(there, Mapping) else {}
+
+    def known(kind: str, valid: Iterable[str]) -> Callable[[str], Any]:
+        return lambda one: checks.one_of(kind, one, valid)
+
+    check: dict[str, Callable[[str], Any]] = {
+        "experiment": known("experiment", there),
+        "experiments": known("experiment", there),
+        "methods": methods.get,
+    }
+    if environments is not None:
+        check["environments"] = known("environment", environments)
     for section in ("selection", "evaluation", "timing"):
         content = profile.get(section)
-        for key, names in valid.items():
+        for key, of in check.items():
             given = content.get(key, []) if isinstance(content, Mapping) else []
             for one in [given] if isinstance(given, str) else given:
                 try:
-                    checks.one_of(key.removesuffix("s"), one, names)
-                except (ValueError, TypeError) as error:
+                    of(one)
+                except ValueError as error:
                     yield f"{section}.{key}: {error}"
 
 
