@@ -68,6 +68,8 @@ def test_anchors_and_merges_go_on_working(tmp_path):
         ("[rosmo, mzu]", "rosmo", "experiments.one.grid.method must be a list, got 'rosmo'"),
         ("[rosmo, mzu]", "[rosmo, mzuu]", "experiments.one: unknown method 'mzuu': did you mean"),
         ("[rosmo, mzu]", "[rosmo, rosmo]", "experiments.one: the grid names the run catch_rosmo"),
+        ("noise: 0.1}", "noise: 7}", "experiments.two: noise must lie in [0.0, 1.0], got 7"),
+        ("noise: 0.1}", "noise: x}", "experiments.two: noise must be a number, got 'x'"),
         ("noise: 0.1}", "noise: 0.3}", "experiments.two: bsuite_catch_noise0.3 is needed but not"),
         # Sections.
         ("collection: {seed: 0, random_episodes: 3}", "", "collection is missing"),

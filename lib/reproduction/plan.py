@@ -95,6 +95,8 @@ KINDS: dict[str, tuple[str, type[runs.AnySpec]]] = {
 
 def _one_run(values: Mapping[str, Any], kind: str) -> tuple[dict[str, Any], str | None]:
     """A run's parameters, settings among the values as overrides, and the dataset it needs."""
+    if values.get("noise") is not None:
+        checks.within("noise", values["noise"], 0.0, 1.0)
     overrides = dict(values.get("overrides", {}))
     parameters = {}
     for key, value in values.items():
