@@ -150,12 +150,14 @@ def check_results(name: str, *, draw_only: bool) -> None:
 def tidy(name: str) -> None:
     """Removes what a pipeline that was killed has left: temporary files and folders."""
     shutil.rmtree(ROOT / "runs" / ".tmp", ignore_errors=True)
+    unfinished = list((ROOT / "runs").glob("*.tmp"))
     for folder in (f"runs/{name}", f"results/{name}", "figures"):
-        for left in list((ROOT / folder).rglob("*.tmp")):
-            if left.is_dir():
-                shutil.rmtree(left, ignore_errors=True)
-            else:
-                left.unlink(missing_ok=True)
+        unfinished += (ROOT / folder).rglob("*.tmp")
+    for left in unfinished:
+        if left.is_dir() and not left.is_symlink():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
