@@ -94,6 +94,7 @@ def test_anchors_and_merges_go_on_working(tmp_path):
         ("[rosmo, mzu]", "[rosmo], selector: ['; true']", "experiments.one: 'catch_rosmo_selector"),
         # The file.
         ("  two:", "  two: [", "line "),
+        ("&common {", "&common {overrides: *common, ", "an alias stands within what it names"),
         (GOOD, "", "the profile is empty"),
         (GOOD, "[1]", "the profile must hold keys and values, got [1]"),
     ],

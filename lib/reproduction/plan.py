@@ -270,6 +270,8 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Plan]:
             wanted = plan(content)
         except profiles.ProfileError as error:
             lines = lines + error.lines
+        except RecursionError:
+            lines.append("an alias stands within what it names")
         if lines:
             raise profiles.ProfileError(lines)
     except profiles.ProfileError as error:

@@ -326,8 +326,6 @@ def load(path: str | os.PathLike[str]) -> tuple[Any, list[str]]:
         raise ProfileError([f"cannot be read: {error.strerror}"]) from error
     except UnicodeDecodeError as error:
         raise ProfileError(["is not text"]) from error
-    except RecursionError as error:
-        raise ProfileError(["holds itself"]) from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}: " if mark else ""
