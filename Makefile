@@ -9,8 +9,8 @@ BIN     := $(VENV)/bin
 SINGLE  := NPROC=1 OMP_NUM_THREADS=1 XLA_FLAGS="--xla_cpu_multi_thread_eigen=false $(XLA_FLAGS)"
 
 define draw_bench
-	@mkdir -p runs
-	$(BIN)/papermill notebooks/90_bench.ipynb runs/90_bench.ipynb -k python3 -l python \
+	@mkdir -p runs/.tmp
+	TMPDIR="$(CURDIR)/runs/.tmp" $(BIN)/papermill notebooks/90_bench.ipynb runs/90_bench.ipynb -k python3 -l python \
 	  -p results results/bench -p figures figures/bench --no-progress-bar
 	$(BIN)/python -m reproduction.gallery figures
 endef
@@ -30,22 +30,22 @@ $(READY): requirements.lock pyproject.toml
 	  { echo "error: Python 3.11 or 3.12 is needed, $(PYTHON) is another; try make PYTHON=python3.11"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	$(BIN)/python -m ipykernel install --sys-prefix --name python3 --display-name "Python 3" >/dev/null
 	@touch $@
 
 reproduce: $(READY) ## data, runs and every figure of PROFILE; goes on where it was cut off
-	$(BIN)/python pipeline.py --profile $(PROFILE) --cores $(CORES)
+	$(BIN)/python pipeline.py --profile '$(PROFILE)' --cores '$(CORES)'
 
 progress: $(READY) ## how far the runs of PROFILE are, and when they will be done
-	@$(BIN)/python pipeline.py --profile $(PROFILE) --cores $(CORES) --progress
+	@$(BIN)/python pipeline.py --profile '$(PROFILE)' --cores '$(CORES)' --progress
 
 adopt: $(READY) ## take committed results of PROFILE as done, so that only what is new is trained
-	$(BIN)/python pipeline.py --profile $(PROFILE) --adopt
+	$(BIN)/python pipeline.py --profile '$(PROFILE)' --adopt
 
 figures: PROFILE = cpu
 figures: $(READY) ## redraw figures from committed results (PROFILE=cpu); trains nothing
-	$(BIN)/python pipeline.py --profile $(PROFILE) --cores $(CORES) --figures
+	$(BIN)/python pipeline.py --profile '$(PROFILE)' --cores '$(CORES)' --figures
 	$(draw_bench)
 
 test: $(READY) ## all tests, a file at a time on each core

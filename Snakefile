@@ -3,16 +3,31 @@
 import json
 import logging
 import os
+import re
+import shlex
 import sys
 from pathlib import Path
 
-from reproduction import adoption, captions, claims, fingerprint, gallery, plan
+from snakemake.exceptions import WorkflowError
+
+from reproduction import (
+    adoption, captions, claims, fingerprint, gallery, plan, processes, profiles,
+)  # fmt: skip
 from unplugged.common import hashing
 from unplugged.runs import benchmarks
 
 # A library that runs imports gives the root logger a handler: each line would come twice.
 logging.getLogger("snakemake.logging").propagate = False
 
+processes.watch(Path(workflow.basedir))
+
+# Everything in the profile is checked here, before any work begins, also for Snakemake alone.
+try:
+    COLLECTIONS, EXPERIMENTS, TRAINERS, SPECS = plan.plan(
+        {key: value for key, value in config.items() if key != "draw_only"}
+    )
+except profiles.ProfileError as error:
+    raise WorkflowError(str(error)) from None
 PROFILE = config["profile"]
 DRAW_ONLY = bool(config.get("draw_only", False))  # figures from committed results, no training
 RUNS = f"runs/{PROFILE}"
@@ -32,8 +47,8 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
 
 # Runs the notebook that is a rule's first input headless; its executed copy is the log.
 PAPERMILL = (
-    'IPYTHONDIR="$(mktemp -d)" papermill {input[0]} {log.notebook} '
-    "-k python3 -l python --no-progress-bar -y {params.yaml:q} >{log.text} 2>&1"
+    "python -m reproduction.job {input[0]:q} {log.notebook:q} {log.text:q} {params.yaml:q} "
+    f"{shlex.quote(RUNS)} {{output:q}}"
 )
 
 # Results of runs in one file, without a process that imports jax.
@@ -42,6 +57,11 @@ GATHER = (
     "python -m reproduction.gather rows {output.rows:q} {input.rows:q} && "
     "python -m reproduction.gather records {output.provenance:q} {params.records:q}"
 )
+
+
+def any_of(names):
+    """A regular expression that matches these names, and nothing if there are none."""
+    return "|".join(map(re.escape, names)) or "(?!)"
 
 
 def named(names, paths):
@@ -53,10 +73,6 @@ def logs(name):
 
 
 # --- What there is to do -----------------------------------------------------------------
-
-# Every parameter of every run is checked here, before any work begins.
-COLLECTIONS, EXPERIMENTS, TRAINERS, SPECS = plan.plan(config)
-
 
 def lacks_checkpoints(experiment, run):
     return adoption.lacks_checkpoints(Path(RUNS, experiment, run))
@@ -294,7 +310,7 @@ if not DRAW_ONLY:
             statistics=f"{RUNS}/datasets/{{dataset}}.statistics.csv",
             returns=f"{RUNS}/datasets/{{dataset}}.returns.csv",
         wildcard_constraints:
-            dataset="|".join(COLLECTIONS),
+            dataset=any_of(COLLECTIONS),
         params:
             yaml=lambda w: json.dumps(
                 {
@@ -320,7 +336,7 @@ if not DRAW_ONLY:
             rows=f"{RUNS}/{{experiment}}/{{run}}/results.csv",
             provenance=f"{RUNS}/{{experiment}}/{{run}}/provenance.json",
         wildcard_constraints:
-            experiment="|".join(set(EXPERIMENTS) - set(TOGETHER)) or "none",
+            experiment=any_of(set(EXPERIMENTS) - set(TOGETHER)),
         params:
             yaml=lambda w: json.dumps(
                 {
@@ -511,7 +527,7 @@ if not DRAW_ONLY:
             rows=f"{RESULTS}/{{experiment}}.csv",
             provenance=f"{RESULTS}/{{experiment}}.provenance.json",
         wildcard_constraints:
-            experiment="|".join(EXPERIMENTS),
+            experiment=any_of(EXPERIMENTS),
         params:
             records=lambda w, input: named(EXPERIMENTS[w.experiment], input.provenance),
         shell:
@@ -527,7 +543,7 @@ if not DRAW_ONLY:
         output:
             f"{RESULTS}/{{benchmark}}_{{kind}}.csv",
         wildcard_constraints:
-            benchmark="|".join(RECORDED),
+            benchmark=any_of(RECORDED),
             kind="returns|statistics",
         shell:
             GATHER_ROWS
@@ -584,5 +600,7 @@ rule gallery:
         ],
     output:
         f"{GALLERY}/README.md",
+    params:
+        folder=GALLERY,
     shell:
-        f"python -m reproduction.gallery {GALLERY}"
+        "python -m reproduction.gallery {params.folder:q}"

@@ -25,6 +25,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from reproduction import checksums
+
 HERE = Path(__file__).parent
 COLUMNS = ("measure", "method", "setting", "value", "unit", "repeats", "note")
 PACKAGES = ("unplugged", "jax", "jaxlib", "dm-haiku", "optax", "mctx", "numpy", "bsuite")
@@ -322,6 +324,7 @@ def main() -> int:
     about |= {"seconds": round(time.monotonic() - begin), "failures": failures}
     os.replace(part, whole)
     (options.out / "bench.json").write_text(json.dumps(about, indent=2) + "\n")
+    checksums.accept(options.out)
     print(f"{whole}: {about['seconds']} s, {len(failures)} failed")
     return 1 if failures else 0
 

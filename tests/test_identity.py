@@ -5,6 +5,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +27,7 @@ from unplugged import (
 
 pytestmark = pytest.mark.slow
 
+NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 SMALL = {"representation": [4, 4], "dynamics": [4, 4], "prediction": [4], "batch_size": 4}
 
 
@@ -212,6 +214,24 @@ def test_of_a_notebook_only_what_its_code_does_counts(tmp_path):
     assert write("x  =  1  # why\n", "", "# nothing") == first
     assert write("x = 2") != first
     assert write("%time x = 1") not in (first, write("%time x = 2"))
+    magic = write("%matplotlib inline\nx = 1\n!ls")
+    assert write("# why\n%matplotlib inline\n\nx = 1  # one\n!ls\n") == magic
+    assert write("%matplotlib inline\nx = 2\n!ls") != magic
+    assert write("x = (") != write("x = [")  # It fails, and that is all that is known.
+
+
+@pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("[12]*.ipynb")), ids=lambda path: path.stem)
+def test_a_comment_or_an_empty_cell_in_a_notebook_changes_no_run(tmp_path, path):
+    notebook = json.loads(path.read_text())
+    empty = {"cell_type": "code", "metadata": {}, "outputs": [], "execution_count": 1}
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            cell["source"] = ["# first\n", "\n", *cell["source"], "  \n", "\n"]
+    for source in ([], ["\n"], ["# nothing"]):
+        notebook["cells"].insert(2, {**empty, "source": source})
+        notebook["cells"].append({**empty, "source": source})
+    (tmp_path / "n.ipynb").write_text(json.dumps(notebook))
+    assert fingerprint.of_notebook(tmp_path / "n.ipynb") == fingerprint.of_notebook(path)
 
 
 def test_settings_and_networks_of_the_papers_are_what_is_hashed():

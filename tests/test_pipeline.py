@@ -1,6 +1,6 @@
 """The pipeline end to end, in a copy of the repository: killed, resumed, redrawn, locked."""
 
-import contextlib
+import glob
 import os
 import re
 import shutil
@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from reproduction import plan
+from reproduction import checksums, plan, processes
 from unplugged import files
 
 pytestmark = pytest.mark.slow
@@ -90,21 +90,39 @@ def stamps(folder):
     return {p: p.stat().st_mtime_ns for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-def test_end_to_end_over_a_kill(clone):
-    # Killed, with everything it started, in the midst of training ...
-    checkpoints = clone / "runs" / "tiny" / "bsuite_curves"
+def stop(clone, number):
+    """Stops the pipeline by a signal in the midst of training; returns status and output."""
+    kept = f"{clone}/runs/tiny/bsuite_curves/*rosmo*/checkpoints/seed_0/[0-9]*"
+    before = set(glob.glob(kept))
     process = start(clone, "--", "runs/tiny/bsuite_curves/catch_rosmo_noise0/results.csv")
     try:
-        deadline = time.time() + 240
-        while not list(checkpoints.glob("*rosmo*/checkpoints/seed_0/[0-9]*")):
+        deadline = time.time() + 600
+        while not set(glob.glob(kept)) - before:
             assert process.poll() is None, process.stdout.read()
             assert time.time() < deadline
             time.sleep(0.05)
+        assert len(processes.marked(clone)) >= 3  # Snakemake, papermill, a kernel.
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        process.send_signal(number)
+        output, _ = process.communicate()
+    return process.returncode, output
+
+
+def test_end_to_end_over_a_kill(clone):
+    # Stopped in the midst of training, nothing is left of it, not even a file ...
+    code, output = stop(clone, signal.SIGTERM)
+    assert code == 128 + signal.SIGTERM, output
+    assert output.endswith("\nstopped; the same command goes on where this was cut off\n")
+    assert processes.marked(clone) == [] and not (clone / "runs" / ".tmp").exists()
+
+    # ... and killed, it soon ends, though nobody could tell it to.
+    stop(clone, signal.SIGKILL)
+    deadline = time.time() + 20
+    while processes.marked(clone):
+        assert time.time() < deadline
+        time.sleep(0.1)
     assert not (clone / "figures" / "README.md").exists()
+    checkpoints = clone / "runs" / "tiny" / "bsuite_curves"
 
     # ... the same command goes on to the end.
     code, output = finish(clone)
@@ -131,6 +149,8 @@ def test_end_to_end_over_a_kill(clone):
     assert list(times["method"]) == ["rosmo", "mzu", "reanalyse"] * 2
     assert (times["seconds"] > 0).all()
     assert not list(checkpoints.glob("*/checkpoints.old*"))
+    assert not (clone / "runs" / ".tmp").exists()
+    assert checksums.complaints(clone / "results" / "tiny") == []
 
     # Once more: nothing is done again, also where a notebook was saved in JupyterLab.
     before = stamps(clone / "runs" / "tiny")
@@ -148,6 +168,22 @@ def test_end_to_end_over_a_kill(clone):
         "all", "draw_31_bsuite_datasets", "gallery",
     }, output  # fmt: skip
     caption.write_text(text)
+
+    # An edited number is no result: refused, named, and gathered again if it is deleted.
+    table = clone / "results" / "tiny" / "bsuite_curves.csv"
+    gathered = table.read_text()
+    table.write_text(gathered.replace(",0.", ",1."))
+    code, output = finish(clone)
+    assert code == 2 and "error: results/tiny/bsuite_curves.csv is not as it was gathered" in output
+    table.unlink()
+    acted = clone / "runs" / "tiny" / "minatar_curves" / "breakout_reanalyse" / "selectors.csv"
+    played = acted.read_text()
+    acted.write_text(played.replace(",0.", ",1.") + "\n")
+    code, output = finish(clone)
+    assert code == 2 and f"error: {acted.relative_to(clone)} is not as its notebook wr" in output
+    acted.write_text(played)
+    code, output = finish(clone, "--", "results/tiny/bsuite_curves.csv")
+    assert code == 0 and table.read_text() == gathered, output
 
     # From committed results alone, figures are redrawn to the same bytes, nothing is trained.
     drawn = {p.name: p.read_bytes() for p in (clone / "figures" / "tiny").iterdir()}
@@ -200,22 +236,28 @@ def test_an_unknown_profile(clone):
     assert code == 2 and "unknown profile 'smok': did you mean 'smoke'" in output
 
 
-@pytest.mark.parametrize(
-    "change, message",
-    [
-        ({"method": ["rosmoo"]}, "did you mean 'rosmo'"),
-        ({"environment": ["cacth"]}, "cacth"),
-        ({"fraction": [2.0]}, "fraction must lie in"),
-        ({"colour": ["red"]}, "colour"),
-    ],
-)
-def test_a_wrong_profile_is_refused_before_any_work(clone, change, message):
-    wrong = yaml.safe_load(yaml.safe_dump({**TINY, "profile": "wrong"}))
-    wrong["experiments"]["bsuite_curves"]["grid"].update(change)
-    (clone / "profiles" / "wrong.yaml").write_text(yaml.safe_dump(wrong))
+def test_a_wrong_profile_is_refused_before_any_work(clone):
+    wrong = yaml.safe_load(yaml.safe_dump({**TINY, "profile": "z;touch PWNED;true "}))
+    wrong["experiments"]["bsuite_curves"]["grid"].update(
+        {"method": ["rosmoo"], "environment": ["cacth"], "fraction": [2.0], "colour": ["red"]}
+    )
+    path = clone / "profiles" / "wrong.yaml"
+    path.write_text(yaml.safe_dump(wrong))
+    before = stamps(clone)
     code, output = finish(clone, profile="wrong")
-    assert code != 0 and message in output
-    assert not (clone / "runs" / "wrong").exists()
+    assert code == 2 and "Traceback" not in output
+    for message in ("touch PWNED", "did you mean 'rosmo'", "cacth", "fraction must lie", "colour"):
+        assert re.search(f"^error: profiles/wrong.yaml: .*{message}", output, re.M), output
+    assert "must be a multiple" not in output  # What is left out leaves nothing else wrong.
+    assert stamps(clone) == before
+
+    # Snakemake by itself refuses it as well.
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", "--configfile", path, "--cores", "1"],
+        cwd=clone, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 1 and "is no name for profiles" in done.stderr
+    assert not list(clone.rglob("*PWNED*")) and not (clone / "runs" / "wrong").exists()
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "profiles").glob("*.yaml")), ids=lambda p: p.stem)
@@ -237,3 +279,19 @@ def test_a_runs_folder_that_cannot_be_written(clone):
         assert code == 2 and "cannot write to the folder" in output
     finally:
         (clone / "runs").unlink()
+
+
+def test_each_folder_that_cannot_be_written_is_named(clone):
+    in_the_way = [clone / name for name in ("results/new", "figures/new", ".snakemake")]
+    (clone / "profiles" / "new.yaml").write_text(yaml.safe_dump({**TINY, "profile": "new"}))
+    shutil.rmtree(in_the_way[-1], ignore_errors=True)
+    for path in in_the_way:
+        path.write_text("in the way")
+    try:
+        code, output = finish(clone, profile="new")
+    finally:
+        for path in in_the_way:
+            path.unlink()
+    assert code == 2
+    for path in in_the_way:
+        assert f"error: cannot write to the folder {path.relative_to(clone)}" in output

@@ -13,6 +13,7 @@ from unplugged.runs import training
 PROFILE = {
     "profile": "toy",
     "datasets": [{"environment": "catch", "noise": [0.0, 0.1], "episodes": 5}],
+    "collection": {"seed": 0, "random_episodes": 5},
     "experiments": {
         "one": {
             "grid": {"environment": ["catch"], "method": ["rosmo", "mzu"], "noise": [0.0, 0.1]},

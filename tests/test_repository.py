@@ -39,6 +39,13 @@ def test_lock_pins_every_direct_need_within_its_bounds():
         assert need.specifier.contains(pins[canonical(need.name)], prereleases=True), text
 
 
+def test_what_the_editable_install_builds_with_is_pinned():
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
+    pins = locked()
+    assert build == [f"setuptools=={pins['setuptools']}"]
+    assert "--no-build-isolation -e ." in (ROOT / "Makefile").read_text()
+
+
 def test_locked_packages_install_on_the_oldest_python():
     """pip skips a version that needs a later Python, even a later patch of the same minor."""
     needed = {name: metadata.metadata(name)["Requires-Python"] or "" for name in locked()}
@@ -128,7 +135,7 @@ def modules(*names):
 def test_what_draws_and_decides_imports_no_jax():
     found = modules(
         "claims", "claims_*", "statistics", "comparisons", "measures", "speed", "plots", "tables",
-        "reports", "captions", "speed_plots", "gallery",
+        "reports", "captions", "checksums", "speed_plots", "gallery",
     )  # fmt: skip
     assert len(found) > 10
     for path in found:

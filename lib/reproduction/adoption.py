@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 from tqdm import tqdm
 
+from reproduction import checksums
 from reproduction.plan import Plan
 from unplugged import runs
 from unplugged.common import files, hashing
@@ -24,6 +25,17 @@ _ADOPTED = ("provenance.json", "progress.json", "results.csv")  # the results co
 def is_adopted(folder: Path) -> bool:
     """Whether a run's results were taken from committed ones: they have no checkpoints beside."""
     return (folder / "results.csv").exists() and not (folder / "checkpoints").exists()
+
+
+def _record(path: Path) -> dict[str, Any]:
+    """What a file of provenance says; a damaged one is named."""
+    try:
+        return dict(json.loads(path.read_text()))
+    except (ValueError, FileNotFoundError) as error:
+        raise ValueError(
+            f"{path} is {'missing' if isinstance(error, FileNotFoundError) else 'damaged'}; delete "
+            "results.csv beside it, and both are made again"
+        ) from error
 
 
 def lacks_checkpoints(folder: Path) -> bool:
@@ -122,7 +134,7 @@ def let_go(wanted: Plan, folder: Path, programs: Programs, *, only_name: bool = 
             part.unlink()
         if not (target / "results.csv").exists():
             continue
-        record = json.loads((target / "provenance.json").read_text())
+        record = _record(target / "provenance.json")
         if is_adopted(target):
             seeds = of(record)
             if seeds and seeds == set(record["parameters"]["seeds"]) == set(spec.seeds):
@@ -214,6 +226,7 @@ def adopt(
             parts = (
                 json.dumps(record, indent=1, sort_keys=True), json.dumps(progress), header + rows
             )  # fmt: skip
+            checksums.forget(folder, [target / name for name in _ADOPTED])
             for name, content in zip(_ADOPTED, parts):
                 files.write_whole(target / name, content)
                 # No newer than what they were taken from, or that would be made again.

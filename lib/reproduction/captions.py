@@ -19,6 +19,7 @@ from typing import Any
 
 import yaml
 
+from reproduction import checksums
 from unplugged.common import checks
 
 FOLDER = Path("notebooks", "captions")  # Below the repository's root, where notebooks run.
@@ -119,7 +120,8 @@ def read(
 
     Returns:
       The notes that `plots.save_figure` wants: the entry's texts, `order`, `notebook`, `data`
-      (paths of the CSVs that are there) and `command`.
+      (paths of the CSVs that are there) and `command`. The caption warns of a CSV, or of the
+      provenance beside it, that is not as its checksum says.
 
     Raises:
       ValueError: if there is no such figure, naming the nearest; if a placeholder has no fact, or
@@ -132,4 +134,10 @@ def read(
     # Some experiments are drawn where a profile has them.
     paths = (os.path.normpath(results / name) for name in notes["data"])
     notes["data"] = [Path(path).as_posix() for path in paths if os.path.exists(path)]
+    read = [*notes["data"], *(path.replace(".csv", ".provenance.json") for path in notes["data"])]
+    if "verdict" in notes or "claims.csv" in entries[figure]["data"]:  # They rest on any of them.
+        read += [results.parent / "claims.csv", *checksums.results(results)]
+    if edited := checksums.wrong(read):
+        names = ", ".join(sorted({path.name for path in edited}))
+        notes["caption"] += f" **Warning: not as gathered from the runs: {names}.**"
     return {"command": f"make figures PROFILE={results.name}", **notes, "notebook": notebook}

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from unplugged.common import files
+from reproduction import checksums
 
 
 def rows(paths: Sequence[str | os.PathLike[str]], target: str | os.PathLike[str]) -> None:
@@ -29,13 +29,13 @@ def rows(paths: Sequence[str | os.PathLike[str]], target: str | os.PathLike[str]
                 "it is made again"
             )
     lines = [line for i, part in enumerate(parts) for line in part[i > 0 :]]
-    files.write_whole(target, "".join(lines))
+    checksums.write(target, "".join(lines))
 
 
 def records(paths: Mapping[str, str | os.PathLike[str]], target: str | os.PathLike[str]) -> None:
     """Writes JSON records of several runs into one file, by name."""
     found = {name: json.loads(Path(path).read_text()) for name, path in paths.items()}
-    files.write_whole(target, json.dumps(found, indent=1, sort_keys=True))
+    checksums.write(target, json.dumps(found, indent=1, sort_keys=True))
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from reproduction import profiles
 from unplugged import online, runs
 from unplugged.common import checks, files
+from unplugged.learning import methods
 from unplugged.learning.settings import Settings
 from unplugged.online import replay
 from unplugged.runs import benchmarks
@@ -47,7 +51,7 @@ class Plan(NamedTuple):
 def label(key: str, value: Any) -> str:
     """A grid value's part of a run's name, such as "mzu", "noise0.1" or "dynamics-32x64x32"."""
     if key in ("environment", "method"):
-        return str(value).replace(":", "-")  # Of `module:name`; a run's name is a folder's.
+        return re.sub(r"[^\w.+-]+", "-", str(value))  # Such as ALE/Pong-v5: no folder of its own.
     if isinstance(value, dict):
         return f"{key}-{'-'.join(f'{name}{weight:g}' for name, weight in value.items())}"
     if isinstance(value, (list, tuple)):
@@ -57,20 +61,28 @@ def label(key: str, value: Any) -> str:
     return f"{key}-{str(value).lower()}"
 
 
-def _collections(rows: Sequence[Mapping[str, Any]]) -> dict[str, Collection]:
-    """Datasets by name, of a profile's `datasets`; environments and noise may be lists."""
-    found = {}
-    for row in rows:
-        benchmark = row.get("benchmark", "bsuite")
-        worlds, noises = row["environment"], row.get("noise", [None])
-        worlds = [worlds] if isinstance(worlds, str) else worlds
-        for world, noise in itertools.product(worlds, noises):
-            amount = {k: v for k, v in row.items() if k in ("episodes", "transitions")}
-            parameters = {"benchmark": benchmark, "environment": world, **amount}
-            if noise is not None:
+def _collections(rows: Mapping[int, profiles.Recording], lines: list[str]) -> dict[str, Collection]:
+    """Datasets by name, of a profile's `datasets`; appends what is wrong to lines."""
+    found: dict[str, Collection] = {}
+    for i, row in rows.items():
+        if any(line.startswith(f"datasets[{i}]") for line in lines):
+            continue
+        amount = {"episodes": row.episodes, "transitions": row.transitions}
+        try:
+            of = benchmarks.get(row.benchmark)
+            for world, noise in itertools.product(row.environment, row.noise or [None]):
+                name = benchmarks.dataset_name(row.benchmark, world, noise)
+                of.check(world)
+                assert of.recorder is not None  # or its datasets had no name
+                of.recorder.check(world, noise=noise, **amount)
+                if name in found:
+                    raise ValueError(f"{name} stands there twice")
+                parameters = {"benchmark": row.benchmark, "environment": world, **amount}
                 parameters["noise"] = noise
-            name = benchmarks.dataset_name(benchmark, world, noise)
-            found[name] = Collection(benchmark, parameters)
+                parameters = {key: x for key, x in parameters.items() if x is not None}
+                found[name] = Collection(row.benchmark, parameters)
+        except ValueError as error:
+            lines.append(f"datasets[{i}]: {error}")
     return found
 
 
@@ -81,41 +93,130 @@ KINDS: dict[str, tuple[str, type[runs.AnySpec]]] = {
 }
 
 
-def _one_run(
-    values: Mapping[str, Any], profile: str, collections: Mapping, kind: str
-) -> dict[str, Any]:
-    """A run's parameters: settings among the values become overrides, the dataset is named."""
-    names = [field.name for field in dataclasses.fields(KINDS[kind][1])]
+def _one_run(values: Mapping[str, Any], kind: str) -> tuple[dict[str, Any], str | None]:
+    """A run's parameters, settings among the values as overrides, and the dataset it needs."""
+    if values.get("noise") is not None:
+        checks.within("noise", values["noise"], 0.0, 1.0)
     overrides = dict(values.get("overrides", {}))
     parameters = {}
     for key, value in values.items():
-        checks.one_of("run parameter", key, [*names, *_SETTINGS, "noise"])
         if key in _SETTINGS:
             overrides[key] = value
         elif key not in ("noise", "overrides"):
             parameters[key] = value
+    parameters["overrides"] = overrides
     sources = values.get("sources", {})
     recorded = isinstance(sources, Mapping) and any(map(sources.get, replay.RECORDED))
-    if kind == "online" and not recorded:
-        return {**parameters, "overrides": overrides}
-    if "dataset" in parameters:  # One of one's own, which Snakemake looks for under its name.
-        own = parameters["dataset"]
-        if isinstance(own, str) and own.startswith("~"):
-            own = str(files.expanded(own))
-        return {**parameters, "overrides": overrides, "dataset": own}
-    benchmark = values.get("benchmark", "bsuite")
-    dataset = benchmarks.dataset_name(benchmark, values["environment"], values.get("noise"))
-    if dataset not in collections:
-        raise ValueError(f"profile {profile}: {dataset} is needed but not collected")
-    return {
-        **parameters,
-        "overrides": overrides,
-        "dataset": f"runs/{profile}/datasets/{dataset}.npz",
+    own = parameters.get("dataset")
+    if isinstance(own, str) and own.startswith("~"):  # Snakemake looks for it under its name.
+        parameters["dataset"] = str(files.expanded(own))
+    if (kind == "online" and not recorded) or "dataset" in parameters:  # One of one's own.
+        return parameters, None
+    of = {"benchmark": "bsuite", "environment": "catch", **values}
+    return parameters, benchmarks.dataset_name(
+        of["benchmark"], of["environment"], values.get("noise")
+    )
+
+
+def _refusal(make: type[runs.AnySpec], parameters: Mapping[str, Any]) -> Exception | None:
+    """Why parameters make no run."""
+    try:
+        make(**parameters)
+    except (ValueError, TypeError, AttributeError) as error:
+        return error
+    return None
+
+
+def _without_one(parameters: Mapping[str, Any]) -> Iterator[tuple[str, Any, dict[str, Any]]]:
+    """One of the parameters, its value, and the others; environment and benchmark go together."""
+    overrides = parameters.get("overrides", {})
+    for key, value in overrides.items():
+        rest = {k: x for k, x in overrides.items() if k != key}
+        yield key, value, {**parameters, "overrides": rest}
+    for key, value in parameters.items():
+        gone = {"benchmark", "environment"} if key in ("benchmark", "environment") else {key}
+        if key not in ("overrides", "dataset"):
+            yield key, value, {k: x for k, x in parameters.items() if k not in gone}
+
+
+def refusals(make: type[runs.AnySpec], parameters: Mapping[str, Any]) -> list[str]:
+    """All that is wrong with a run's parameters: what is refused is left out, one after another."""
+    found: list[str] = []
+    while (error := _refusal(make, parameters)) is not None:
+        message = str(error)
+        likely = sorted(_without_one(parameters), key=lambda one: one[0] not in message)
+        for key, value, others in likely:
+            if str(_refusal(make, others)) != message:
+                plain = isinstance(error, ValueError)
+                found.append(message if plain else f"{key} cannot be {value!r}")
+                parameters = others
+                break
+        else:
+            return [*found, message]
+    return found
+
+
+def _experiment(
+    name: str, content: profiles.Experiment, lines: list[str]
+) -> dict[str, tuple[dict[str, Any], str | None]]:
+    """Runs of an experiment: parameters, and the dataset that is needed; appends to lines."""
+    found: dict[str, tuple[dict[str, Any], str | None]] = {}
+    make = KINDS[content.kind][1]
+    known = [*(field.name for field in dataclasses.fields(make)), *_SETTINGS, "noise"]
+    for place, part in [("common", content.common), *(("grid", grid) for grid in content.grid)]:
+        for key in part:
+            try:
+                checks.one_of("run parameter", key, known)
+            except ValueError as error:
+                lines.append(f"experiments.{name}.{place}: {error}")
+    if not isinstance(content.common.get("overrides", {}), Mapping):
+        lines.append(f"experiments.{name}.common.overrides must hold keys and values")
+        return found
+    for grid in content.grid:
+        for values in itertools.product(*grid.values()):
+            named = [(k, v) for k, v in zip(grid, values) if k != "updates"]
+            one = {**content.common, **dict(zip(grid, values))}
+            one = {key: x for key, x in one.items() if key in known}
+            try:
+                run = profiles.name("run", "_".join(label(key, value) for key, value in named))
+                if run in found:
+                    raise ValueError(f"the grid names the run {run} twice")
+                parameters, dataset = _one_run(one, content.kind)
+            except (ValueError, TypeError, AttributeError) as error:
+                lines.append(f"experiments.{name}: {error}")
+                continue
+            found[run] = parameters, dataset
+    return found
+
+
+def _references(profile: Mapping[str, Any], environments: set[str] | None) -> Iterator[str]:
+    """What a profile's other sections name and is not there; None: not all environments known."""
+    there = profile.get("experiments", {})
+    there = there if isinstance(there, Mapping) else {}
+
+    def known(kind: str, valid: Iterable[str]) -> Callable[[str], Any]:
+        return lambda one: checks.one_of(kind, one, valid)
+
+    check: dict[str, Callable[[str], Any]] = {
+        "experiment": known("experiment", there),
+        "experiments": known("experiment", there),
+        "methods": methods.get,
     }
+    if environments is not None:
+        check["environments"] = known("environment", environments)
+    for section in ("selection", "evaluation", "timing"):
+        content = profile.get(section)
+        for key, of in check.items():
+            given = content.get(key, []) if isinstance(content, Mapping) else []
+            for one in [given] if isinstance(given, str) else given:
+                try:
+                    of(one)
+                except ValueError as error:
+                    yield f"{section}.{key}: {error}"
 
 
 def plan(profile: Mapping[str, Any]) -> Plan:
-    """Expands a profile, and checks every parameter of every run before any work begins.
+    """Expands a profile, and checks all of it before any work begins.
 
     An experiment has `common` parameters and a `grid` (or a list of grids) of values that
     are combined; `updates` is no part of a run's name, as more of them continue the run. Keys
@@ -123,25 +224,59 @@ def plan(profile: Mapping[str, Any]) -> Plan:
     they are fields of `online.OnlineSpec`.
 
     Raises:
-      ValueError: if a name or value is wrong, a dataset is not collected, or two runs of an
-        experiment have one name.
+      ProfileError: with a line for each thing that is wrong: what the schema finds, a name or value
+        that a run refuses, a dataset that is not collected, two runs of an experiment with one
+        name.
     """
-    name = profile["profile"]
-    collections = _collections(profile["datasets"])
+    formed = profiles.check(profile)
+    lines = list(formed.lines)
+    collections = _collections(formed.datasets, lines)
+    of_datasets = any(line.startswith("datasets") for line in lines)
     found: dict[str, dict[str, dict[str, Any]]] = {}
-    kinds: dict[str, str] = {}
-    for experiment, content in profile["experiments"].items():
-        grids = content["grid"] if isinstance(content["grid"], list) else [content["grid"]]
+    specs: dict[tuple[str, str], runs.AnySpec] = {}
+    for experiment, content in formed.experiments.items():
+        if content.kind not in KINDS:
+            where = f"experiments.{experiment}: unknown kind of experiment {content.kind!r}"
+            lines.append(f"{where}: {checks.nearest(content.kind, KINDS)}")
+            continue
         found[experiment] = {}
-        kinds[experiment] = content.get("kind", "offline")
-        checks.one_of("kind of experiment", kinds[experiment], KINDS)
-        for grid in grids:
-            for values in itertools.product(*grid.values()):
-                named = [(k, v) for k, v in zip(grid, values) if k != "updates"]
-                run = "_".join(label(key, value) for key, value in named)
-                if run in found[experiment]:
-                    raise ValueError(f"profile {name}: {experiment} names the run {run} twice")
-                one = {**content["common"], **dict(zip(grid, values))}
-                found[experiment][run] = _one_run(one, name, collections, kinds[experiment])
-    specs = {(e, r): KINDS[kinds[e]][1](**p) for e, of in found.items() for r, p in of.items()}
-    return Plan(collections, found, {e: KINDS[kind][0] for e, kind in kinds.items()}, specs)
+        for run, (parameters, dataset) in _experiment(experiment, content, lines).items():
+            if dataset:
+                if dataset not in collections and not of_datasets:
+                    lines.append(f"experiments.{experiment}: {dataset} is needed but not collected")
+                file = f"runs/{formed.content.get('profile')}/datasets/{dataset}.npz"
+                parameters = {**parameters, "dataset": file}
+            make = KINDS[content.kind][1]
+            try:
+                specs[experiment, run] = make(**parameters)
+                found[experiment][run] = parameters
+            except (ValueError, TypeError, AttributeError):
+                wrong = refusals(make, parameters)
+                lines += [f"experiments.{experiment}: {message}" for message in wrong]
+    environments = None if lines else {run.environment for run in specs.values()}
+    lines += _references(formed.content, environments)
+    if lines:
+        raise profiles.ProfileError(lines)
+    notebooks = {e: KINDS[content.kind][0] for e, content in formed.experiments.items()}
+    return Plan(collections, found, notebooks, specs)
+
+
+def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Plan]:
+    """A profile's content and its plan, from its file.
+
+    Raises:
+      ProfileError: if something is wrong, or a key stands twice; each line names the file.
+    """
+    try:
+        content, lines = profiles.load(path)
+        try:
+            wanted = plan(content)
+        except profiles.ProfileError as error:
+            lines = lines + error.lines
+        except RecursionError:
+            lines.append("an alias stands within what it names")
+        if lines:
+            raise profiles.ProfileError(lines)
+    except profiles.ProfileError as error:
+        raise profiles.ProfileError(f"{path}: {line}" for line in error.lines) from None
+    return content, wanted

@@ -49,16 +49,19 @@ def progress(wanted: Plan, folder: Path) -> list[Progress]:
     overrides; else, scaled by a guess, of the same benchmark and method, of the same
     benchmark, or of all; nan before any rate is known.
     """
-    notes: dict[tuple[str, str], dict[str, float]] = {}
+    notes: dict[tuple[str, str], float] = {}  # updates done
     known: dict[Any, list[tuple[float, float]]] = {}  # (seconds, updates times work) by key
     for (experiment, run), spec in wanted.specs.items():
         note = folder / experiment / run / "progress.json"
-        if not note.exists():
-            continue
-        notes[experiment, run] = found = json.loads(note.read_text())
-        if found["updates"]:
+        try:
+            found = {name: float(x) for name, x in json.loads(note.read_text()).items()}
+            done, updates, seconds = (found[name] for name in ("done", "updates", "seconds"))
+        except (FileNotFoundError, ValueError, TypeError, AttributeError, KeyError):
+            continue  # Not begun, or damaged; it is written again as the run goes on.
+        notes[experiment, run] = done
+        if updates:
             for key in _like(spec):
-                known.setdefault(key, []).append((found["seconds"], found["updates"] * _work(spec)))
+                known.setdefault(key, []).append((seconds, updates * _work(spec)))
     rates = {key: sum(s for s, _ in of) / sum(w for _, w in of) for key, of in known.items()}
     records = []
     for experiment, names in wanted.runs.items():
@@ -67,7 +70,7 @@ def progress(wanted: Plan, folder: Path) -> list[Progress]:
         for run in names:
             spec = wanted.specs[experiment, run]
             here = len(spec.seeds) * spec.updates
-            at = min(here, int(notes.get((experiment, run), {"done": 0})["done"]))
+            at = min(here, int(notes.get((experiment, run), 0.0)))
             rate = next((rates[key] for key in _like(spec) if key in rates), float("nan"))
             finished, done, total = finished + (at == here), done + at, total + here
             if at < here:

@@ -106,8 +106,8 @@ def of_type(what: str, value: Any, hint: Any, within: str | None = None) -> Any:
     Args:
       what: the value's name.
       value: what was given.
-      hint: `bool`, `int`, `float`, `str`, a `Literal` or `Any`; a `Sequence`, `tuple[..., ...]`, or `Mapping` by
-        texts of these; or an option of None. Numbers may have a `Range`.
+      hint: `bool`, `int`, `float`, `str`, a `Literal` or `Any`; a `Sequence`, `tuple[..., ...]`, or
+        `Mapping` by texts of these; or an option of None. Numbers may have a `Range`.
       within: see `fields`.
 
     Raises:

@@ -47,8 +47,16 @@ class Recorder:
           amount: how much to record, `episodes` or `transitions`.
 
         Raises:
-          ValueError: if the amount is given otherwise, or noise where there can be none.
+          ValueError: see `check`.
         """
+        self.check(environment, noise=noise, **amount)
+        options: dict[str, float | None] = {self.amount: amount[self.amount]}
+        if self.noisy:
+            options["noise"] = noise or 0.0
+        return self.train(environment, seed=seed, **options)
+
+    def check(self, environment: str, *, noise: float | None = None, **amount: int | None) -> None:
+        """Raises ValueError if the amount is given otherwise, or noise where there can be none."""
         given = [name for name, value in amount.items() if value is not None]
         if given != [self.amount]:
             raise ValueError(
@@ -57,10 +65,6 @@ class Recorder:
             )
         if noise and not self.noisy:
             raise ValueError(f"{environment} has no noise of its own: leave noise at 0")
-        options: dict[str, float | None] = {self.amount: amount[self.amount]}
-        if self.noisy:
-            options["noise"] = noise or 0.0
-        return self.train(environment, seed=seed, **options)
 
     def returns(self, dataset: datasets.Dataset) -> pd.DataFrame:
         """A row an episode: environment, noise or transitions so far, episode and return."""
