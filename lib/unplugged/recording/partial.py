@@ -7,7 +7,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +64,9 @@ class Partial:
         number = len(self._parts)
         if number == 0:
             shutil.rmtree(self._folder, ignore_errors=True)
-        self._parts.append(self._write(f"part_{number}.npz", part))
-        digest = self._write(f"state_{number + 1}.npz", state)
+        # What happened is mostly repetition; what was learned does not get smaller.
+        self._parts.append(self._write(f"part_{number}.npz", part, np.savez_compressed))
+        digest = self._write(f"state_{number + 1}.npz", state, np.savez)
         index = {"identity": self._identity, "parts": self._parts, "state": digest}
         files.write_whole(self._folder / _INDEX, json.dumps(index))
         for path in self._folder.glob("state_*.npz"):
@@ -82,8 +83,8 @@ class Partial:
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
             return dict(file)
 
-    def _write(self, name: str, arrays: Arrays) -> str:
+    def _write(self, name: str, arrays: Arrays, save: Callable[..., None]) -> str:
         buffer = io.BytesIO()
-        np.savez(buffer, **arrays)  # type: ignore[arg-type]  # its names are none of savez's own
+        save(buffer, **arrays)
         files.write_whole(self._folder / name, buffer.getvalue())
         return hashlib.sha256(buffer.getvalue()).hexdigest()
