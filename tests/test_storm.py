@@ -11,7 +11,6 @@ import yaml
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import storm
-
 from reproduction import plan
 from unplugged import datasets
 
@@ -85,6 +84,6 @@ def test_the_table_counts_what_failed():
     bad = storm.Event("kill", "train", "all", lost=0.5)
     bad.fail("it went back")
     byte = storm.Event("byte", "dataset", "x.npz", outcome="refused")
-    head, kills, bytes_ = storm.table([good, bad, byte]).splitlines()
+    _, kills, bytes_ = storm.table([good, bad, byte]).splitlines()
     assert kills.split() == ["kill", "train", "2", "1", "1.2", "s"]
     assert bytes_.split() == ["byte", "dataset", "1", "0", "1", "refused"]
