@@ -19,6 +19,7 @@ import dataclasses
 import fcntl
 import hashlib
 import io
+import itertools
 import json
 import os
 import random
@@ -515,43 +516,55 @@ def change_kept(reference: Copy, work: Path, total: int, rng: random.Random) -> 
             yield from change("dataset", path, total // 8, rng, work, load)
 
 
+GROUPS = {  # of files that the pipeline reads: which, and with which options it is run
+    "results": ("results/storm/*", ()),
+    "results, drawn": ("results/storm/*", ("--figures",)),
+    "runs": ("runs/storm/*/*/*.csv", ()),
+    "runs, edited": ("runs/storm/*/*/*.csv", ()),  # The same, and the files' times are now.
+    "provenance": ("runs/storm/*/*/*.json", ()),
+}
+
+
 def change_results(reference: Copy, total: int, rng: random.Random) -> Iterator[Event]:
     """Changes in results, CSVs and provenance, several files at a time, through the pipeline."""
     kept, folder = reference.folder.with_name("kept"), reference.folder
     wanted = reference.products()
     shutil.copytree(folder, kept, symlinks=True)
-    groups = {
-        "results, reproduced": ("results/storm/*.*", []),
-        "results, drawn": ("results/storm/*.*", ["--figures"]),
-        "runs": ("runs/storm/*/*/*.csv", []),
-        "runs, edited": ("runs/storm/*/*/*.csv", []),
-        "provenance": ("runs/storm/*/*/*.json", []),
-    }
+
+    def run(kind: str, names: Sequence[str]) -> Iterator[Event]:
+        options = GROUPS[kind][1]
+        for name in names:
+            flip(folder / name, rng)
+            if "edited" in kind:
+                os.utime(folder / name)
+        code = reference.finish(*options)
+        said, unnamed = reference.said(), []
+        if options:
+            said += "".join(page.read_text() for page in folder.glob("figures/**/README.md"))
+        same = not differing(reference.products(), wanted)
+        for name in names:
+            if name in said or (options and Path(name).name in said):
+                outcome = "refused" if code else "named"
+            elif code and len(names) > 1:
+                unnamed.append(name)
+                continue
+            else:
+                outcome = "unused" if same else "FAILED: silent, and other results came out"
+            yield Event("byte", f"{kind} {Path(name).suffix}".rstrip(), name, outcome=outcome)
+        kill_all(folder)
+        shutil.rmtree(folder)
+        shutil.copytree(kept, folder, symlinks=True)
+        for name in unnamed:  # What it would come to without the others, by which it was refused.
+            yield from run(kind, [name])
+
     done = 0
-    while done < total:
-        for kind, (pattern, options) in groups.items():
-            paths = sorted(path for path in folder.glob(pattern) if path.stat().st_size)
-            for path in paths:
-                flip(path, rng)
-                if "edited" in kind:
-                    os.utime(path)
-            code = reference.finish(*options)
-            pages = "".join(path.read_text() for path in folder.glob("figures/**/README.md"))
-            said = reference.said() + (pages if options else "")
-            same = not differing(reference.products(), wanted)
-            for path in paths:
-                name = str(path.relative_to(folder))
-                if name in said or (options and path.name in said):
-                    outcome = "refused" if code else "named"
-                else:
-                    outcome = "unused" if same else "FAILED: silent, and other results came out"
-                yield Event("byte", f"{kind}: {path.suffix[1:]}", name, outcome=outcome)
-            done += len(paths)
-            kill_all(folder)
-            shutil.rmtree(folder)
-            shutil.copytree(kept, folder, symlinks=True)
-            if done >= total:
-                break
+    for kind in itertools.cycle(GROUPS):
+        if done >= total:
+            break
+        paths = [path for path in folder.glob(GROUPS[kind][0]) if path.is_file()]
+        names = sorted(str(path.relative_to(folder)) for path in paths if path.stat().st_size)
+        yield from run(kind, names)
+        done += len(names)
     shutil.rmtree(kept)
 
 
