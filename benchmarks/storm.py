@@ -350,7 +350,7 @@ def stages_of(copy: Copy) -> dict[str, float]:
                 seen[stage].append(time.monotonic())
         time.sleep(0.1)
     if process.returncode or set(seen) != set(STAGES):
-        sys.exit(f"the pipeline does not run through, of all stages {list(seen)}:\n{copy.said()}")
+        sys.exit(f"the pipeline does not run through ({', '.join(seen)} did): see {copy.log}")
     return {stage: times[-1] - times[0] for stage, times in seen.items()}
 
 
