@@ -32,6 +32,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
@@ -51,7 +52,8 @@ STAGES = {  # notebooks of a stage, by how their numbers begin
 KILLS = ("collect",) * 3 + ("train",) * 3 + ("evaluate",) * 2 + ("draw",) * 2  # four times
 TERMS = ("collect", "train", "train", "evaluate", "draw")  # twice
 TIMES = ("seconds",)  # columns that are another in every run
-LAST = 7  # round, in which an event has its last chance
+LONGEST = 15.0  # seconds from when a stage is seen to when it is stopped; it is started often
+CHANCES = 4  # of an event to come before its stage is over
 PATIENCE = 15.0  # seconds in which a pipeline that is asked to stop must be gone
 MARK = "UNPLUGGED_STORM"  # environment variable that every process of a copy has
 
@@ -108,7 +110,7 @@ class Copy:
             "JUPYTER_RUNTIME_DIR": str(self.temporary / "jupyter"),
             "JAX_COMPILATION_CACHE_DIR": str(self._shared / "compiled"),
         }
-        command = [sys.executable, "pipeline.py", "--profile", str(PROFILE), "--cores", "2"]
+        command = [sys.executable, "pipeline.py", "--profile", str(PROFILE)]
         with self.log.open("w") as log:
             return subprocess.Popen(
                 [*command, *options],
@@ -209,7 +211,7 @@ class Event:
       test: "kill", "term" or "byte".
       what: the stage, or the kind of file.
       how: which processes, or which file.
-      share: of the stage's duration, when it happens.
+      share: of `LONGEST`, when it happens after the stage was seen.
       round: in which copy, from 0.
       moment: when it happened, in seconds since the stage was seen.
       lost: seconds of work since the last that was saved.
@@ -292,8 +294,8 @@ def stop(copy: Copy, process: subprocess.Popen, event: Event) -> None:
 class Storm:
     """A pipeline in a copy that events befall, one after the other."""
 
-    def __init__(self, copy: Copy, spans: dict[str, float]):
-        self.copy, self._spans = copy, spans
+    def __init__(self, copy: Copy):
+        self.copy = copy
         self._saved: dict[Path, tuple[float, float]] = {}
 
     def _look(self, event: Event) -> None:
@@ -317,10 +319,10 @@ class Storm:
 
     def befall(self, event: Event) -> bool:
         """Starts the pipeline and stops it at the event's moment; False if it was whole before."""
-        process = self.copy.start()
+        process = self.copy.start("--cores", "1")
         seen = self._wait(process, event, lambda: self.copy.in_stage(event.what))
         begin, clock = time.monotonic(), time.time()
-        after = event.share * self._spans[event.what]
+        after = event.share * LONGEST
         if not seen or not self._wait(process, event, lambda: time.monotonic() > begin + after):
             if process.returncode != 0:
                 event.fail(f"started again, it ends by itself: {tail(self.copy.said())}")
@@ -343,7 +345,7 @@ def tail(text: str) -> str:
 
 def stages_of(copy: Copy) -> dict[str, float]:
     """Runs the pipeline to its end; returns how many seconds each stage takes."""
-    process, seen = copy.start(), collections.defaultdict(list)
+    process, seen = copy.start("--cores", "2"), collections.defaultdict(list)
     while process.poll() is None:
         for stage in STAGES:
             if copy.in_stage(stage):
@@ -354,46 +356,63 @@ def stages_of(copy: Copy) -> dict[str, float]:
     return {stage: times[-1] - times[0] for stage, times in seen.items()}
 
 
-def run_stops(
-    events: Sequence[Event], work: Path, shared: Path, reference: Copy, spans: dict[str, float]
-) -> Iterator[Event]:
-    """Lets events befall pipelines, round by round, and compares what they make in the end.
+def run_round(
+    number: int, events: Sequence[Event], work: Path, shared: Path, wanted: dict[str, str]
+) -> list[Event]:
+    """Lets events befall the pipeline of a copy, and compares what it makes in the end.
 
-    An event that comes when its pipeline is whole already has another chance in a round after.
+    Returns:
+      The events, the last one the end; without those whose stage was over when they came.
     """
-    wanted, waiting, number = reference.products(), list(events), 0
-    while waiting:
+    copy = Copy(work / f"round_{number}", shared)
+    storm, done = Storm(copy), []
+    for event in sorted(events, key=lambda event: list(STAGES).index(event.what)):
+        if storm.befall(event):
+            done.append(event)
+            print(line(event), flush=True)
+    end, begin = Event("end", "whole", "", round=number), time.monotonic()
+    code = copy.finish("--cores", "1")
+    end.ended = time.monotonic() - begin
+    if code:
+        end.fail(f"the last start ends with {code}: {tail(copy.said())}")
+    elif others := differing(copy.products(), wanted):
+        end.fail(f"{len(others)} others than uninterrupted, such as {', '.join(others[:3])}")
+    elif left := copy.litter():
+        end.fail(f"left {len(left)}, such as {', '.join(left[:3])}")
+    end.outcome = end.outcome or "ok"
+    print(line(end), flush=True)
+    if not end.failed and not any(event.failed for event in done):
+        shutil.rmtree(copy.folder)
+    return [*done, end]
+
+
+def run_stops(
+    events: Sequence[Event], work: Path, shared: Path, wanted: dict[str, str], cores: int
+) -> list[Event]:
+    """Lets events befall pipelines, a round on each core at a time.
+
+    One that comes when its stage is over has other chances in rounds after, each time sooner.
+    """
+    done: list[Event] = []
+    waiting = list(events)
+    for _ in range(CHANCES):
         numbers = sorted({event.round for event in waiting})
-        number = numbers[0]
-        here = [event for event in waiting if event.round == number]
-        here.sort(key=lambda event: list(STAGES).index(event.what))
-        copy = Copy(work / f"round_{number}", shared)
-        storm, done = Storm(copy, spans), []
-        for event in here:
-            if storm.befall(event):
-                done.append(event)
-                print(line(event), flush=True)
-            elif number < LAST:  # Later, and sooner within its stage.
-                event.round, event.share = max(numbers[-1], number + 1), event.share / 2
-            else:
-                event.fail("its stage was over each time")
-                done.append(event)
+        groups = [[event for event in waiting if event.round == number] for number in numbers]
+        with ThreadPoolExecutor(cores) as pool:
+            for found in pool.map(
+                lambda number, group: run_round(number, group, work, shared, wanted),
+                numbers, groups,
+            ):  # fmt: skip
+                done += found
         waiting = [event for event in waiting if event not in done]
-        end = Event("end", "whole", "", round=number)
-        begin = time.monotonic()
-        code = copy.finish()
-        end.ended = time.monotonic() - begin
-        if code:
-            end.fail(f"the last start ends with {code}: {tail(copy.said())}")
-        elif others := differing(copy.products(), wanted):
-            end.fail(f"{len(others)} others than uninterrupted, such as {', '.join(others[:3])}")
-        elif left := copy.litter():
-            end.fail(f"left {len(left)}, such as {', '.join(left[:3])}")
-        end.outcome = end.outcome or "ok"
-        print(line(end), flush=True)
-        if not end.failed and not any(event.failed for event in done):
-            shutil.rmtree(copy.folder)
-        yield from [*done, end]
+        if not waiting:
+            break
+        # Spread as they were, over as many rounds as need be.
+        for event in waiting:
+            event.round, event.share = event.round + numbers[-1] + 1, event.share / 2
+    for event in waiting:
+        event.fail("its stage was over each time")
+    return done + waiting
 
 
 # --- Bytes ---------------------------------------------------------------------------------------
@@ -633,7 +652,8 @@ def main() -> int:
             for event in plan_stops(options.seed, test, options.quick)
             if options.round in (None, event.round)
         ]
-        events += run_stops(stops, work, shared, reference, spans)
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
+        events += run_stops(stops, work, shared, reference.products(), cores)
         if options.only in (None, "bytes") and options.round is None:
             total, rng = 20 if options.quick else 100, random.Random(f"{options.seed} bytes")
             for event in change_kept(reference, work, total, rng):
