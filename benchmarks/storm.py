@@ -49,6 +49,12 @@ STAGES = {  # notebooks of a stage, by how their numbers begin
     "evaluate": r"23_",
     "draw": r"(01|3\d|4\d|5\d)_",
 }
+MADE = {  # by the stage; so it is seen that one is over
+    "collect": "runs/storm/datasets/*.npz",
+    "train": "runs/storm/*/*/results.csv",
+    "evaluate": "runs/storm/*/*/selectors.csv",
+    "draw": "figures/storm/*.json",
+}
 KILLS = ("collect",) * 3 + ("train",) * 3 + ("evaluate",) * 2 + ("draw",) * 2  # four times
 TERMS = ("collect", "train", "train", "evaluate", "draw")  # twice
 TIMES = ("seconds",)  # columns that are another in every run
@@ -126,13 +132,21 @@ class Copy:
         """All that the pipelines in this copy have started and that is not gone yet."""
         return started(self.folder)
 
-    def in_stage(self, stage: str) -> bool:
-        """Whether a notebook of that stage is run."""
+    def stages(self) -> set[str]:
+        """The stages of which a notebook is run."""
         lines = []
         for process in self.processes():
             with contextlib.suppress(psutil.Error):
                 lines.append(" ".join(process.cmdline()))
-        return any(re.search(rf"papermill notebooks/{STAGES[stage]}", line) for line in lines)
+        return {
+            stage
+            for stage, numbers in STAGES.items()
+            if any(re.search(rf"papermill notebooks/{numbers}", one) for one in lines)
+        }
+
+    def made(self, stage: str) -> int:
+        """How many files of a stage there are."""
+        return len(list(self.folder.glob(MADE[stage])))
 
     def finish(self, *options: str) -> int:
         """Runs the pipeline to its end; returns its exit status."""
@@ -294,8 +308,9 @@ def stop(copy: Copy, process: subprocess.Popen, event: Event) -> None:
 class Storm:
     """A pipeline in a copy that events befall, one after the other."""
 
-    def __init__(self, copy: Copy):
-        self.copy = copy
+    def __init__(self, copy: Copy, reference: Copy):
+        self.copy, self._reference = copy, reference
+        self._process: subprocess.Popen | None = None
         self._saved: dict[Path, tuple[float, float]] = {}
 
     def _look(self, event: Event) -> None:
@@ -308,34 +323,49 @@ class Storm:
                 event.fail(f"{path.relative_to(self.copy.folder)} had {amount}, now {there}")
         self._saved = now
 
-    def _wait(self, process: subprocess.Popen, event: Event, until: Callable[[], bool]) -> bool:
-        """Waits for something to happen; False if the pipeline ends before."""
-        while process.poll() is None:
-            self._look(event)
-            if until():
-                return True
-            time.sleep(0.1)
-        return False
+    def _over(self, stage: str) -> bool:
+        """Whether the pipeline is at work, and that stage has been."""
+        now = self.copy.stages()
+        whole = self.copy.made(stage) == self._reference.made(stage)
+        return bool(now) and stage not in now and whole
 
     def befall(self, event: Event) -> bool:
-        """Starts the pipeline and stops it at the event's moment; False if it was whole before."""
-        process = self.copy.start("--cores", "1")
-        seen = self._wait(process, event, lambda: self.copy.in_stage(event.what))
-        begin, clock = time.monotonic(), time.time()
-        after = event.share * LONGEST
-        if not seen or not self._wait(process, event, lambda: time.monotonic() > begin + after):
+        """Starts the pipeline if none runs, and stops it at the event's moment.
+
+        Returns:
+          Whether it came to that: False if the stage was over before.
+        """
+        process = self._process = self._process or self.copy.start("--cores", "1")
+        begin = None  # of the stage
+        while process.poll() is None:
+            self._look(event)
+            if begin is None and event.what in self.copy.stages():
+                begin, clock = time.monotonic(), time.time()
+            if begin and time.monotonic() > begin + event.share * LONGEST:
+                break
+            if self._over(event.what):
+                return event.failed
+            time.sleep(0.1)
+        else:
+            self._process = None
             if process.returncode != 0:
                 event.fail(f"started again, it ends by itself: {tail(self.copy.said())}")
                 kill_all(self.copy.folder)
             return event.failed
         event.moment = time.monotonic() - begin
-        times = [when for _, when in self.copy.saved().values()]
         if event.what in ("collect", "train"):
-            event.lost = time.time() - max([clock, *times])
+            event.lost = time.time() - max([clock, *(at for _, at in self.copy.saved().values())])
         stop(self.copy, process, event)
+        self._process = None
         self._look(event)
         event.outcome = event.outcome or "ok"
         return True
+
+    def finish(self) -> int:
+        """Lets the pipeline come to its end; returns its exit status."""
+        if self._process is not None and self._process.wait() == 0:
+            return 0
+        return self.copy.finish("--cores", "1")
 
 
 def tail(text: str) -> str:
@@ -347,9 +377,8 @@ def stages_of(copy: Copy) -> dict[str, float]:
     """Runs the pipeline to its end; returns how many seconds each stage takes."""
     process, seen = copy.start("--cores", "2"), collections.defaultdict(list)
     while process.poll() is None:
-        for stage in STAGES:
-            if copy.in_stage(stage):
-                seen[stage].append(time.monotonic())
+        for stage in copy.stages():
+            seen[stage].append(time.monotonic())
         time.sleep(0.1)
     if process.returncode or set(seen) != set(STAGES):
         sys.exit(f"the pipeline does not run through ({', '.join(seen)} did): see {copy.log}")
@@ -357,7 +386,7 @@ def stages_of(copy: Copy) -> dict[str, float]:
 
 
 def run_round(
-    number: int, events: Sequence[Event], work: Path, shared: Path, wanted: dict[str, str]
+    number: int, events: Sequence[Event], work: Path, shared: Path, reference: Copy
 ) -> list[Event]:
     """Lets events befall the pipeline of a copy, and compares what it makes in the end.
 
@@ -365,17 +394,17 @@ def run_round(
       The events, the last one the end; without those whose stage was over when they came.
     """
     copy = Copy(work / f"round_{number}", shared)
-    storm, done = Storm(copy), []
+    storm, done = Storm(copy, reference), []
     for event in sorted(events, key=lambda event: list(STAGES).index(event.what)):
         if storm.befall(event):
             done.append(event)
             print(line(event), flush=True)
     end, begin = Event("end", "whole", "", round=number), time.monotonic()
-    code = copy.finish("--cores", "1")
+    code = storm.finish()
     end.ended = time.monotonic() - begin
     if code:
         end.fail(f"the last start ends with {code}: {tail(copy.said())}")
-    elif others := differing(copy.products(), wanted):
+    elif others := differing(copy.products(), reference.products()):
         end.fail(f"{len(others)} others than uninterrupted, such as {', '.join(others[:3])}")
     elif left := copy.litter():
         end.fail(f"left {len(left)}, such as {', '.join(left[:3])}")
@@ -387,7 +416,7 @@ def run_round(
 
 
 def run_stops(
-    events: Sequence[Event], work: Path, shared: Path, wanted: dict[str, str], cores: int
+    events: Sequence[Event], work: Path, shared: Path, reference: Copy, cores: int
 ) -> list[Event]:
     """Lets events befall pipelines, a round on each core at a time.
 
@@ -400,7 +429,7 @@ def run_stops(
         groups = [[event for event in waiting if event.round == number] for number in numbers]
         with ThreadPoolExecutor(cores) as pool:
             for found in pool.map(
-                lambda number, group: run_round(number, group, work, shared, wanted),
+                lambda number, group: run_round(number, group, work, shared, reference),
                 numbers, groups,
             ):  # fmt: skip
                 done += found
@@ -653,7 +682,7 @@ def main() -> int:
             if options.round in (None, event.round)
         ]
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
-        events += run_stops(stops, work, shared, reference.products(), cores)
+        events += run_stops(stops, work, shared, reference, cores)
         if options.only in (None, "bytes") and options.round is None:
             total, rng = 20 if options.quick else 100, random.Random(f"{options.seed} bytes")
             for event in change_kept(reference, work, total, rng):
