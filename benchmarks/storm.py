@@ -117,6 +117,7 @@ class Copy:
             "JAX_COMPILATION_CACHE_DIR": str(self._shared / "compiled"),
         }
         command = [sys.executable, "pipeline.py", "--profile", str(PROFILE)]
+        self.log.unlink(missing_ok=True)  # What a start before has left may still write to it.
         with self.log.open("w") as log:
             return subprocess.Popen(
                 [*command, *options],
@@ -518,7 +519,8 @@ def change(
         name = kept.name if path == changed else f"{kept.name}/{changed.relative_to(path)}"
         result, outcome = watched(lambda path=path: use(path), path)
         if result is not None and result != wanted:
-            outcome = f"FAILED: {outcome}, and other numbers came out"
+            silent = "silent" if outcome == "unused" else outcome
+            outcome = f"FAILED: {silent}, and other numbers came out"
         yield Event("byte", kind, name, outcome=outcome)
 
 

@@ -44,7 +44,7 @@ def test_a_flip_is_one_bit_and_keeps_the_time(tmp_path):
 @pytest.mark.parametrize(
     ("use", "outcome"),
     [
-        (lambda path: path.read_bytes().hex(), "FAILED: unused, and other numbers came out"),
+        (lambda path: path.read_bytes().hex(), "FAILED: silent, and other numbers came out"),
         (lambda path: "the same", "unused"),
         (lambda path: print(f"{path} is damaged, not used") or "the same", "named"),
         (lambda path: int("x"), "FAILED: a raw error"),
