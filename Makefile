@@ -16,7 +16,7 @@ define draw_bench
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help env reproduce progress adopt figures test check lint lab bench clean
+.PHONY: help env reproduce progress adopt figures test check lint lab bench storm clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | \
@@ -64,6 +64,9 @@ lab: $(READY) ## JupyterLab on notebooks/
 bench: $(READY) ## speed and memory beside the reference loop, and their figure
 	$(BIN)/python benchmarks/measure.py --out results/bench
 	$(draw_bench)
+
+storm: $(READY) ## kill the pipeline and damage its files at random: some 15 minutes on two cores
+	$(BIN)/python benchmarks/storm.py --out results/bench
 
 clean: ## remove the environment and caches; runs, results and figures stay
 	rm -rf $(VENV) .snakemake .pytest_cache .ruff_cache .hypothesis build lib/*.egg-info

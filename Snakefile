@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -317,6 +318,7 @@ if not DRAW_ONLY:
                     **COLLECTIONS[w.dataset].parameters,
                     **config["collection"],
                     "folder": f"{RUNS}/datasets",
+                    "keep_partial": True,  # until Snakemake knows that it is done
                 }
             ),
             code=lambda w: [
@@ -547,6 +549,12 @@ if not DRAW_ONLY:
             kind="returns|statistics",
         shell:
             GATHER_ROWS
+
+    # Not sooner: a recording that was killed before Snakemake noted its end is made again, from it.
+    onsuccess:
+        for path in Path(RUNS, "datasets").glob("*.partial"):
+            if path.with_suffix(".npz").exists():
+                shutil.rmtree(path)
 
 
 # --- Figures -----------------------------------------------------------------------------

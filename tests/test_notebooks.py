@@ -52,6 +52,7 @@ def test_collect_writes_dataset_and_statistics(recorded):
     assert dataset.metadata["noise"] == 0.1 and dataset.metadata["seed"] == 3
     returns = pd.read_csv(recorded / "bsuite_catch_noise0.1.returns.csv")
     assert set(returns["return"]) <= {-1.0, 1.0} and len(returns) == 30
+    assert not list(recorded.glob("*.partial*"))
 
 
 def test_collecting_again_gives_the_same_file(recorded, tmp_path):

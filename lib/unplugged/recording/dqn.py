@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
+import os
 from collections.abc import Callable
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -19,10 +20,13 @@ import optax
 import rlax
 from tqdm.auto import tqdm
 
-from unplugged.common import checks
+from unplugged.common import checks, hashing
 from unplugged.data import bits, datasets
 from unplugged.envs import games
 from unplugged.model.networks import Convolution
+from unplugged.recording.partial import Arrays, Partial
+
+CHUNK = 2_000  # steps of all environments in one call of the loop, after which its state is saved
 
 
 @dataclasses.dataclass(frozen=True)
@@ -254,6 +258,15 @@ def whole_episodes(parts: list[Recorded[np.ndarray]]) -> dict[str, np.ndarray]:
     }  # fmt: skip
 
 
+def _saved(state: _State) -> Arrays:
+    return {str(i): np.asarray(x) for i, x in enumerate(jax.tree.leaves(state))}
+
+
+def _unsaved(saved: Arrays, like: _State) -> _State:
+    leaves = [jnp.asarray(saved[str(i)]) for i in range(len(saved))]
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
 def train(
     name: str,
     *,
@@ -261,6 +274,7 @@ def train(
     seed: int,
     settings: Settings | None = None,
     report: Callable[[str], None] = print,
+    partial: str | os.PathLike[str] | None = None,
 ) -> datasets.Dataset:
     """Trains a DQN on a MinAtar game with sticky actions and records every whole episode.
 
@@ -270,6 +284,8 @@ def train(
       seed: seed of game and agent.
       settings: hyperparameters.
       report: called with a line now and then.
+      partial: folder for what is recorded so far, from where it goes on after a kill to the same
+        bytes; it is the caller's to remove. None: nothing is kept.
 
     Raises:
       ValueError: if an argument is out of range or there is no such game.
@@ -279,13 +295,27 @@ def train(
     settings = settings or Settings()
     game = games.make("minatar", name)
     total = -(-transitions // settings.environments)
-    chunk = min(total, 2_000)
+    chunk = min(total, CHUNK)
     agent = _Agent(game, settings, total)
     init_key, key = jax.random.split(jax.random.key(seed))
     state, parts = agent.init(init_key), []
-    for number in tqdm(range(-(-total // chunk)), unit="chunk", desc=name, mininterval=5.0):
+    packages = ("jax", "gymnax", "dm-haiku", "optax", "rlax", "numpy")
+    identity = {
+        "environment": name, "transitions": transitions, "seed": seed,
+        "settings": dataclasses.asdict(settings), "code": hashing.of_modules([__name__]),
+        "versions": hashing.versions(packages), "device": jax.default_backend(),
+    }  # fmt: skip
+    kept = Partial(partial, identity)
+    if (found := kept.restore()) is not None:
+        state, parts = _unsaved(found[1], state), [Recorded(**part) for part in found[0]]
+    chunks = -(-total // chunk)
+    for number in tqdm(
+        range(len(parts), chunks), unit="chunk", desc=name, mininterval=5.0,
+        initial=len(parts), total=chunks,
+    ):  # fmt: skip
         state, recorded = agent.run(state, key, chunk)
         parts.append(jax.tree.map(np.asarray, recorded))
+        kept.save(parts[-1]._asdict(), _saved(state))
         if number % 10 == 9:
             report(f"{name}: {(number + 1) * chunk * settings.environments:,} transitions")
     metadata = {

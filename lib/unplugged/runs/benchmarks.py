@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -23,7 +24,7 @@ class Recorder:
     """An agent whose training is recorded.
 
     Attributes:
-      train: (environment, seed=..., amount=..., noise=... if `noisy`) -> the dataset.
+      train: (environment, seed=..., amount=..., partial=..., noise=... if `noisy`) -> the dataset.
       random_returns: (environment, episodes=..., seed=...) -> the uniform policy's returns
         [episodes].
       amount: in what a recording's size is given, which is `train`'s name for it.
@@ -36,7 +37,13 @@ class Recorder:
     noisy: bool = False
 
     def record(
-        self, environment: str, *, seed: int, noise: float | None = None, **amount: int | None
+        self,
+        environment: str,
+        *,
+        seed: int,
+        noise: float | None = None,
+        partial: str | os.PathLike[str] | None = None,
+        **amount: int | None,
     ) -> datasets.Dataset:
         """The recording of an agent's training.
 
@@ -44,13 +51,15 @@ class Recorder:
           environment: its name.
           seed: seed of environment, noise and agent.
           noise: probability that an action is replaced by a random one; None: 0.
+          partial: folder for what is recorded so far, from where it goes on after a kill; the
+            caller removes it when the dataset is saved. None: nothing is kept.
           amount: how much to record, `episodes` or `transitions`.
 
         Raises:
           ValueError: see `check`.
         """
         self.check(environment, noise=noise, **amount)
-        options: dict[str, float | None] = {self.amount: amount[self.amount]}
+        options: dict[str, Any] = {self.amount: amount[self.amount], "partial": partial}
         if self.noisy:
             options["noise"] = noise or 0.0
         return self.train(environment, seed=seed, **options)
