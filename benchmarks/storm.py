@@ -206,7 +206,10 @@ def _hash(content: bytes) -> str:
 
 def without_times(path: Path) -> str:
     """A CSV as it is, but for columns of times."""
-    rows = pd.read_csv(path, dtype=str, keep_default_na=False)
+    try:
+        rows = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except ValueError:  # A changed byte may leave no table.
+        return path.read_bytes().decode("latin-1")
     return rows.drop(columns=list(TIMES), errors="ignore").to_csv(index=False)
 
 

@@ -77,6 +77,8 @@ def test_times_do_not_count(tmp_path):
         (tmp_path / name).write_text(f"seed,seconds,mean_return\n0,{seconds},0.10\n")
     assert storm.without_times(tmp_path / "a") == storm.without_times(tmp_path / "b")
     assert "0.10" in storm.without_times(tmp_path / "a")
+    (tmp_path / "a").write_bytes(b"seed,seconds\n0,1,2,3\n\xff")  # no table any more
+    assert storm.without_times(tmp_path / "a").endswith("\xff")
 
 
 def test_the_table_counts_what_failed():
