@@ -65,6 +65,10 @@ def a_list(model, params, root, key, settings):
     return good(model, params, root, key, settings)._replace(policy=[[0.5, 0.5]])
 
 
+def raises(model, params, root, key, settings):
+    return root.no_such_field
+
+
 def traced(operator, model, small):
     """As a training program traces it, nothing computed."""
     params = jax.eval_shape(model.init, jax.random.key(0))
@@ -94,6 +98,7 @@ def model_size(model):
                         r"got float32 of shape \[4, 3\]"),
         (value_of_every_action, r"value must be floating point of shape \[5\], got .* \[5, 3\]"),
         (whole_numbers, r"policy must be floating point of shape \[5, 3\], got int32"),
+        (raises, r"raises raised AttributeError \(test_contracts.py, line \d+\): '\w+' object"),
         (a_list, r"policy must be an array \[5, 3\], got list"),
     ],
 )  # fmt: skip

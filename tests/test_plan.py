@@ -116,7 +116,7 @@ def test_online_experiments_train_in_a_notebook_of_their_own():
         ({"kind": "onlin"}, "unknown kind of experiment 'onlin': did you mean 'online'"),
         ({"kind": "offline"}, "unknown run parameter 'reanalyse_fraction'"),
         ({"grid": {"reanalyse_fraction": [1.5]}}, "reanalyse_fraction must lie in"),
-        ({"grid": {"sources": ["best"]}}, "sources must map names to weights"),
+        ({"grid": {"sources": ["best"]}}, "sources must be a mapping of names to numbers"),
         ({"grid": {"sources": [{"dataset": 1.0}]}}, "minatar_breakout is needed but not collec"),
     ],
 )

@@ -7,7 +7,9 @@ numbers only, so that it is tried on a few states before a run begins (`try_out`
 from __future__ import annotations
 
 import inspect
+import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -21,6 +23,11 @@ from unplugged.learning.settings import Settings
 from unplugged.model.networks import Model, Params
 from unplugged.planning import acting, improvement
 
+
+class ContractError(ValueError):
+    """A function of one's own takes, gives or does something else than it must."""
+
+
 _TOLERANCE = 1e-3  # of a policy's sum
 
 
@@ -33,7 +40,7 @@ def call(kind: str, function: Callable[..., Any], /, **arguments: Any) -> Any:
     """Calls a function of one's own, all arguments by their place but those of an objective.
 
     Raises:
-      ValueError: if it takes other arguments.
+      ContractError: if it takes other arguments, or if one of one's own raises something.
     """
     by_name = ("model", "method", "settings") if kind == "objective" else ()
     places = [value for name, value in arguments.items() if name not in by_name]
@@ -41,27 +48,50 @@ def call(kind: str, function: Callable[..., Any], /, **arguments: Any) -> Any:
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):  # What is compiled may have none.
-        return function(*places, **names)
+        signature = None
     try:
-        signature.bind(*places, **names)
+        if signature is not None:
+            signature.bind(*places, **names)
     except TypeError as error:
         star = "*, " if names else ""
         wanted = ", ".join([x for x in arguments if x not in names] + [star + ", ".join(names)])
-        raise ValueError(
+        raise ContractError(
             f"{kind} {name_of(function)}{signature} is called as "
             f"({wanted.removesuffix(', ')}): {error}"
         ) from None
-    return function(*places, **names)
+    try:
+        return function(*places, **names)
+    except ContractError:
+        raise
+    except Exception as error:
+        if not _own(function):
+            raise
+        raise ContractError(
+            f"{kind} {name_of(function)} raised {type(error).__name__}{_line(function, error)}: "
+            f"{str(error).strip().partition(chr(10))[0]}"
+        ) from error
+
+
+def _own(function: Any) -> bool:
+    """Whether it is not one of the library's, which its tests look at."""
+    return not (getattr(function, "__module__", None) or "").startswith("unplugged.")
+
+
+def _line(function: Any, error: Exception) -> str:
+    """Where in a function's file something was raised, as " (file.py, line 3)"."""
+    file = getattr(getattr(function, "__code__", None), "co_filename", None)
+    lines = [x.lineno for x in traceback.extract_tb(error.__traceback__) if x.filename == file]
+    return f" ({Path(file).name}, line {lines[-1]})" if file and lines else ""
 
 
 def _check_array(kind: str, function: Any, what: str, found: Any, shape: tuple[int, ...]) -> None:
     if not isinstance(found, (jax.Array, np.ndarray)):
-        raise ValueError(
+        raise ContractError(
             f"{kind} {name_of(function)}: {what} must be an array {list(shape)}, "
             f"got {type(found).__name__}"
         )
     if found.shape != shape or not jnp.issubdtype(found.dtype, jnp.floating):
-        raise ValueError(
+        raise ContractError(
             f"{kind} {name_of(function)}: {what} must be floating point of shape {list(shape)}, "
             f"got {found.dtype} of shape {list(found.shape)}"
         )
@@ -78,13 +108,13 @@ def improve(
     """What an operator makes of N root states, its form checked.
 
     Raises:
-      ValueError: if it takes other arguments or does not return an `Improvement` of their shapes.
+      ContractError: if it takes other arguments or returns no `Improvement` of their shapes.
     """
     found = call(
         "operator", function, model=model, params=params, root=root, key=key, settings=settings
     )
     if not isinstance(found, improvement.Improvement):
-        raise ValueError(
+        raise ContractError(
             f"operator {name_of(function)} must return improvement.Improvement(policy, value, "
             f"action_values), got {type(found).__name__}"
         )
@@ -107,7 +137,7 @@ def select(
     """A selector's probabilities [B, A], its form checked.
 
     Raises:
-      ValueError: if it takes other arguments or returns something else.
+      ContractError: if it takes other arguments or returns something else.
     """
     found = call(
         "selector", function, model=model, params=params, observation=observation, key=key,
@@ -130,7 +160,7 @@ def advantage(
     """A regulariser's advantages of recorded actions [K + 1, B], their form checked.
 
     Raises:
-      ValueError: if it takes other arguments or returns something else.
+      ContractError: if it takes other arguments or returns something else.
     """
     found = call(
         "regularizer", function, model=model, params=params, roots=roots, improved=improved,
@@ -144,11 +174,11 @@ def loss(function: Callable[..., Loss], **arguments: Any) -> Loss:
     """An objective's loss and its parts, their form checked.
 
     Raises:
-      ValueError: if it takes other arguments or returns something else.
+      ContractError: if it takes other arguments or returns something else.
     """
     found = call("objective", function, **arguments)
     if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], dict)):
-        raise ValueError(
+        raise ContractError(
             f"objective {name_of(function)} must return (loss, parts), the parts by name, "
             f"got {type(found).__name__}"
         )
@@ -160,16 +190,11 @@ def loss(function: Callable[..., Loss], **arguments: Any) -> Loss:
 # --- On numbers, before a run begins ------------------------------------------------------------
 
 
-def _own(function: Any) -> bool:
-    """Whether it is not one of the library's, which its tests look at."""
-    return not (getattr(function, "__module__", None) or "").startswith("unplugged.")
-
-
 def _check_policy(what: str, policy: jax.Array, *, sampled: bool = False) -> None:
     rows = np.asarray(policy, np.float64)
     sums, least = rows.sum(axis=-1), rows.min()
     if not np.isfinite(rows).all():
-        raise ValueError(f"{what} is not finite on states of this run")
+        raise ContractError(f"{what} is not finite on states of this run")
     if least >= 0.0 and (sampled or np.abs(sums - 1.0).max() <= _TOLERANCE):
         return
     seen = f"rows sum to {sums.min():.4g} to {sums.max():.4g}, the least entry is {least:.4g}"
@@ -179,7 +204,7 @@ def _check_policy(what: str, policy: jax.Array, *, sampled: bool = False) -> Non
             "; if it samples, and its weights sum to 1 in the limit only, say so by "
             "Method(..., sampled=True)"
         )
-    raise ValueError(f"{what} is no distribution on states of this run: {seen}; {advice}")
+    raise ContractError(f"{what} is no distribution on states of this run: {seen}; {advice}")
 
 
 def try_out(
@@ -202,7 +227,7 @@ def try_out(
       observe: gives some of what the run sees, [B, ...]; called if something is tried.
 
     Raises:
-      ValueError: if a policy is no distribution, or something is not finite; of an operator that
+      ContractError: if a policy is no distribution, or something is not finite; of an operator that
         samples (`Method.sampled`) the weights need not sum to 1.
     """
     act = acting.SELECTORS[selector]
@@ -237,4 +262,4 @@ def try_out(
         _check_policy(f"{name}: its policy", better.policy, sampled=method.sampled)
         for what in ("value", "action_values"):
             if not np.isfinite(getattr(better, what)).all():
-                raise ValueError(f"{name}: {what} is not finite on states of this run")
+                raise ContractError(f"{name}: {what} is not finite on states of this run")
