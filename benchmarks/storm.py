@@ -711,6 +711,7 @@ def main() -> int:
         frame = pd.DataFrame([dataclasses.asdict(event) for event in events])
         frame.round(2).to_csv(options.out / "storm.csv", index=False)
         (options.out / "storm.json").write_text(json.dumps(about, indent=2) + "\n")
+        checksums.accept(options.out)
     if failed or options.work:
         print(f"what was left is in {work}")
     else:
