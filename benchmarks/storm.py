@@ -40,6 +40,7 @@ import psutil
 import yaml
 
 from measure import machine
+from reproduction import checksums
 
 ROOT = Path(__file__).resolve().parents[1]
 PROFILE = ROOT / "benchmarks" / "storm.yaml"
