@@ -53,6 +53,7 @@ class Method:
       learns_policy: whether a policy is learned beside values.
       unrolls: whether a model is learned and unrolled for K steps.
       bootstraps: whether values are learned from n-step returns.
+      imagines: whether it is a world model or learns inside one; its runs are `worlds.WorldSpec`s.
     """
 
     summary: str
@@ -65,6 +66,7 @@ class Method:
     learns_policy: bool = True
     unrolls: bool = True
     bootstraps: bool = True
+    imagines: bool = False
 
     def __post_init__(self) -> None:
         if self.bootstrap == "operator" and self.operator is None:

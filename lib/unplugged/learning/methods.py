@@ -8,7 +8,7 @@ one new function for whatever it does that no other does.
 from __future__ import annotations
 
 from unplugged.common import checks
-from unplugged.learning import losses, objectives
+from unplugged.learning import imagination, losses, objectives, world_model
 from unplugged.learning.method import Method
 from unplugged.planning import improvement
 
@@ -114,6 +114,29 @@ METHODS: dict[str, Method] = {
         summary="ROSMO's behaviour regulariser alone",
         regularizer=losses.dynamics_advantage,
         selector="policy",
+    ),
+    "world_model": Method(
+        summary="DreamerV2's world model with an ensemble of priors; no policy, acts at random",
+        objective=world_model.evidence,
+        bootstraps=False,
+        imagines=True,
+        selector="uniform",
+    ),
+    "morel": Method(
+        summary="MOReL: PPO in a world model that ends where its ensemble disagrees",
+        objective=imagination.clipped_surrogate,
+        unrolls=False,
+        bootstraps=False,
+        imagines=True,
+        selector="policy",
+    ),
+    "combo": Method(
+        summary="COMBO: conservative Q-learning on recorded and imagined steps",
+        objective=imagination.conservative,
+        learns_policy=False,
+        unrolls=False,
+        imagines=True,
+        selector="critic",
     ),
 }
 

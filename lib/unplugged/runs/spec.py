@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -38,6 +38,9 @@ class AnySpec:
         device likes it (None: True on accelerators).
     """
 
+    imagines: ClassVar[bool] = False  # which methods it is for
+    kind_of_settings: ClassVar[type[Settings]] = Settings
+
     benchmark: str = "bsuite"
     environment: str = "catch"
     method: str = "rosmo"
@@ -53,6 +56,9 @@ class AnySpec:
     def __post_init__(self) -> None:
         self.of_benchmark.check(self.environment)
         checks.one_of("method", self.method, methods.METHODS)
+        if methods.METHODS[self.method].imagines != self.imagines:
+            kind = "the kind world" if methods.METHODS[self.method].imagines else "another kind"
+            raise ValueError(f"runs of {self.method} are of {kind}, see the notebooks 2x_train")
         if self.selector is not None:
             checks.one_of("selector", self.selector, acting.SELECTORS)
             checks.one_of(f"selector of {self.method}", self.selector, self.ways_to_act())
@@ -239,7 +245,7 @@ def build(spec: Spec) -> tuple[Learner, windows.Store, datasets.Dataset]:
             "to at most that"
         )
     learner = spec.learner(*form)
-    check_range(dataset, learner.model.support, settings)
+    check_range(dataset, transforms.Support(settings.num_bins), settings)
     return learner, windows.store(dataset), dataset
 
 

@@ -178,7 +178,7 @@ def differs_in_seeds_only(record: Mapping[str, Any], spec: AnySpec) -> bool:
     """
     wanted = json.loads(json.dumps(dataclasses.asdict(spec)))
     found = {**checkpoints.defaults(type(spec)), **record["parameters"]}
-    ignored = ("dataset", "vmap_seeds", "seeds")
+    ignored = ("dataset", "world", "vmap_seeds", "seeds")
     settings = {**checkpoints.defaults(Settings), **record["settings"]}
     same = json.dumps(settings, sort_keys=True) == json.dumps(
         dataclasses.asdict(spec.settings), sort_keys=True
