@@ -268,7 +268,9 @@ def test_advantages_equal_a_loop_and_stop_at_an_end(agent):
             wanted[t, b] = after = error + 0.8 * going_on * after
     np.testing.assert_allclose(found.advantage, wanted.reshape(-1), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(found.target, (wanted + value[:3]).reshape(-1), rtol=1e-4)
-    chosen = [np.log(softmax(logits[t, b]))[imagined.action[t, b]] for t in range(3) for b in (0, 1)]
+    chosen = [
+        np.log(softmax(logits[t, b]))[imagined.action[t, b]] for t in range(3) for b in (0, 1)
+    ]
     np.testing.assert_allclose(found.log_probability, chosen, rtol=1e-4)
     np.testing.assert_array_equal(found.real, imagined.real.reshape(-1))
 

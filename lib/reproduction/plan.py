@@ -9,11 +9,8 @@ from typing import Any, NamedTuple
 
 from unplugged import online, runs
 from unplugged.common import checks
-from unplugged.learning.settings import Settings
 from unplugged.online import replay
-from unplugged.runs import benchmarks
-
-_SETTINGS = [field.name for field in dataclasses.fields(Settings)]
+from unplugged.runs import benchmarks, worlds
 
 
 class Collection(NamedTuple):
@@ -78,6 +75,7 @@ def _collections(rows: Sequence[Mapping[str, Any]]) -> dict[str, Collection]:
 KINDS: dict[str, tuple[str, type[runs.AnySpec]]] = {
     "offline": ("20_train", runs.Spec),
     "online": ("21_train_online", online.OnlineSpec),
+    "world": ("26_train_world", worlds.WorldSpec),
 }
 
 
@@ -85,12 +83,14 @@ def _one_run(
     values: Mapping[str, Any], profile: str, collections: Mapping, kind: str
 ) -> dict[str, Any]:
     """A run's parameters: settings among the values become overrides, the dataset is named."""
-    names = [field.name for field in dataclasses.fields(KINDS[kind][1])]
+    make = KINDS[kind][1]
+    names = [field.name for field in dataclasses.fields(make)]
+    settings = [field.name for field in dataclasses.fields(make.kind_of_settings)]
     overrides = dict(values.get("overrides", {}))
     parameters = {}
     for key, value in values.items():
-        checks.one_of("run parameter", key, [*names, *_SETTINGS, "noise"])
-        if key in _SETTINGS:
+        checks.one_of("run parameter", key, [*names, *settings, "noise"])
+        if key in settings:
             overrides[key] = value
         elif key not in ("noise", "overrides"):
             parameters[key] = value
@@ -111,13 +111,37 @@ def _one_run(
     }
 
 
+def _world(parameters: Mapping[str, Any], found: Mapping[str, Any], profile: str) -> str:
+    """The folder of the world model that a run learns inside, named by the models' experiment."""
+    if "/" in parameters["world"]:  # One of one's own.
+        return parameters["world"]
+    experiment = checks.one_of("experiment of world models", parameters["world"], found)
+    alike = ("environment", "fraction", "data_seed")
+    wanted = [parameters.get(name) for name in alike]
+    names = [name for name, of in found[experiment].items() if [of.get(x) for x in alike] == wanted]
+    if len(names) != 1:
+        raise ValueError(
+            f"profile {profile}: {experiment} has {len(names)} world models of "
+            f"{parameters['environment']} for {parameters['method']}; name one by its folder, as "
+            f"runs/{profile}/{experiment}/RUN"
+        )
+    return f"runs/{profile}/{experiment}/{names[0]}"
+
+
+def needs(parameters: Mapping[str, Any]) -> list[str]:
+    """Files that a run learns from: its dataset, and of its world model the results."""
+    dataset, world = parameters.get("dataset"), parameters.get("world")
+    return [*([dataset] if dataset else []), *([f"{world}/results.csv"] if world else [])]
+
+
 def plan(profile: Mapping[str, Any]) -> Plan:
     """Expands a profile, and checks every parameter of every run before any work begins.
 
     An experiment has `common` parameters and a `grid` (or a list of grids) of values that
     are combined; `updates` is no part of a run's name, as more of them continue the run. Keys
     are fields of `runs.Spec`, of `settings.Settings`, or `noise`. If its `kind` is "online"
-    they are fields of `online.OnlineSpec`.
+    they are fields of `online.OnlineSpec`; if "world", of `worlds.WorldSpec`, whose `world` names
+    the experiment that trains the world models.
 
     Raises:
       ValueError: if a name or value is wrong, a dataset is not collected, or two runs of an
@@ -140,5 +164,7 @@ def plan(profile: Mapping[str, Any]) -> Plan:
                     raise ValueError(f"profile {name}: {experiment} names the run {run} twice")
                 one = {**content["common"], **dict(zip(grid, values))}
                 found[experiment][run] = _one_run(one, name, collections, kinds[experiment])
+    for parameters in (p for of in found.values() for p in of.values() if p.get("world")):
+        parameters["world"] = _world(parameters, found, name)
     specs = {(e, r): KINDS[kinds[e]][1](**p) for e, of in found.items() for r, p in of.items()}
     return Plan(collections, found, {e: KINDS[kind][0] for e, kind in kinds.items()}, specs)

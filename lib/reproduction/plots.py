@@ -48,6 +48,9 @@ _LOOKS = {
     "supervised": Look(_PALETTE[2], "H", (0, (8, 2, 1, 2))),
     "reanalyse": Look(_PALETTE[1], "+", (0, (5, 3))),
     "crr_model": Look(_PALETTE[6], "8", (0, (9, 1))),
+    "morel": Look(_PALETTE[8], "h", (0, (4, 2))),
+    "combo": Look(_PALETTE[7], "1", (0, (2, 2, 6, 2))),
+    "world_model": Look((0.6, 0.6, 0.6), "|", (0, (1, 4))),
 }
 _SPARE_MARKERS = "dH8x12"
 _NEUTRAL = (

@@ -25,10 +25,17 @@ _PLACES = {
     "data": ("bits", "datasets", "minari_io", "windows"),
     "recording": ("collect", "dqn"),
     "learning": (
-        "imagination", "learner", "losses", "methods", "objectives", "settings", "world_learner",
-        "world_model", "world_settings",
+        "imagination",
+        "learner",
+        "losses",
+        "methods",
+        "objectives",
+        "settings",
+        "world_learner",
+        "world_model",
+        "world_settings",
     ),
-    "runs": ("checkpoints", "evaluation", "provenance", "selection", "timing", "worlds"),
+    "runs": ("checkpoints", "dreams", "evaluation", "provenance", "selection", "timing", "worlds"),
     "online": ("online_learner", "replay"),
 }
 _MODULES = {name: f"{__name__}.{place}.{name}" for place, of in _PLACES.items() for name in of}

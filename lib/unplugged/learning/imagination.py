@@ -47,6 +47,39 @@ class Rollouts(NamedTuple):
         return ~jnp.concatenate([jnp.zeros_like(ended[:1]), ended[:-1]])
 
 
+def members_of(world: World, params: Params, start: WorldState, key: jax.Array) -> jax.Array:
+    """A member of the ensemble for each of R rollouts, drawn at random. Shape [R]."""
+    members = world.prior(params, start.recurrent).shape[0]
+    return jax.random.randint(key, start.recurrent.shape[:-1], 0, members)
+
+
+def advance(
+    world: World,
+    params: Params,
+    state: WorldState,
+    action: jax.Array,
+    member: jax.Array,
+    key: jax.Array,
+) -> tuple[WorldState, jax.Array]:
+    """The next state by a member of the ensemble, and what all members expect of it.
+
+    Args:
+      world: the world model.
+      params: its parameters.
+      state: R states.
+      action: shape [R].
+      member: which member draws the latent. Shape [R].
+      key: randomness.
+
+    Returns:
+      The states and the priors' logits [M, R, C, K].
+    """
+    recurrent = world.recur(params, state, action)
+    prior = world.prior(params, recurrent)
+    chosen = jnp.take_along_axis(prior, member[None, :, None, None], axis=0)[0]
+    return WorldState(recurrent, straight_through(chosen, key)), prior
+
+
 def imagine(
     world: World,
     params: Params,
@@ -68,16 +101,12 @@ def imagine(
       steps: H.
     """
     member_key, key = jax.random.split(key)
-    members = world.prior(params, start.recurrent).shape[0]
-    member = jax.random.randint(member_key, start.recurrent.shape[:-1], 0, members)
+    member = members_of(world, params, start, member_key)
 
     def step(state: WorldState, key: jax.Array) -> tuple[WorldState, tuple]:
         act_key, draw_key, end_key = jax.random.split(key, 3)
         action = act(state.features, act_key)
-        recurrent = world.recur(params, state, action)
-        prior = world.prior(params, recurrent)
-        chosen = jnp.take_along_axis(prior, member[None, :, None, None], axis=0)[0]
-        following = WorldState(recurrent, straight_through(chosen, draw_key))
+        following, prior = advance(world, params, state, action, member, draw_key)
         decoded = world.decode(params, following.features)
         goes_on = jax.random.bernoulli(end_key, jax.nn.sigmoid(decoded.discount))
         happened = (
@@ -147,9 +176,7 @@ def stored(
     return store, flat(real, False)
 
 
-def draw(
-    store: Store, real: jax.Array, key: jax.Array, number: int, length: int
-) -> Windows:
+def draw(store: Store, real: jax.Array, key: jax.Array, number: int, length: int) -> Windows:
     """Windows that begin at real steps of a store, uniformly, with replacement; see `stored`."""
     start = jax.random.categorical(key, jnp.log(real.astype(jnp.float32)), shape=(number,))
     return recorded.at(store, start, length)

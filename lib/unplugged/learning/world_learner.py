@@ -120,7 +120,7 @@ class WorldLearner:
         )  # fmt: skip
 
     def act(self, agent: Params, features: jax.Array, key: jax.Array) -> jax.Array:
-        """How the agent acts in imagination: by its policy, or by its critic, at times at random."""
+        """How it acts in imagination: by its policy, or by its critic and at times at random."""
         state = self.model.represent(agent, features)
         if self.method.learns_policy:
             return jax.random.categorical(key, self.model.predict(agent, state)[0])
@@ -205,5 +205,3 @@ class WorldLearner:
             return jax.vmap(lambda state: self._scan(state, data, num_updates))(states)
 
         return jax.jit(scan_seeds, static_argnums=2, donate_argnums=0)
-
-

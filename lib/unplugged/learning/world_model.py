@@ -130,5 +130,3 @@ def recorded_disagreement(
     states, _ = follow(world, params, windows.observation, windows.action, key)
     after = disagreement(world.prior(params, states.recurrent[1:]))
     return jnp.concatenate([windows.real[:-1] * after, jnp.zeros_like(after[:1])])
-
-

@@ -83,8 +83,7 @@ class WorldSettings(Settings):
         checks.one_of("conservative_reading", self.conservative_reading, READINGS)
         if self.round_updates % self.epochs:
             raise ValueError(
-                f"round_updates ({self.round_updates}) must be a multiple of epochs "
-                f"({self.epochs})"
+                f"round_updates ({self.round_updates}) must be a multiple of epochs ({self.epochs})"
             )
         if self.rollouts * self.rollout_steps % self.minibatches:
             raise ValueError(

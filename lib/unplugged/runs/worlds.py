@@ -20,9 +20,9 @@ from unplugged.learning import methods, world_model
 from unplugged.learning.learner import Learner
 from unplugged.learning.world_learner import WorldData, WorldLearner
 from unplugged.learning.world_settings import OF_THE_WORLD, PRESETS, WorldSettings
-from unplugged.model import networks, world
+from unplugged.model import world
 from unplugged.runs import benchmarks, evaluation, training
-from unplugged.runs.spec import Spec, build, divide, load_dataset, model_of
+from unplugged.runs.spec import Spec, build, model_of
 
 _AT_ONCE = 256  # windows whose disagreement is looked at in one call
 
@@ -173,7 +173,13 @@ def load(spec: WorldSpec) -> Any:
                 f"the world model in {spec.world} has {what} {there}, this run {here}: give the "
                 "same to both"
             )
-    return training.restore(found, spec.world, spec.world_seed)[1].params
+    try:
+        return training.restore(found, spec.world, spec.world_seed)[1].params
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{error}; give a world_seed of {list(found.seeds)}, or, if its results were adopted, "
+            "delete the folder and train it"
+        ) from error
 
 
 def digest(params: Any) -> str:
