@@ -119,7 +119,7 @@ def imagine(
     return Rollouts(jnp.concatenate([start.features[None], features]), *rest)
 
 
-def pessimistic(rollouts: Rollouts, threshold: jax.Array, reward: float) -> Rollouts:
+def pessimistic(rollouts: Rollouts, threshold: jax.Array | float, reward: float) -> Rollouts:
     """MOReL's pessimistic MDP: a step beyond the threshold ends the episode (its Definition 4).
 
     Args:

@@ -117,14 +117,14 @@ METHODS: dict[str, Method] = {
     ),
     "world_model": Method(
         summary="DreamerV2's world model with an ensemble of priors; no policy, acts at random",
-        objective=world_model.evidence,
+        objective=world_model.evidence,  # type: ignore[arg-type]  # Its model is a `World`.
         bootstraps=False,
         imagines=True,
         selector="uniform",
     ),
     "morel": Method(
         summary="MOReL: PPO in a world model that ends where its ensemble disagrees",
-        objective=imagination.clipped_surrogate,
+        objective=imagination.clipped_surrogate,  # type: ignore[arg-type]  # On `Experience`.
         unrolls=False,
         bootstraps=False,
         imagines=True,

@@ -5,13 +5,14 @@ Time comes first: T steps of B windows, whose first step begins with an empty me
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
 
 from unplugged.data.windows import Windows
 from unplugged.learning.method import Loss, Method
-from unplugged.learning.settings import Settings
 from unplugged.model.world import Params, World, WorldState, straight_through
 
 
@@ -80,7 +81,7 @@ def evidence(
     *,
     model: World,
     method: Method,
-    settings: Settings,
+    settings: Any,
 ) -> Loss:
     """The world model's loss: what the states do not tell (Hafner et al., 2021, eq. 2).
 
@@ -96,7 +97,7 @@ def evidence(
     here = inside(windows)
     bits = optax.sigmoid_binary_cross_entropy(decoded.observation, windows.observation)
     going_on = optax.sigmoid_binary_cross_entropy(decoded.discount[1:], windows.discount[:-1])
-    kl = jax.vmap(lambda member: balanced_divergence(posterior, member, settings.kl_balance))  # type: ignore[attr-defined]
+    kl = jax.vmap(lambda member: balanced_divergence(posterior, member, settings.kl_balance))
     parts = {
         "observation": jnp.mean(here * jnp.sum(bits, axis=range(2, bits.ndim))),
         "reward": jnp.mean(here[1:] * 0.5 * (decoded.reward[1:] - windows.reward[:-1]) ** 2),
@@ -104,7 +105,7 @@ def evidence(
         "kl": jnp.mean(here * jnp.mean(kl(prior), axis=0)),
     }
     total = parts["observation"] + parts["reward"] + parts["discount"]
-    return total + settings.kl_weight * parts["kl"], parts  # type: ignore[attr-defined]
+    return total + settings.kl_weight * parts["kl"], parts
 
 
 def disagreement(prior: jax.Array) -> jax.Array:

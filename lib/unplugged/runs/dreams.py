@@ -90,7 +90,7 @@ def errors(found: Dream, context: int) -> pd.DataFrame:
     for ahead in range(found.imagined.shape[0]):
         here = np.asarray(found.inside[context + ahead])
         truth = np.asarray(found.recorded[context + ahead]) > 0.5
-        row = {"ahead": ahead + 1, "windows": int(here.sum())}
+        row: dict[str, float] = {"ahead": ahead + 1, "windows": int(here.sum())}
         for name, guess in (("imagined", np.asarray(found.imagined[ahead]) > 0.5),
                             ("repeated", seen)):  # fmt: skip
             either = (guess | truth)[here].sum()

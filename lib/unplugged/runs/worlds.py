@@ -20,7 +20,7 @@ from unplugged.learning import methods, world_model
 from unplugged.learning.learner import Learner
 from unplugged.learning.world_learner import WorldData, WorldLearner
 from unplugged.learning.world_settings import OF_THE_WORLD, PRESETS, WorldSettings
-from unplugged.model import world
+from unplugged.model.world import World, WorldState, rssm, straight_through
 from unplugged.runs import benchmarks, evaluation, training
 from unplugged.runs.spec import Spec, build, model_of
 
@@ -79,9 +79,9 @@ class WorldSpec(Spec):
         """Selectors that use nothing but what the method learns; a world model has no policy."""
         return ["uniform"] if self.learns_the_world else super().ways_to_act()
 
-    def network(self, observation_shape: Sequence[int], num_actions: int) -> world.World:
+    def network(self, observation_shape: Sequence[int], num_actions: int) -> World:
         """The world model, for an environment of this form."""
-        return world.rssm(
+        return rssm(
             observation_shape=observation_shape,
             num_actions=num_actions,
             **{name: getattr(self.settings, name) for name in OF_THE_WORLD},
@@ -123,6 +123,7 @@ class WorldSpec(Spec):
           FileNotFoundError: if the world model's run is not there, or has no checkpoint.
           ValueError: if it is of another environment or other sizes.
         """
+        learner: Any
         learner, store, dataset = build(self)
         if self.learns_the_world:
             return learner, store, dataset
@@ -189,7 +190,7 @@ def digest(params: Any) -> str:
 
 
 def largest_disagreement(
-    network: world.World, params: Any, store: windows.Store, settings: WorldSettings
+    network: World, params: Any, store: windows.Store, settings: WorldSettings
 ) -> float:
     """The ensemble's largest disagreement on the whole dataset, window after window."""
     length = settings.unroll_steps + 1
@@ -202,15 +203,15 @@ def largest_disagreement(
         return jnp.max(found)
 
     starts = np.arange(0, store.action.shape[0], length - 1)
-    starts = np.resize(starts, -(-len(starts) // _AT_ONCE) * _AT_ONCE).reshape(-1, _AT_ONCE)
-    keys = jax.random.split(jax.random.key(0), len(starts))
-    return max(float(largest(params, start, key)) for start, key in zip(starts, keys))
+    groups = np.resize(starts, (-(-len(starts) // _AT_ONCE), _AT_ONCE))  # The last is filled up.
+    keys = jax.random.split(jax.random.key(0), len(groups))
+    return max(float(largest(params, group, key)) for group, key in zip(groups, keys))
 
 
 # --- Acting with a memory -----------------------------------------------------------------------
 
 
-def remembered(game: games.Game, network: world.World, params: Any) -> games.Game:
+def remembered(game: games.Game, network: World, params: Any) -> games.Game:
     """The game seen through a world model: an observation is its state, the episode so far in it.
 
     Args:
@@ -219,9 +220,9 @@ def remembered(game: games.Game, network: world.World, params: Any) -> games.Gam
       params: its parameters.
     """
 
-    def see(recurrent: jax.Array, observation: jax.Array, key: jax.Array) -> world.WorldState:
+    def see(recurrent: jax.Array, observation: jax.Array, key: jax.Array) -> WorldState:
         logits = network.posterior(params, recurrent, network.encode(params, observation))
-        return world.WorldState(recurrent, world.straight_through(logits, key))
+        return WorldState(recurrent, straight_through(logits, key))
 
     def reset(key: jax.Array) -> tuple[Any, jax.Array]:
         key, draw_key = jax.random.split(key)
@@ -247,7 +248,7 @@ class Remembering(evaluation.Compiled):
       network: the world model.
     """
 
-    network: world.World
+    network: World
 
     @functools.cached_property
     def _play(self) -> Callable[..., jax.Array]:
