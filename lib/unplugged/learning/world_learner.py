@@ -69,7 +69,7 @@ class WorldLearner:
         )
 
     def update(
-        self, world: Params, state: LearnerState, batch: Any, key: jax.Array
+        self, state: LearnerState, batch: Any, key: jax.Array
     ) -> tuple[LearnerState, dict[str, jax.Array]]:
         """One gradient step of the agent; `state.params` are the agent's alone."""
         assert self.method.objective is not None  # As of every row that is learned so.
@@ -94,15 +94,18 @@ class WorldLearner:
     ) -> tuple[LearnerState, dict[str, jax.Array]]:
         """Follows recorded windows, imagines from their states, and learns from both."""
         settings, world = self.settings, whole.params["world"]
-        keys = jax.random.split(jax.random.fold_in(whole.key, whole.updates), 5)
+        keys = jax.random.split(jax.random.fold_in(whole.key, whole.updates), 4)
         windows = recorded.sample(
             data.store, keys[0], settings.batch_size, settings.unroll_steps + 1
         )
         states, _ = follow(self.world, world, windows.observation, windows.action, keys[1])
         state = whole._replace(params=whole.params["agent"])
-        learn = self._from_experience if self.method.learns_policy else self._from_windows
         rollouts = self.imagine(world, state.params, windows, states, keys[2])
-        state, losses = learn(data, world, state, windows, states, rollouts, keys[3])
+        if self.method.learns_policy:
+            threshold = settings.halt_multiple * data.largest
+            state, losses = self._from_experience(state, rollouts, threshold, keys[3])
+        else:
+            state, losses = self._from_windows(state, windows, states, rollouts, keys[3])
         return state._replace(params={"world": world, "agent": state.params}), losses
 
     def imagine(
@@ -131,14 +134,11 @@ class WorldLearner:
         return jnp.where(explores, other, best)
 
     def _from_experience(
-        self, data: WorldData, world: Params, state: LearnerState, windows: Windows,
-        states: WorldState, rollouts: imagination.Rollouts, key: jax.Array,
-    ) -> tuple[LearnerState, dict[str, jax.Array]]:  # fmt: skip
+        self, state: LearnerState, rollouts: imagination.Rollouts, threshold: Any, key: jax.Array
+    ) -> tuple[LearnerState, dict[str, jax.Array]]:
         """PPO in MOReL's pessimistic MDP: some passes over the rollouts in minibatches."""
         settings = self.settings
-        rollouts = imagination.pessimistic(
-            rollouts, settings.halt_multiple * data.largest, settings.halt_reward
-        )
+        rollouts = imagination.pessimistic(rollouts, threshold, settings.halt_reward)
         steps = imagination.experience(
             self.model, state.params, rollouts, settings.discount, settings.gae_lambda
         )
@@ -147,14 +147,18 @@ class WorldLearner:
         )
 
         def update(state: LearnerState, which: jax.Array) -> Any:
-            return self.update(world, state, jax.tree.map(lambda x: x[which], steps), key)
+            return self.update(state, jax.tree.map(lambda x: x[which], steps), key)
 
         return jax.lax.scan(update, state, orders.reshape(settings.round_updates, -1))
 
     def _from_windows(
-        self, data: WorldData, world: Params, state: LearnerState, windows: Windows,
-        states: WorldState, rollouts: imagination.Rollouts, key: jax.Array,
-    ) -> tuple[LearnerState, dict[str, jax.Array]]:  # fmt: skip
+        self,
+        state: LearnerState,
+        windows: Windows,
+        states: WorldState,
+        rollouts: imagination.Rollouts,
+        key: jax.Array,
+    ) -> tuple[LearnerState, dict[str, jax.Array]]:
         """COMBO: batches that are partly recorded and partly imagined."""
         settings = self.settings
         number = imagination.recorded_windows(settings)
@@ -179,7 +183,7 @@ class WorldLearner:
                 if count
             ]
             batch = jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), *parts)
-            return self.update(world, state, batch, key)
+            return self.update(state, batch, key)
 
         return jax.lax.scan(update, state, jax.random.split(key, settings.round_updates))
 
