@@ -207,6 +207,10 @@ NOTEBOOKS = {
         "reads": ["minatar_frames.csv", "minatar_errors.csv"],
         "draws": ["minatar_worlds"],
     },
+    "48_minatar_imagined": {
+        "experiments": ["minatar_imagined", "minatar_curves"],
+        "tables": ["minatar_imagined"],
+    },
     "50_online_budgets": {
         "experiments": ["online_fractions"],
         "draws": ["online_scaling"],

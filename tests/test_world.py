@@ -335,6 +335,7 @@ def test_the_penalty_of_combo_in_both_readings(agent):
         ({"epochs": 3}, r"round_updates \(20\) must be a multiple of epochs \(3\)"),
         ({"rollouts": 3, "rollout_steps": 3}, "change rollouts"),
         ({"conservative_reading": "mixd"}, "did you mean 'mixed'"),
+        ({"conservative_reading": "apart", "imagined_share": 1.0}, "nothing to tell apart"),
         ({"kl_balance": 2.0}, "kl_balance must lie in"),
         ({"members": 0}, "members must lie in"),
         ({"recurent": 1}, "did you mean 'recurrent'"),

@@ -176,10 +176,15 @@ def stored(
     return store, flat(real, False)
 
 
+def some(real: jax.Array, key: jax.Array, number: int) -> jax.Array:
+    """Indices of that many real steps of [N], uniformly, with replacement. Shape [number]."""
+    weight = real.astype(jnp.float32)
+    return jax.random.choice(key, real.shape[0], (number,), p=weight / jnp.sum(weight))
+
+
 def draw(store: Store, real: jax.Array, key: jax.Array, number: int, length: int) -> Windows:
-    """Windows that begin at real steps of a store, uniformly, with replacement; see `stored`."""
-    start = jax.random.categorical(key, jnp.log(real.astype(jnp.float32)), shape=(number,))
-    return recorded.at(store, start, length)
+    """Windows that begin at real steps of a store, see `stored` and `some`."""
+    return recorded.at(store, some(real, key, number), length)
 
 
 class Experience(NamedTuple):

@@ -114,8 +114,7 @@ class WorldLearner:
         """Rollouts of the agent from recorded states, drawn from those where a step was taken."""
         settings = self.settings
         start_key, key = jax.random.split(key)
-        weight = jnp.log(windows.real.reshape(-1).astype(jnp.float32))
-        which = jax.random.categorical(start_key, weight, shape=(settings.rollouts,))
+        which = imagination.some(windows.real.reshape(-1), start_key, settings.rollouts)
         start = jax.tree.map(lambda x: x.reshape(-1, x.shape[-1])[which], states)
         return imagination.imagine(
             self.world, world, functools.partial(self.act, agent), start, key,

@@ -81,6 +81,11 @@ class WorldSettings(Settings):
         checks.within("halt_reward", self.halt_reward, float("-inf"))
         checks.within("clip", self.clip, 0.0, open_low=True)
         checks.one_of("conservative_reading", self.conservative_reading, READINGS)
+        if self.conservative_reading == "apart" and self.imagined_share in (0.0, 1.0):
+            raise ValueError(
+                f"imagined_share {self.imagined_share} leaves nothing to tell apart: give a share "
+                'between 0 and 1, or conservative_reading "mixed"'
+            )
         if self.round_updates % self.epochs:
             raise ValueError(
                 f"round_updates ({self.round_updates}) must be a multiple of epochs ({self.epochs})"
