@@ -66,6 +66,12 @@ def test_the_divergence_and_how_its_gradient_is_shared():
     of_posterior = 0.2 * 0.5 * (np.log(2) - kl)
     np.testing.assert_allclose(gradients[0][0, 0], [of_posterior, -of_posterior], rtol=1e-5)
     np.testing.assert_allclose(gradients[1][0, 0], [-0.2, 0.2], rtol=1e-6)
+    free, gradients = jax.value_and_grad(
+        lambda p, q: world_model.balanced_divergence(p, q, 0.8, 1.0).sum(), argnums=(0, 1)
+    )(posterior, prior)
+    np.testing.assert_allclose(free, 0.8 * kl + 0.2, rtol=1e-6)
+    np.testing.assert_array_equal(gradients[0], 0.0)
+    np.testing.assert_allclose(gradients[1][0, 0], [-0.2, 0.2], rtol=1e-6)
 
 
 def test_shapes_and_that_observations_must_be_images(world, world_params):
@@ -133,7 +139,7 @@ def test_the_loss_equals_numpy_and_takes_packed_bits(world, world_params):
         wanted["observation"] -= np.sum(x * np.log(p) + (1 - x) * np.log(1 - p)) / (T * B)
         for member in prior:
             kl = np.sum(posterior[t, b] * np.log(posterior[t, b] / member[t, b]))
-            wanted["kl"] += kl / (T * B * len(prior))
+            wanted["kl"] += (0.8 * kl + 0.2 * max(kl, 1.0)) / (T * B * len(prior))
         if t:
             error = decoded.reward[t, b] - float(of.reward[t - 1, b])
             wanted["reward"] += 0.5 * error**2 / ((T - 1) * B)

@@ -54,7 +54,7 @@ def draw(frames: pd.DataFrame, errors: pd.DataFrame, steps: Sequence[int]) -> Fi
             if number == 0:
                 ax.set_title(f"step {step}", fontsize=7)
             if kind == "imagined" and step < 0:
-                ax.set_axis_off()
+                ax.spines[:].set_visible(False)  # The row's name stays.
                 continue
             ax.imshow(image(of[(of["kind"] == kind) & (of["step"] == step)], channels))
     ax = fig.add_subplot(grid[rows, :])

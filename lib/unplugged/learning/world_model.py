@@ -50,22 +50,26 @@ def divergence(p: jax.Array, q: jax.Array) -> jax.Array:
     return jnp.sum(jnp.exp(p) * (p - q), axis=(-2, -1))
 
 
-def balanced_divergence(posterior: jax.Array, prior: jax.Array, balance: float) -> jax.Array:
+def balanced_divergence(
+    posterior: jax.Array, prior: jax.Array, balance: float, free_nats: float = 0.0
+) -> jax.Array:
     """KL(posterior || prior), of whose gradient the share `balance` goes to the prior.
 
-    The rest goes to the posterior (Hafner et al., 2021, Algorithm 2).
+    The rest goes to the posterior (Hafner et al., 2021, Algorithm 2), which pays nothing for
+    `free_nats` of it.
 
     Args:
       posterior: logits [..., C, K].
       prior: the same.
       balance: share, in [0, 1].
+      free_nats: below which the posterior is left alone.
 
     Returns:
       The divergence. Shape [...].
     """
     to_prior = divergence(jax.lax.stop_gradient(posterior), prior)
     to_posterior = divergence(posterior, jax.lax.stop_gradient(prior))
-    return balance * to_prior + (1.0 - balance) * to_posterior
+    return balance * to_prior + (1.0 - balance) * jnp.maximum(to_posterior, free_nats)
 
 
 def inside(windows: Windows) -> jax.Array:
@@ -97,7 +101,8 @@ def evidence(
     here = inside(windows)
     bits = optax.sigmoid_binary_cross_entropy(decoded.observation, windows.observation)
     going_on = optax.sigmoid_binary_cross_entropy(decoded.discount[1:], windows.discount[:-1])
-    kl = jax.vmap(lambda member: balanced_divergence(posterior, member, settings.kl_balance))
+    balance, free = settings.kl_balance, settings.free_nats
+    kl = jax.vmap(lambda member: balanced_divergence(posterior, member, balance, free))
     parts = {
         "observation": jnp.mean(here * jnp.sum(bits, axis=range(2, bits.ndim))),
         "reward": jnp.mean(here[1:] * 0.5 * (decoded.reward[1:] - windows.reward[:-1]) ** 2),

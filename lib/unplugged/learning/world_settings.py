@@ -27,6 +27,8 @@ class WorldSettings(Settings):
       members: of its ensemble of priors.
       kl_weight: weight of the divergence between posterior and prior.
       kl_balance: share of it that moves the prior; the rest moves the posterior. In [0, 1].
+      free_nats: of the divergence that the posterior pays nothing for, so that it does not collapse
+        before the decoder has learned to use the latent.
       rollouts: imagined at once, in each round.
       rollout_steps: steps of each.
       round_updates: updates that learn from a round's rollouts; divides eval_every.
@@ -51,6 +53,7 @@ class WorldSettings(Settings):
     members: int = 4
     kl_weight: float = 0.1
     kl_balance: float = 0.8
+    free_nats: float = 1.0
     rollouts: int = 128
     rollout_steps: int = 10
     round_updates: int = 20
@@ -76,7 +79,7 @@ class WorldSettings(Settings):
             checks.within(name, getattr(self, name), 1, integer=True)
         for name in ("kl_balance", "gae_lambda", "imagined_share", "explore"):
             checks.within(name, getattr(self, name), 0.0, 1.0)
-        for name in ("kl_weight", "halt_multiple", "entropy_weight"):
+        for name in ("kl_weight", "free_nats", "halt_multiple", "entropy_weight"):
             checks.within(name, getattr(self, name), 0.0)
         checks.within("halt_reward", self.halt_reward, float("-inf"))
         checks.within("clip", self.clip, 0.0, open_low=True)
