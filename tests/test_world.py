@@ -91,7 +91,9 @@ def test_members_are_perceptrons_of_their_own(world, world_params):
     p = {k: {n: np.asarray(x) for n, x in v.items()} for k, v in world_params["prior"].items()}
     for member in range(4):
         units = slice(5 * member, 5 * member + 5)
-        hidden = np.maximum(h @ p["prior/hidden"]["w"] + p["prior/hidden"]["b"], 0)[:, units]
+        x = (h @ p["prior/hidden"]["w"] + p["prior/hidden"]["b"])[:, units]
+        x = (x - x.mean(axis=1, keepdims=True)) / np.sqrt(x.var(axis=1, keepdims=True) + 1e-5)
+        hidden = np.maximum(x * p["prior/norm"]["scale"] + p["prior/norm"]["offset"], 0)
         wanted = hidden @ p["prior"]["w"][member] + p["prior"]["b"][member]
         np.testing.assert_allclose(found[member], wanted, rtol=1e-4, atol=1e-5)
 

@@ -115,11 +115,11 @@ def _preset(**more: object) -> WorldSettings:
     return WorldSettings(**{**dataclasses.asdict(MINATAR), **_AGENT, **more})  # type: ignore[arg-type]
 
 
-# From MINATAR: the world model learns from 32 windows of 16 steps, with pydreamer's Adam; PPO has
+# From MINATAR: the world model learns from 32 windows of 16 steps; PPO has
 # cleanrl's rate, clipping and weight of values; COMBO learns as our CQL does.
 PRESETS = {
     "world_model": _preset(
-        batch_size=32, unroll_steps=15, learning_rate=3e-4, max_grad_norm=200.0,
+        batch_size=32, unroll_steps=15, learning_rate=1e-3, max_grad_norm=200.0,
     ),
     "morel": _preset(
         unroll_steps=15, learning_rate=2.5e-4, max_grad_norm=0.5, value_weight=0.5,

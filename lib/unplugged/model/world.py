@@ -90,6 +90,14 @@ class World:
         return jnp.zeros([*shape, self.recurrent])
 
 
+EMPTY = -4.0  # logit of a bit before anything is learned
+
+
+def _normalised(x: jax.Array, name: str) -> jax.Array:
+    """A layer norm, without which sparse bits hardly move the latent at first."""
+    return hk.LayerNorm(axis=-1, create_scale=True, create_offset=True, name=name)(x)
+
+
 class _Members(hk.Module):
     """Perceptrons with one hidden layer, of the same form, on the same input."""
 
@@ -100,8 +108,8 @@ class _Members(hk.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """[..., inputs] to [members, ..., outputs]."""
         members, hidden, outputs = self._sizes
-        y = jax.nn.relu(layers.Linear(members * hidden, fan_in=x.shape[-1], name="hidden")(x))
-        y = y.reshape(*y.shape[:-1], members, hidden)
+        y = layers.Linear(members * hidden, fan_in=x.shape[-1], name="hidden")(x)
+        y = jax.nn.relu(_normalised(y.reshape(*y.shape[:-1], members, hidden), "norm"))
         init = hk.initializers.TruncatedNormal(1.0 / hidden**0.5)
         w = hk.get_parameter("w", [members, hidden, outputs], x.dtype, init=init)
         b = hk.get_parameter("b", [members, outputs], x.dtype, init=jnp.zeros)
@@ -148,7 +156,8 @@ def rssm(
         return layers.Linear(hidden, name="embedding")(layers.flat(jax.nn.relu(x)))
 
     def recur(h: jax.Array, z: jax.Array, action: jax.Array) -> jax.Array:
-        x = jax.nn.relu(layers.state_action_linear(z, action, hidden, num_actions))
+        x = layers.state_action_linear(z, action, hidden, num_actions)
+        x = jax.nn.relu(_normalised(x, "norm"))
         return hk.GRU(recurrent, name="gru")(x, h)[0]
 
     def prior(h: jax.Array) -> jax.Array:
@@ -156,12 +165,14 @@ def rssm(
 
     def posterior(h: jax.Array, embedding: jax.Array) -> jax.Array:
         # The embedding is the observation's part of this layer, which needs no h.
-        x = jax.nn.relu(layers.Linear(hidden, name="posterior_hidden")(h) + embedding)
+        x = layers.Linear(hidden, name="posterior_hidden")(h) + embedding
+        x = jax.nn.relu(_normalised(x, "norm"))
         return _grid(layers.Linear(latent, name="posterior")(x))
 
     def decode(features: jax.Array) -> Decoded:
         x = layers.perceptron(features, [2 * hidden], "decoder", activate_final=True)
-        bits = layers.Linear(math.prod(observation_shape), name="observation")(x)
+        # Most bits are 0; were this left to be learned, the latent would serve as a constant first.
+        bits = layers.Linear(math.prod(observation_shape), name="observation")(x) + EMPTY
         trunk = layers.perceptron(features, [hidden], "outcome", activate_final=True)
         outcome = layers.head(trunk, 2, "reward_discount")
         shape = (*features.shape[:-1], *observation_shape)
