@@ -115,8 +115,8 @@ def _preset(**more: object) -> WorldSettings:
     return WorldSettings(**{**dataclasses.asdict(MINATAR), **_AGENT, **more})  # type: ignore[arg-type]
 
 
-# From MINATAR: the world model learns from 32 windows of 16 steps; PPO has
-# cleanrl's rate, clipping and weight of values; COMBO learns as our CQL does.
+# From MINATAR. The world model learns from 32 windows of 16 steps, at our own rate and pydreamer's
+# clipping; PPO has cleanrl's rate, clipping and weight of values; COMBO learns as our CQL does.
 PRESETS = {
     "world_model": _preset(
         batch_size=32, unroll_steps=15, learning_rate=1e-3, max_grad_norm=200.0,
