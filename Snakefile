@@ -115,6 +115,11 @@ TIMED = sorted(
     else []
 )
 
+# World models, whose dreams are drawn.
+DREAMT = with_checkpoints(
+    [("minatar_worlds", run) for run in EXPERIMENTS.get("minatar_worlds", [])], "minatar_frames"
+)
+
 # Experiments whose runs are so small that one process trains them all, one after the other.
 TOGETHER = [name for name in EXPERIMENTS if config["experiments"][name].get("together", False)]
 
@@ -214,6 +219,15 @@ NOTEBOOKS = {
         "experiments": ["minatar_resnet", "minatar_curves"],
         "draws": ["minatar_networks"],
     },
+    "47_minatar_worlds": {
+        "experiments": ["minatar_worlds"],
+        "reads": ["minatar_frames.csv", "minatar_errors.csv"],
+        "draws": ["minatar_worlds"],
+    },
+    "48_minatar_imagined": {
+        "experiments": ["minatar_imagined", "minatar_curves"],
+        "tables": ["minatar_imagined"],
+    },
     "50_online_budgets": {
         "experiments": ["online_fractions"],
         "draws": ["online_scaling"],
@@ -237,7 +251,8 @@ NOTEBOOKS = {
 
 def is_there(name):
     """Whether results can be had: from runs, or as they are committed."""
-    made = {"minatar_selectors": EVALUATED, "minatar_times": TIMED, "bsuite_selection": SELECTED}
+    made = {"minatar_selectors": EVALUATED, "minatar_times": TIMED, "bsuite_selection": SELECTED,
+            "minatar_frames": DREAMT}
     if not DRAW_ONLY and (name in EXPERIMENTS or made.get(name)):
         return True
     return (DRAW_ONLY or name in made) and os.path.exists(f"{RESULTS}/{name}.csv")
@@ -267,6 +282,8 @@ for notebook, parts in NOTEBOOKS.items():
         missing = [path for path in read_by(parts) if not os.path.exists(path)]
     elif "bsuite_selection.csv" in parts.get("reads", []) and not is_there("bsuite_selection"):
         missing.append("bsuite_selection")
+    elif "minatar_frames.csv" in parts.get("reads", []) and not is_there("minatar_frames"):
+        missing.append("minatar_frames")
     if missing:
         # Of what a profile has nothing of, nothing needs to be said.
         if set(missing) != set(parts.get("experiments", [])):
@@ -293,10 +310,10 @@ rule all:
 
 
 def data_of(experiment, run):
-    """The dataset of a run that is trained here; one whose results were adopted needs none."""
+    """What a run that is trained here learns from; one whose results were adopted needs nothing."""
     if adoption.is_adopted(Path(RUNS, experiment, run)):
         return []
-    return EXPERIMENTS[experiment][run].get("dataset", [])
+    return plan.needs(EXPERIMENTS[experiment][run])
 
 
 # --- Results -----------------------------------------------------------------------------
@@ -370,11 +387,7 @@ if not DRAW_ONLY:
             input:
                 notebook=ancient("notebooks/25_train_together.ipynb"),
                 data=sorted(
-                    {
-                        EXPERIMENTS[experiment][run]["dataset"]
-                        for run in own
-                        if EXPERIMENTS[experiment][run].get("dataset")
-                    }
+                    {path for run in own for path in plan.needs(EXPERIMENTS[experiment][run])}
                 ),
             output:
                 [f"{RUNS}/{experiment}/{run}/results.csv" for run in own],
@@ -415,6 +428,42 @@ if not DRAW_ONLY:
             **logs("{experiment}/{run}/selected"),
         shell:
             PAPERMILL
+
+    rule dream:
+        input:
+            notebook=ancient("notebooks/27_dream.ipynb"),
+            rows=f"{RUNS}/{{experiment}}/{{run}}/results.csv",
+        output:
+            frames=f"{RUNS}/{{experiment}}/{{run}}/frames.csv",
+            errors=f"{RUNS}/{{experiment}}/{{run}}/errors.csv",
+        params:
+            yaml=lambda w: json.dumps(
+                {
+                    "world": f"{RUNS}/{w.experiment}/{w.run}",
+                    "folder": f"{RUNS}/{w.experiment}/{w.run}",
+                    "seed": EXPERIMENTS[w.experiment][w.run]["seeds"][0],
+                }
+            ),
+            code=lambda w: [
+                fingerprint.of_notebook("notebooks/27_dream.ipynb"),
+                hashing.of_modules(["unplugged.runs.dreams"], alone=True),
+            ],
+        log:
+            **logs("{experiment}/{run}/dreamt"),
+        shell:
+            PAPERMILL
+
+    if DREAMT:
+
+        rule dream_results:
+            input:
+                [f"{RUNS}/{experiment}/{run}/{{kind}}.csv" for experiment, run in DREAMT],
+            output:
+                f"{RESULTS}/minatar_{{kind}}.csv",
+            wildcard_constraints:
+                kind="frames|errors",
+            shell:
+                GATHER_ROWS
 
     if SELECTED:
 

@@ -475,6 +475,38 @@ def test_low_data_on_some_of_the_games_is_compared_on_these():
     assert (decided["runs"] <= 8).all() and decided["claim_verdict"].iloc[-1] == "supported"
 
 
+def test_rosmo_is_compared_with_the_better_of_what_learns_in_a_world_model():
+    frames = {
+        "minatar_curves": pd.concat(
+            [runs("rosmo", "asterix", 0.9, updates=40), runs("rosmo", "freeway", 0.0)]
+        ),
+        "minatar_imagined": pd.concat(
+            [runs("morel", "asterix", 0.2), runs("combo", "asterix", 0.5)]
+        ),
+    }
+    decided = claims.decide(CLAIMS, frames, ["R17"])
+    assert decided["comparison"].tolist() == ["rosmo - combo, asterix"]
+    assert decided["claim_verdict"].tolist() == ["supported"]
+    assert decided["value"].iloc[0] == pytest.approx(10 * (0.9 - 0.5))
+    assert claims.decide(CLAIMS, {}, ["R17"])["claim_verdict"].tolist() == ["not run"]
+
+
+def test_table_7_stands_beside_the_papers():
+    rows = pd.concat(
+        runs(method, game, level, seeds=2).query("update == 20")
+        for method, game, level in (
+            ("morel", "asterix", 0.1), ("rosmo", "asterix", 0.3), ("rosmo", "breakout", 0.5),
+        )
+    )  # fmt: skip
+    published = Path(__file__).parents[1] / "results" / "published"
+    paper = pd.read_csv(published / "rosmo_table7_mspacman_model_based.csv")
+    table = tables.table7(rows, paper).set_index("method")
+    assert list(table) == ["asterix", "breakout", "MsPacman (paper)"]
+    assert table.loc["rosmo"].tolist() == ["3.05 ± 0.07", "5.05 ± 0.07", "5020 ± 609"]
+    assert table.loc["morel"].tolist() == ["1.05 ± 0.07", "", "1476 ± 413"]
+    assert table.loc["mzu", "asterix"] == ""
+
+
 def test_the_overall_table_has_the_papers_crr_on_its_network():
     frames = table2(**{"selectors_crr 5_policy": 0.805, "selectors_supervised 5_policy": 0.605})
     published = Path(__file__).parents[1] / "results" / "published"

@@ -24,7 +24,7 @@ EXPERIMENTS = (
     "bsuite_curves", "bsuite_table2", "bsuite_fractions", "bsuite_noise", "bsuite_capacity",
     "bsuite_search",
     "minatar_curves", "minatar_fractions", "minatar_ablations", "minatar_onestep",
-    "minatar_selectors", "online_fractions", "online_exploitation", TIMES,
+    "minatar_selectors", "minatar_imagined", "online_fractions", "online_exploitation", TIMES,
     "pixels_curves", "pixels_start", "pixels_search",
 )  # fmt: skip
 

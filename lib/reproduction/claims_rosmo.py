@@ -359,6 +359,16 @@ def _r16(frames: Frames) -> tuple[list[Comparison], str]:
     return found, together([one.verdict for one in found])
 
 
+def _r17(frames: Frames) -> tuple[list[Comparison], str]:
+    inside, others = frame(frames, "minatar_imagined"), frame(frames, "minatar_curves")
+    rows = beside(inside, others[others["method"] == "rosmo"], "environment")
+    found = [
+        _returns(rows, environment, "rosmo", _best(rows, environment, ("morel", "combo")))
+        for environment in sorted(inside["environment"].unique())
+    ]
+    return found, together([one.verdict for one in found])
+
+
 RULES: dict[str, Rule] = {
     "R1": _r1,
     "R2": _r2,
@@ -376,4 +386,5 @@ RULES: dict[str, Rule] = {
     "R14": _r14,
     "R15": _r15,
     "R16": _r16,
+    "R17": _r17,
 }

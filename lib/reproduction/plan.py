@@ -13,11 +13,8 @@ from reproduction import profiles
 from unplugged import online, runs
 from unplugged.common import checks, files
 from unplugged.learning import methods
-from unplugged.learning.settings import Settings
 from unplugged.online import replay
-from unplugged.runs import benchmarks
-
-_SETTINGS = [field.name for field in dataclasses.fields(Settings)]
+from unplugged.runs import benchmarks, worlds
 
 
 class Collection(NamedTuple):
@@ -90,17 +87,24 @@ def _collections(rows: Mapping[int, profiles.Recording], lines: list[str]) -> di
 KINDS: dict[str, tuple[str, type[runs.AnySpec]]] = {
     "offline": ("20_train", runs.Spec),
     "online": ("21_train_online", online.OnlineSpec),
+    "world": ("26_train_world", worlds.WorldSpec),
 }
+
+
+def _settings(kind: str) -> list[str]:
+    """Names of the settings of an experiment's runs."""
+    return [field.name for field in dataclasses.fields(KINDS[kind][1].kind_of_settings)]
 
 
 def _one_run(values: Mapping[str, Any], kind: str) -> tuple[dict[str, Any], str | None]:
     """A run's parameters, settings among the values as overrides, and the dataset it needs."""
     if values.get("noise") is not None:
         checks.within("noise", values["noise"], 0.0, 1.0)
+    settings = _settings(kind)
     overrides = dict(values.get("overrides", {}))
     parameters = {}
     for key, value in values.items():
-        if key in _SETTINGS:
+        if key in settings:
             overrides[key] = value
         elif key not in ("noise", "overrides"):
             parameters[key] = value
@@ -162,7 +166,8 @@ def _experiment(
     """Runs of an experiment: parameters, and the dataset that is needed; appends to lines."""
     found: dict[str, tuple[dict[str, Any], str | None]] = {}
     make = KINDS[content.kind][1]
-    known = [*(field.name for field in dataclasses.fields(make)), *_SETTINGS, "noise"]
+    fields = [field.name for field in dataclasses.fields(make)]
+    known = [*fields, *_settings(content.kind), "noise"]
     for place, part in [("common", content.common), *(("grid", grid) for grid in content.grid)]:
         for key in part:
             try:
@@ -215,13 +220,37 @@ def _references(profile: Mapping[str, Any], environments: set[str] | None) -> It
                     yield f"{section}.{key}: {error}"
 
 
+def _world(parameters: Mapping[str, Any], found: Mapping[str, Any], profile: str) -> str:
+    """The folder of the world model that a run learns inside, named by the models' experiment."""
+    if "/" in parameters["world"]:  # One of one's own.
+        return parameters["world"]
+    experiment = checks.one_of("experiment of world models", parameters["world"], found)
+    alike = ("environment", "fraction", "data_seed")
+    wanted = [parameters.get(name) for name in alike]
+    names = [name for name, of in found[experiment].items() if [of.get(x) for x in alike] == wanted]
+    if len(names) != 1:
+        raise ValueError(
+            f"profile {profile}: {experiment} has {len(names)} world models of "
+            f"{parameters['environment']} for {parameters['method']}; name one by its folder, as "
+            f"runs/{profile}/{experiment}/RUN"
+        )
+    return f"runs/{profile}/{experiment}/{names[0]}"
+
+
+def needs(parameters: Mapping[str, Any]) -> list[str]:
+    """Files that a run learns from: its dataset, and of its world model the results."""
+    dataset, world = parameters.get("dataset"), parameters.get("world")
+    return [*([dataset] if dataset else []), *([f"{world}/results.csv"] if world else [])]
+
+
 def plan(profile: Mapping[str, Any]) -> Plan:
     """Expands a profile, and checks all of it before any work begins.
 
     An experiment has `common` parameters and a `grid` (or a list of grids) of values that
     are combined; `updates` is no part of a run's name, as more of them continue the run. Keys
     are fields of `runs.Spec`, of `settings.Settings`, or `noise`. If its `kind` is "online"
-    they are fields of `online.OnlineSpec`.
+    they are fields of `online.OnlineSpec`; if "world", of `worlds.WorldSpec`, whose `world` names
+    the experiment that trains the world models.
 
     Raises:
       ProfileError: with a line for each thing that is wrong: what the schema finds, a name or value
@@ -246,12 +275,16 @@ def plan(profile: Mapping[str, Any]) -> Plan:
                     lines.append(f"experiments.{experiment}: {dataset} is needed but not collected")
                 file = f"runs/{formed.content.get('profile')}/datasets/{dataset}.npz"
                 parameters = {**parameters, "dataset": file}
-            make = KINDS[content.kind][1]
+            found[experiment][run] = parameters
+    for experiment, content in formed.experiments.items():
+        make = KINDS[content.kind][1] if content.kind in KINDS else None
+        for run, parameters in found.get(experiment, {}).items():
             try:
+                if parameters.get("world"):
+                    parameters["world"] = _world(parameters, found, formed.content["profile"])
                 specs[experiment, run] = make(**parameters)
-                found[experiment][run] = parameters
-            except (ValueError, TypeError, AttributeError):
-                wrong = refusals(make, parameters)
+            except (ValueError, TypeError, AttributeError) as error:
+                wrong = refusals(make, parameters) or [str(error)]
                 lines += [f"experiments.{experiment}: {message}" for message in wrong]
     environments = None if lines else {run.environment for run in specs.values()}
     lines += _references(formed.content, environments)

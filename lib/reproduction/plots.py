@@ -54,6 +54,9 @@ _LOOKS = {
     "rem": Look(_PALETTE[5], "4", (0, (6, 2, 1, 2, 1, 2))),
     "bcq": Look((0.2, 0.2, 0.2), "h", (0, (3, 1))),
     "cql_qr": Look(_PALETTE[4], "|", (0, (8, 3))),
+    "morel": Look(_PALETTE[8], "h", (0, (4, 2))),
+    "combo": Look(_PALETTE[7], "1", (0, (2, 2, 6, 2))),
+    "world_model": Look((0.6, 0.6, 0.6), "|", (0, (1, 4))),
 }
 _SPARE_MARKERS = "dH8x12"
 _NEUTRAL = (

@@ -82,6 +82,24 @@ def table2(final: pd.DataFrame, datasets: pd.DataFrame, paper: pd.DataFrame) -> 
     return pd.DataFrame(rows)
 
 
+def table7(final: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
+    """ROSMO's Table 7: returns of its model-based methods by game, mean ± standard deviation.
+
+    Args:
+      final: evaluations of `morel`, `combo`, `mzu` and `rosmo`, one of each run.
+      paper: the paper's table, on Atari's MsPacman: `method`, `mean_return`, `std`.
+    """
+    theirs = {row.method.lower(): f"{row.mean_return:.0f} ± {row.std:.0f}"
+              for row in paper.itertuples()}  # fmt: skip
+    rows = []
+    for method in ("morel", "combo", "mzu", "rosmo"):
+        of = final[final["method"] == method].groupby("environment")["mean_return"]
+        row = {game: _spread(values) for game, values in of}
+        rows.append({"method": method, **row, "MsPacman (paper)": theirs[method]})
+    table = pd.DataFrame(rows).fillna("")
+    return table[["method", *sorted(set(final["environment"])), "MsPacman (paper)"]]
+
+
 def pivot(summary: pd.DataFrame, column: str, name: Callable[[Any], str]) -> pd.DataFrame:
     """A summary's estimates with their intervals, a row a method, a column each value."""
     rows = []

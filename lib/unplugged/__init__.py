@@ -19,13 +19,24 @@ __version__ = "0.2.0"
 
 _PLACES = {
     "common": ("checks", "files", "hashing", "memory", "notebooks"),
-    "model": ("networks", "transforms"),
+    "model": ("networks", "transforms", "world"),
     "envs": ("environments", "games"),
     "planning": ("acting", "improvement"),
     "data": ("bits", "datasets", "minari_io", "npz", "windows"),
     "recording": ("collect", "dqn"),
-    "learning": ("contracts", "learner", "losses", "methods", "objectives", "settings"),
-    "runs": ("checkpoints", "evaluation", "provenance", "selection", "timing"),
+    "learning": (
+        "contracts",
+        "imagination",
+        "learner",
+        "losses",
+        "methods",
+        "objectives",
+        "settings",
+        "world_learner",
+        "world_model",
+        "world_settings",
+    ),
+    "runs": ("checkpoints", "dreams", "evaluation", "provenance", "selection", "timing", "worlds"),
     "online": ("online_learner", "replay"),
 }
 _MODULES = {name: f"{__name__}.{place}.{name}" for place, of in _PLACES.items() for name in of}

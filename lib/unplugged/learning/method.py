@@ -62,6 +62,7 @@ class Method:
       sampled: whether the operator draws actions, so that its policy is weights that sum to 1 in
         the limit only (as ROSMO's, eq. 9); otherwise a run whose policy is no distribution is
         refused.
+      imagines: whether it is a world model or learns inside one; its runs are `worlds.WorldSpec`s.
     """
 
     summary: str
@@ -78,6 +79,7 @@ class Method:
     unrolls: bool = True
     bootstraps: bool = True
     sampled: bool = False
+    imagines: bool = False
 
     def __post_init__(self) -> None:
         checks.one_of("critic", self.critic, get_args(Critic))

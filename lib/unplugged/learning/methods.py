@@ -16,7 +16,7 @@ import types
 from pathlib import Path
 
 from unplugged.common import checks
-from unplugged.learning import losses, objectives
+from unplugged.learning import imagination, losses, objectives, world_model
 from unplugged.learning.method import Method
 from unplugged.planning import improvement
 
@@ -179,6 +179,29 @@ METHODS: dict[str, Method] = {
         summary="ROSMO's behaviour regulariser alone",
         regularizer=losses.dynamics_advantage,
         selector="policy",
+    ),
+    "world_model": Method(
+        summary="DreamerV2's world model with an ensemble of priors; no policy, acts at random",
+        objective=world_model.evidence,  # type: ignore[arg-type]  # Its model is a `World`.
+        bootstraps=False,
+        imagines=True,
+        selector="uniform",
+    ),
+    "morel": Method(
+        summary="MOReL: PPO in a world model that ends where its ensemble disagrees",
+        objective=imagination.clipped_surrogate,  # type: ignore[arg-type]  # On `Experience`.
+        unrolls=False,
+        bootstraps=False,
+        imagines=True,
+        selector="policy",
+    ),
+    "combo": Method(
+        summary="COMBO: conservative Q-learning on recorded and imagined steps",
+        objective=imagination.conservative,
+        learns_policy=False,
+        unrolls=False,
+        imagines=True,
+        selector="critic",
     ),
 }
 

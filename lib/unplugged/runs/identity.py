@@ -68,7 +68,7 @@ def versions(spec: AnySpec) -> dict[str, str]:
 
 def description(spec: AnySpec, dataset: datasets.Dataset | None) -> dict[str, Any]:
     """What a run's rows say of it, its settings, and `data`, the checksum of `dataset`."""
-    ignored = ("dataset", "seeds", "updates", "vmap_seeds", "keep_checkpoints")
+    ignored = ("dataset", "seeds", "updates", "vmap_seeds", "keep_checkpoints", "world")
     found = {
         **{name: x for name, x in dataclasses.asdict(spec).items() if name not in ignored},
         "settings": dataclasses.asdict(spec.settings),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 
@@ -47,6 +47,9 @@ class AnySpec:
         device likes it (None: True on accelerators).
     """
 
+    imagines: ClassVar[bool] = False  # which methods it is for
+    kind_of_settings: ClassVar[type[Settings]] = Settings
+
     benchmark: str = "bsuite"
     environment: str = "catch"
     method: str = "rosmo"
@@ -64,7 +67,11 @@ class AnySpec:
         checks.fields(self)
         self.of_benchmark.check(self.environment)
         method = methods.get(self.method)
-        checks.one_of(f"selector of {self.method}", method.selector, acting.SELECTORS)
+        if method.imagines != self.imagines:
+            kind = "the kind world" if method.imagines else "another kind"
+            raise ValueError(f"runs of {self.method} are of {kind}, see the notebooks 2x_train")
+        if not self.imagines:  # A world model acts at random.
+            checks.one_of(f"selector of {self.method}", method.selector, acting.SELECTORS)
         if self.selector is not None:
             checks.one_of("selector", self.selector, acting.SELECTORS)
             checks.one_of(f"selector of {self.method}", self.selector, self.ways_to_act())
@@ -312,7 +319,8 @@ def build(spec: Spec) -> tuple[Learner, windows.Store, datasets.Dataset]:
         )
     moments = _moments(spec.dataset, dataset, settings)
     learner = spec.learner(*form, moments)
-    check_range(dataset, learner.model.support, settings)
+    if methods.get(spec.method).critic == "categorical":
+        check_range(dataset, transforms.Support(settings.num_bins), settings)
     return learner, windows.store(dataset), dataset
 
 

@@ -193,7 +193,7 @@ def differs_in_seeds_only(record: Mapping[str, Any], spec: AnySpec) -> bool:
     """
     wanted = json.loads(json.dumps(dataclasses.asdict(spec)))
     found = {**checkpoints.defaults(type(spec)), **record["parameters"]}
-    ignored = ("dataset", "vmap_seeds", "seeds")
+    ignored = ("dataset", "world", "vmap_seeds", "seeds")
     settings = {**checkpoints.defaults(Settings), **record["settings"]}
     same = json.dumps(settings, sort_keys=True) == json.dumps(
         dataclasses.asdict(spec.settings), sort_keys=True
@@ -342,7 +342,8 @@ def train(spec: AnySpec, folder: str | os.PathLike[str]) -> pd.DataFrame:
         files.sweep(folder)
         start = provenance.now()
         learner, data, dataset = spec.build()
-        _try_out(spec, learner.model, data)
+        if not spec.imagines:  # Those see what the world model makes of observations.
+            _try_out(spec, learner.model, data)
         who, saved = identity.of(spec, dataset), folder / _CHECKPOINTS
         there = _results_there(spec, folder, who)
         trained_here = saved.exists()
