@@ -79,6 +79,7 @@ def test_other_runs_say_where_these_methods_are(recording):
 
 PROFILE = """
 profile: some
+collection: {seed: 0, random_episodes: 1}
 datasets: [{benchmark: minatar, environment: [breakout, asterix], transitions: 100}]
 experiments:
   inside:

@@ -54,9 +54,10 @@ _LOOKS = {
     "rem": Look(_PALETTE[5], "4", (0, (6, 2, 1, 2, 1, 2))),
     "bcq": Look((0.2, 0.2, 0.2), "h", (0, (3, 1))),
     "cql_qr": Look(_PALETTE[4], "|", (0, (8, 3))),
-    "morel": Look(_PALETTE[8], "h", (0, (4, 2))),
-    "combo": Look(_PALETTE[7], "1", (0, (2, 2, 6, 2))),
-    "world_model": Look((0.6, 0.6, 0.6), "|", (0, (1, 4))),
+    "morel": Look(_PALETTE[8], "$m$", (0, (4, 2))),
+    "combo": Look(_PALETTE[7], "$c$", (0, (2, 3, 6, 3))),
+    "world_model": Look((0.6, 0.6, 0.6), "_", (0, (1, 4))),
+    "rosmo_recorded": Look(_PALETTE[0], ".", (0, (10, 3))),
 }
 _SPARE_MARKERS = "dH8x12"
 _NEUTRAL = (
