@@ -89,7 +89,9 @@ def test_whole_episodes_equal_a_loop():
         following=rng.integers(0, 256, [T, E, 2], np.uint8),
     )
     parts = [dqn.Recorded(*(x[a:b] for x in recorded)) for a, b in ((0, 15), (15, 40))]
-    dataset = datasets.Dataset(**dqn.whole_episodes(parts), metadata={"num_actions": 3})
+    dataset = datasets.Dataset(
+        **dqn.whole_episodes(parts), metadata={"num_actions": 3, "packed_shape": [16]}
+    )
     datasets.validate(dataset)
     at = 0
     begin = [0] * E

@@ -81,6 +81,7 @@ def spec(recordings, value, **changes):
     return runs.Spec(**{**parameters, **changes})
 
 
+@pytest.mark.slow
 def test_a_large_constant_changes_nothing(recordings, tmp_path):
     results, scores, states = {}, {}, {}
     for value in (0, 1000):
@@ -123,6 +124,7 @@ def test_a_model_sees_standardised_observations(model):
             np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_statistics_have_no_gradient_and_no_decay(model, small, dataset):
     ours = networks.standardized(model, np.full([2, 2], 0.5), np.full([2, 2], 2.0))
     strong = dataclasses.replace(small, weight_decay=0.5, learning_rate=0.1)

@@ -9,6 +9,7 @@ import itertools
 import json
 import math
 import os
+import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -114,9 +115,13 @@ class Dataset:
         """
         numbers = np.asarray(which)
         if numbers.ndim != 1 or not numbers.size or numbers.dtype.kind not in "iu":
-            raise DatasetError(f"which episodes must be a list of numbers, got {which!r}")
+            raise DatasetError(
+                f"which episodes must be a list of numbers, got {reprlib.repr(which)}"
+            )
         if numbers.min() < 0 or numbers.max() >= self.num_episodes:
-            raise DatasetError(f"episodes are 0..{self.num_episodes - 1}, got {which!r}")
+            raise DatasetError(
+                f"episodes are 0..{self.num_episodes - 1}, got {reprlib.repr(which)}"
+            )
         first, last = np.flatnonzero(self.is_first), np.flatnonzero(self.is_last)
         index = np.concatenate([np.arange(first[i], last[i] + 1) for i in numbers])
         arrays = {name: getattr(self, name)[index] for name in _ARRAYS}
@@ -132,7 +137,7 @@ def _facts(value: Any, name: str = "metadata") -> Any:
             raise DatasetError(f"{name} must have names as keys, got {wrong[0]!r}")
         return {key: _facts(x, f"{name}[{key!r}]") for key, x in value.items()}
     if name == "metadata":
-        raise DatasetError(f"metadata must map names to facts, got {value!r}")
+        raise DatasetError(f"metadata must map names to facts, got {reprlib.repr(value)}")
     if isinstance(value, (list, tuple)):
         return [_facts(x, f"{name}[{i}]") for i, x in enumerate(value)]
     if value is None or isinstance(value, (str, bool, int)):
@@ -140,8 +145,8 @@ def _facts(value: Any, name: str = "metadata") -> Any:
     if isinstance(value, float) and math.isfinite(value):
         return value
     raise DatasetError(
-        f"{name} is {value!r}, which JSON cannot hold; give numbers, texts, true, false, None, and "
-        "lists and mappings of them"
+        f"{name} is {reprlib.repr(value)}, which JSON cannot hold; give numbers, texts, true or "
+        "false, None, and lists and mappings of them"
     )
 
 
@@ -193,7 +198,7 @@ def _steps(episode: Mapping[str, Any]) -> dict[str, np.ndarray]:
     if terminated.ndim or terminated.dtype != np.bool_:
         raise DatasetError(
             "terminated must be one true or false for the whole episode, such as "
-            f"bool(terminated[-1]), got {episode['terminated']!r}"
+            f"bool(terminated[-1]), got {reprlib.repr(episode['terminated'])}"
         )
     for name, array in (("action", action), ("reward", reward)):
         if array.ndim != 1:
@@ -201,7 +206,8 @@ def _steps(episode: Mapping[str, Any]) -> dict[str, np.ndarray]:
     with np.errstate(invalid="ignore"):
         whole = action.astype(np.int32)
     if not np.array_equal(action, whole):
-        raise DatasetError(f"actions must be whole numbers, got {action}")
+        where = np.flatnonzero(action != whole)[0]
+        raise DatasetError(f"actions must be whole numbers, got {action[where]} at step {where}")
     length = len(action)
     if length < 1 or len(observation) != length + 1 or len(reward) != length:
         raise DatasetError(
@@ -438,7 +444,7 @@ def statistics(dataset: Dataset, random_returns: np.ndarray, seed: int) -> pd.Da
         raise DatasetError("metadata lacks environment, in which it was recorded")
     random_returns = np.asarray(random_returns, np.float64)
     if random_returns.ndim != 1 or not np.isfinite(random_returns).all() or not len(random_returns):
-        raise ValueError(f"random_returns must be finite numbers [episodes], got {random_returns}")
+        raise ValueError("random_returns must be finite numbers [episodes], at least one")
     returns = pd.Series(dataset.episode_returns)
     row = {
         "environment": dataset.metadata["environment"],
@@ -489,6 +495,12 @@ def save(dataset: Dataset, path: str | os.PathLike[str]) -> None:
     files.write_whole(path, buffer.getvalue())
 
 
+_ADVICE = (
+    "not a dataset of ours: make whole episodes of its rows with datasets.from_episodes, and write "
+    "those with datasets.save"
+)
+
+
 def load(path: str | os.PathLike[str]) -> Dataset:
     """Reads a dataset and checks that it is whole, unaltered and well formed.
 
@@ -523,12 +535,6 @@ def load(path: str | os.PathLike[str]) -> Dataset:
     except (npz.NpzError, DatasetError) as error:
         raise DatasetError(f"{path}: {error}") from error
     return dataset
-
-
-_ADVICE = (
-    "not a dataset of ours: make whole episodes of its rows with datasets.from_episodes, and write "
-    "those with datasets.save"
-)
 
 
 def _missing(path: Path) -> str:
@@ -572,8 +578,8 @@ def check_fits(dataset: Dataset, observation_shape: Sequence[int], num_actions: 
             f"dataset of {dataset.metadata.get('environment')} has observations {got}, "
             f"the environment {tuple(observation_shape)}"
         )
-    if dataset.metadata["num_actions"] != num_actions:
+    if dataset.metadata.get("num_actions") != num_actions:
         raise DatasetError(
             f"dataset of {dataset.metadata.get('environment')} has "
-            f"{dataset.metadata['num_actions']} actions, the environment {num_actions}"
+            f"{dataset.metadata.get('num_actions')} actions, the environment {num_actions}"
         )

@@ -147,7 +147,8 @@ def _registered(name: str) -> gymnasium.Env:
         return gymnasium.make(name)
     except Exception as error:
         if own in gymnasium.registry or isinstance(error, gymnasium.error.DependencyNotInstalled):
-            raise ValueError(f"gymnasium environment {name!r} cannot be made: {error}") from error
+            why = f"{type(error).__name__}: {error}"
+            raise ValueError(f"gymnasium environment {name!r} cannot be made: {why}") from error
         close = checks.nearest(own, gymnasium.registry).partition("Valid:")[0].strip()
         hint = close or "see gymnasium.registry"
         if not module:
