@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from unplugged import acting, contracts, improvement, methods
+from unplugged import acting, contracts, improvement, losses, methods
 
 ROOT = Path(__file__).parents[1]
 NUMBER, ACTIONS = 5, 3
@@ -163,6 +163,8 @@ def test_every_method_of_the_library_keeps_the_contract(model, small, monkeypatc
     monkeypatch.setattr(contracts, "_own", lambda function: True)
     seen = set()
     for of in methods.METHODS.values():
+        if of.imagines or of.critic == "implicit":  # They need parameters of their own.
+            continue
         if (of.operator, of.selector) not in seen and of.selector not in ("search", "gumbel"):
             seen.add((of.operator, of.selector))
             tried(model, small, of, of.selector)
@@ -204,9 +206,8 @@ def test_a_wrong_objective_or_regulariser_is_named():
     with pytest.raises(ValueError, match=r"must return \(loss, parts\)"):
         contracts.loss(lambda *a, **b: jnp.zeros([]), **given)
     with pytest.raises(ValueError, match=r"advantages must be floating .* \[2, 4\], got .* \[4\]"):
-        contracts.advantage(
-            lambda *a: jnp.zeros([4]), None, None, None, None, jnp.zeros([2, 4], int), None
-        )
+        recorded = losses.Recorded(jnp.zeros([2, 4], int), None, None, None)
+        contracts.advantage(lambda *a: jnp.zeros([4]), None, None, None, None, recorded, None)
 
 
 @pytest.mark.parametrize(

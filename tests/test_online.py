@@ -202,7 +202,9 @@ def test_sources_mix(recording):
     assert data["dataset"].start.shape == (12 * 9,)
     state, parts = ours.run(ours.init(0), data, 4)
     assert np.isfinite(parts["loss"]).all()
-    assert spec.columns(state)["sources"] == "best 1+dataset 2+demonstrations 1+recent 2"
+    assert (
+        spec.columns(state, ours, data)["sources"] == "best 1+dataset 2+demonstrations 1+recent 2"
+    )
     key, draw = jax.random.key(5), jax.jit(ours.draw)
     recent = state.sources["recent"]
     held = {

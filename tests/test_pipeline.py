@@ -66,7 +66,8 @@ def clone(tmp_path_factory):
         shutil.copy(ROOT / name, folder)
     for name in ("notebooks", "profiles", "results/published"):
         shutil.copytree(ROOT / name, folder / name)
-    shutil.copy(ROOT / "results" / "claims.csv", folder / "results")
+    for name in ("claims.csv", "claims_own.csv"):
+        shutil.copy(ROOT / "results" / name, folder / "results")
     (folder / "figures").mkdir()
     (folder / "profiles" / "tiny.yaml").write_text(yaml.safe_dump(TINY))
     return folder

@@ -24,7 +24,7 @@ def results(tmp_path):
         'two,bsuite,catch,0.5,1.0,mzu,"{""dynamics"": [8, 64, 8], ""search_depth"": 2}",0,20,0.0\n'
     )
     settings = {"dynamics": [32, 256, 32], "num_simulations": 4, "search_depth": None,
-                "unroll_steps": 5}  # fmt: skip
+                "unroll_steps": 5, "target_interval": 200}  # fmt: skip
     deep = {**settings, "dynamics": [8, 64, 8], "search_depth": 2, "decay_staircase": True}
     records = {"one": {"settings": settings}, "two": {"settings": deep}}  # Not today's presets.
     (tmp_path / "bsuite_curves.provenance.json").write_text(json.dumps(records))

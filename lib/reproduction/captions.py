@@ -136,7 +136,8 @@ def read(
     notes["data"] = [Path(path).as_posix() for path in paths if os.path.exists(path)]
     read = [*notes["data"], *(path.replace(".csv", ".provenance.json") for path in notes["data"])]
     if "verdict" in notes or "claims.csv" in entries[figure]["data"]:  # They rest on any of them.
-        read += [results.parent / "claims.csv", *checksums.results(results)]
+        stated = [results.parent / name for name in ("claims.csv", "claims_own.csv")]
+        read += [*stated, *checksums.results(results)]
     if edited := checksums.wrong(read):
         names = ", ".join(sorted({path.name for path in edited}))
         notes["caption"] += f" **Warning: not as gathered from the runs: {names}.**"
