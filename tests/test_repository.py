@@ -228,8 +228,9 @@ def test_the_readmes_figure_has_the_seeds_and_updates_of_its_results():
     assert stated("updates") == [int(end) for of in ends for end in of]
 
 
-def test_the_readme_tells_every_claims_verdict():
+def test_the_readme_tells_the_verdict_of_every_claim_of_the_papers():
     decided = pd.read_csv(ROOT / "results" / "cpu" / "claims.csv").drop_duplicates("id")
+    decided = decided[decided["paper"] != "ours"]
     wanted = decided.groupby("claim_verdict")["id"].agg(set).to_dict()
     rows = re.findall(
         r"^\| (supported|not supported|undecided|not run) \| (.*) \|$", README.read_text(), re.M
