@@ -9,7 +9,7 @@ import pandas as pd
 import papermill
 import pytest
 
-from unplugged import notebooks, online, runs
+from unplugged import notebooks, online, runs, worlds
 
 pytestmark = pytest.mark.slow
 
@@ -101,7 +101,7 @@ def test_every_notebook_checks_all_of_its_parameters(path, monkeypatch):
         for node in ast.walk(tree)
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "notebooks.parameters"
     ]
-    scope = {"runs": runs, "online": online}
+    scope = {"runs": runs, "online": online, "worlds": worlds}
     assert set(eval(ast.unparse(names), scope)) == set(own)
 
 
