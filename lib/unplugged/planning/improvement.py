@@ -198,8 +198,8 @@ def _search_with_ties_of_nodes(
 ) -> mctx.PolicyOutput:
     """`mctx.muzero_policy`, but each node has one random order of its actions, that breaks ties.
 
-    mctx draws the order anew at each step down the tree, a sixth of a search's time. Its noise of
-    1e-7 is also lost in the last bit of a float32 near 1, which favours the first actions.
+    mctx draws the order anew at each step down the tree, which takes time. Its noise of 1e-7 is
+    also lost in the last bit of a float32 near 1, which favours the first actions.
     """
     ties_key, dirichlet_key, action_key = jax.random.split(key, 3)
     shape = root.prior_logits.shape
