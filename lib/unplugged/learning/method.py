@@ -98,7 +98,6 @@ class Method:
                 "a method that plans needs an operator, a regularizer, or both; else its policy "
                 "learns nothing"
             )
-
         if self.objective is None and self.critic != "categorical":
             raise ValueError(
                 f'an unrolled model learns categorical values; give an objective that reads "'
