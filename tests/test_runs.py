@@ -95,6 +95,13 @@ def test_same_seed_same_rows(catch, tmp_path):
     assert record["settings"]["dynamics"] == [8, 8]
 
 
+def test_what_has_no_target_has_an_empty_diagnosis(catch):
+    """So that all runs of an experiment have the same columns."""
+    found = spec(catch, method="bc", diagnose=True).columns(None, None, None)
+    assert found == dict.fromkeys(learner.Diagnosis._fields)
+    assert spec(catch, method="bc").columns(None, None, None) == {}
+
+
 def test_more_updates_continue_to_the_same_bits(catch, tmp_path):
     runs.train(spec(catch, updates=20), tmp_path / "cut")
     runs.train(spec(catch), tmp_path / "cut")

@@ -14,7 +14,7 @@ from unplugged.common.checks import Count, Range
 from unplugged.data import datasets, windows
 from unplugged.envs import environments
 from unplugged.learning import methods
-from unplugged.learning.learner import Learner
+from unplugged.learning.learner import Diagnosis, Learner
 from unplugged.learning.settings import Settings
 from unplugged.model import networks, transforms
 from unplugged.model.critic import Critic, num_outputs, with_critic
@@ -198,9 +198,11 @@ class Spec(AnySpec):
         return {"fraction": self.fraction, "holdout": self.holdout}
 
     def columns(self, state: Any, learner: Any, data: Any) -> dict[str, Any]:
-        """The diagnosis, if it is wanted and the method has an operator."""
-        if not self.diagnose or methods.get(self.method).operator is None:
+        """The diagnosis, if it is wanted; empty columns where the method has no operator."""
+        if not self.diagnose:
             return {}
+        if methods.get(self.method).operator is None:
+            return dict.fromkeys(Diagnosis._fields)
         return {k: round(float(v), 6) for k, v in learner.diagnose(state, data)._asdict().items()}
 
     def learner(
