@@ -8,7 +8,7 @@ from reproduction import adoption
 from reproduction import plan as plans
 from reproduction import progress as how_far
 from unplugged import checkpoints, runs
-from unplugged.runs import training
+from unplugged.runs import results as of_runs
 
 PROFILE = {
     "profile": "toy",
@@ -249,15 +249,15 @@ def test_seeds_that_are_still_wanted_are_kept(committed, programs, tmp_path, cha
         assert len(adoption.let_go(changed, tmp_path / "runs", programs)) == 4
     assert adoption.lacks_checkpoints(target) and not adoption.is_adopted(target)
     assert [path.name for path in target.iterdir()] == [runs.ADOPTED]
-    rows, record = training._adopted(changed.specs["one", target.name], target, "the data's")
+    rows, record = of_runs.adopted(changed.specs["one", target.name], target, "the data's")
     assert [(row["seed"], row["update"]) for row in rows] == [(1, 0), (1, 50), (1, 100)]
     assert record["parameters"]["seeds"] == [0, 1]
     with pytest.warns(UserWarning, match="is of other data, and every seed is trained"):
-        assert training._adopted(changed.specs["one", target.name], target, "another") == ([], {})
+        assert of_runs.adopted(changed.specs["one", target.name], target, "another") == ([], {})
     # Of other settings they are nothing.
     other = {**one, "common": {**other["common"], "td_steps": 2}}
     changed = plans.plan({**PROFILE, "experiments": {"one": other}})
-    assert training._adopted(changed.specs["one", target.name], target, "the data's") == ([], {})
+    assert of_runs.adopted(changed.specs["one", target.name], target, "the data's") == ([], {})
     adoption.let_go(changed, tmp_path / "runs", programs)
     assert not list(target.iterdir())
 

@@ -1,13 +1,12 @@
 """A run: from parameters to checkpoints and result rows. Imports all packages before it."""
 
 from unplugged.runs.identity import description, environment, programs, source, versions
+from unplugged.runs.results import ADOPTED, differs_in_seeds_only
 from unplugged.runs.spec import PARAMETERS, AnySpec, Spec, build, check_range, divide
 from unplugged.runs.training import (
-    ADOPTED,
     by_selectors,
     check_losses,
     check_params,
-    differs_in_seeds_only,
     restore,
     saved_states,
     train,
