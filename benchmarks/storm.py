@@ -38,6 +38,7 @@ from pathlib import Path
 import pandas as pd
 import psutil
 import yaml
+from tqdm import tqdm
 
 from measure import machine
 from reproduction import checksums
@@ -691,14 +692,13 @@ def main() -> int:
         events += run_stops(stops, work, shared, reference, cores)
         if options.only in (None, "bytes") and options.round is None:
             total, rng = 20 if options.quick else 100, random.Random(f"{options.seed} bytes")
-            for event in change_kept(reference, work, total, rng):
+            changed = itertools.chain(
+                change_kept(reference, work, total, rng), change_results(reference, total, rng)
+            )
+            for event in tqdm(changed, total=2 * total, unit="byte"):
                 events.append(event)
                 if event.failed:
-                    print(line(event), flush=True)
-            for event in change_results(reference, total, rng):
-                events.append(event)
-                if event.failed:
-                    print(line(event), flush=True)
+                    tqdm.write(line(event))
     finally:
         kill_all(work)
     failed = [event for event in events if event.failed]
