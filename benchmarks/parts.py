@@ -88,7 +88,7 @@ def of_update(
         value, reward = (
             model.support.two_hot(x + near_zero) for x in (returns, drawn.reward[:unroll_steps])
         )
-        imitation = losses.negative_log_probability(policy_logits, drawn.action[:now])
+        imitation = -model.actions.log_prob(policy_logits, drawn.action[:now])
         total = jnp.mean(losses.cross_entropy(improved.policy[:now], policy_logits))
         total += settings.value_weight * jnp.mean(losses.cross_entropy(value, value_logits))
         total += settings.reward_weight * jnp.mean(losses.cross_entropy(reward, reward_logits))

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from unplugged import datasets, settings
+from unplugged.model.actions import Discrete
 from unplugged.runs.spec import model_of
 
 # Files that take longest, so that no core waits for one of them in the end.
@@ -60,7 +61,7 @@ def small():
 
 @pytest.fixture
 def model(small):
-    return model_of(small, OBSERVATION, NUM_ACTIONS)
+    return model_of(small, OBSERVATION, Discrete(NUM_ACTIONS))
 
 
 def random_params(model, seed):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from unplugged import datasets, environments, runs
+from unplugged.model.actions import Discrete
 from unplugged.runs import benchmarks, evaluation
 
 pytestmark = pytest.mark.slow
@@ -25,7 +26,7 @@ SMALL = {
 )
 def test_rows_of_bsuite_record_train_and_evaluate(tmp_path, name, shape, num_actions, length):
     bsuite = benchmarks.get("bsuite")
-    assert bsuite.form(name) == (shape, num_actions)
+    assert bsuite.form(name) == (shape, Discrete(num_actions))
     dataset = bsuite.recorder.record(name, seed=0, noise=0.1, episodes=12)
     assert dataset.num_episodes == 12 and dataset.num_transitions == 12 * length
     returns = bsuite.recorder.returns(dataset)

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unplugged import bits, datasets, windows
+from unplugged.model.actions import Discrete
 
 
 @settings(deadline=None, derandomize=True)
@@ -46,7 +47,7 @@ def test_windows_of_packed_observations_are_those_of_the_observations(tmp_path):
     datasets.save(packed, tmp_path / "packed.npz")
     again = datasets.load(tmp_path / "packed.npz")
     assert again.observation.dtype == np.uint8 and again.observation_shape == (3, 3, 2)
-    datasets.check_fits(again, (3, 3, 2), 2)
+    datasets.check_fits(again, (3, 3, 2), Discrete(2))
     one, other = (
         windows.at(windows.store(data), jnp.array([0, 2, 6]), 4) for data in (plain, again)
     )

@@ -11,6 +11,7 @@ import numpy_reference as reference
 from conftest import NUM_ACTIONS, OBSERVATION, random_params
 from unplugged import methods, objectives, transforms
 from unplugged.model import critic
+from unplugged.model.actions import Discrete
 from unplugged.runs.spec import model_of
 
 CRITICS = ["scalar", "heads", "quantiles", "implicit"]
@@ -23,7 +24,7 @@ def observation():
 
 @pytest.mark.parametrize("kind, number", zip(CRITICS, [1, 4, 5, 4]))
 def test_a_fresh_critic(small, observation, kind, number):
-    model = model_of(small, OBSERVATION, NUM_ACTIONS, kind)
+    model = model_of(small, OBSERVATION, Discrete(NUM_ACTIONS), kind)
     assert model.support.num_bins == critic.num_outputs(kind, small) == number
     params = model.init(jax.random.key(0))
     outputs = critic.critic_logits(model, params, model.represent(params, observation))
@@ -39,9 +40,9 @@ def test_a_fresh_critic(small, observation, kind, number):
 
 def test_a_random_head_is_drawn_as_other_layers_are(small):
     wide = dataclasses.replace(small, prediction=(400,), num_heads=50)
-    model = model_of(wide, OBSERVATION, NUM_ACTIONS, "heads")
+    model = model_of(wide, OBSERVATION, Discrete(NUM_ACTIONS), "heads")
     head = model.init(jax.random.key(0))["dynamics"]["reward"]
-    other = model_of(wide, OBSERVATION, NUM_ACTIONS).init(jax.random.key(0))
+    other = model_of(wide, OBSERVATION, Discrete(NUM_ACTIONS)).init(jax.random.key(0))
     assert head["w"].shape == (50, 400) and not head["b"].any()
     # A normal distribution of standard deviation 1 / sqrt(400), cut off at twice that.
     np.testing.assert_allclose(np.std(head["w"]), 0.05 * 0.88, rtol=0.02)
@@ -81,7 +82,7 @@ def test_returns_are_their_mean_and_have_no_code():
 
 
 def test_implicit_quantiles_equal_numpy(small, observation):
-    model = model_of(small, OBSERVATION, NUM_ACTIONS, "implicit")
+    model = model_of(small, OBSERVATION, Discrete(NUM_ACTIONS), "implicit")
     params = random_params(model, 3)
     features = critic.critic_logits(model, params, model.represent(params, observation))
     tau = np.random.default_rng(1).uniform(size=(4, 1, 6)).astype(np.float32)

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unplugged import datasets, memory, npz
+from unplugged.model.actions import Discrete
 
 
 def test_saved_and_loaded_is_the_same(dataset, tmp_path):
@@ -513,11 +514,11 @@ def test_a_missing_file_names_the_folder_searched(dataset, tmp_path, monkeypatch
 
 
 def test_dataset_of_another_environment(dataset):
-    datasets.check_fits(dataset, (2, 2), 3)
+    datasets.check_fits(dataset, (2, 2), Discrete(3))
     with pytest.raises(datasets.DatasetError, match=r"observations \(2, 2\)"):
-        datasets.check_fits(dataset, (4,), 3)
+        datasets.check_fits(dataset, (4,), Discrete(3))
     with pytest.raises(datasets.DatasetError, match="has 3 actions, the environment 2"):
-        datasets.check_fits(dataset, (2, 2), 2)
+        datasets.check_fits(dataset, (2, 2), Discrete(2))
 
 
 def test_nothing_half_written_when_saving_fails(dataset, tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ from dm_env import specs
 from gymnasium import spaces
 
 from unplugged import environments
+from unplugged.model.actions import Discrete
 
 
 class Recorder(dm_env.Environment):
@@ -77,7 +78,7 @@ def test_the_bsuite_environments(name, shape, num_actions):
     assert {"cartpole", "catch", "mountain_car"} < set(environments.BSUITE)
     environment = environments.make("bsuite", name, seed=0)
     assert not isinstance(environment, environments.ActionNoise)
-    assert environments.form(environment) == (shape, num_actions)
+    assert environments.form(environment) == (shape, Discrete(num_actions))
     assert environment.reset().observation.shape == shape
 
 

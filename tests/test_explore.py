@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from reproduction import plots
 from unplugged import datasets, environments, explore, improvement, networks
+from unplugged.model.actions import Discrete
 from unplugged.settings import Settings
 
 pytestmark = pytest.mark.slow
@@ -23,7 +24,7 @@ SMALL = Settings(
 @pytest.fixture(scope="module")
 def model() -> networks.Model:
     return networks.mlp(
-        observation_shape=(10, 5), num_actions=3, num_bins=SMALL.num_bins,
+        observation_shape=(10, 5), actions=Discrete(3), num_bins=SMALL.num_bins,
         representation=SMALL.representation, dynamics=SMALL.dynamics,
         prediction=SMALL.prediction,
     )  # fmt: skip

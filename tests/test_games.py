@@ -7,6 +7,7 @@ import pytest
 
 from conftest import random_params
 from unplugged import bits, datasets, dqn, games, networks
+from unplugged.model.actions import Discrete
 
 pytestmark = pytest.mark.slow
 
@@ -175,7 +176,7 @@ def test_gradients_of_a_convolution_are_autodiffs(stride, padding):
 @pytest.mark.parametrize("kind", SIZES)
 def test_pixel_networks_unroll_all_actions_as_one_by_one(kind):
     model = networks.NETWORKS[kind](
-        observation_shape=(10, 10, 3), num_actions=3, num_bins=5, **SIZES[kind]
+        observation_shape=(10, 10, 3), actions=Discrete(3), num_bins=5, **SIZES[kind]
     )
     params = random_params(model, 0)
     observation = np.random.default_rng(0).random([2, 4, 10, 10, 3]) < 0.5
@@ -193,7 +194,7 @@ def test_pixel_networks_unroll_all_actions_as_one_by_one(kind):
 def test_resnet_has_the_papers_shapes_and_parameters():
     """ROSMO, Appendix D.2.1, at Atari size, counted by hand."""
     model = networks.resnet(
-        observation_shape=(84, 84, 4), num_actions=18, num_bins=601,
+        observation_shape=(84, 84, 4), actions=Discrete(18), num_bins=601,
         representation=[64] * 6, dynamics=[64] * 2, prediction=[128] * 2,
     )  # fmt: skip
     params = jax.eval_shape(model.init, jax.random.key(0))
@@ -220,7 +221,7 @@ def test_resnet_has_the_papers_shapes_and_parameters():
 
 
 def test_pixel_networks_that_do_not_fit_are_refused():
-    common = dict(observation_shape=(10, 10, 3), num_actions=3, num_bins=5, prediction=(4,))
+    common = dict(observation_shape=(10, 10, 3), actions=Discrete(3), num_bins=5, prediction=(4,))
     with pytest.raises(ValueError, match="representation ends in 5 channels"):
         networks.conv(representation=(5,), dynamics=(4,), **common)
     with pytest.raises(ValueError, match="equal channels"):

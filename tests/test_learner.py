@@ -18,6 +18,7 @@ from unplugged import (
     windows,
 )
 from unplugged.model import critic
+from unplugged.model.actions import Discrete
 from unplugged.runs.spec import model_of
 
 pytestmark = pytest.mark.slow
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.slow
 def make(model, small, method="rosmo"):
     of_table = methods.get(method)
     if of_table.critic != "categorical":
-        model = model_of(small, OBSERVATION, NUM_ACTIONS, of_table.critic)
+        model = model_of(small, OBSERVATION, Discrete(NUM_ACTIONS), of_table.critic)
     return learner.Learner(model, of_table, small)
 
 
@@ -174,7 +175,7 @@ def test_learning_rate_warms_up_and_decays(staircase, late):
 def test_model_sizes_are_those_of_table_4():
     preset = settings.BSUITE
     model = networks.mlp(
-        observation_shape=(1, 6), num_actions=3, num_bins=preset.num_bins,
+        observation_shape=(1, 6), actions=Discrete(3), num_bins=preset.num_bins,
         representation=preset.representation, dynamics=preset.dynamics,
         prediction=preset.prediction,
     )  # fmt: skip
@@ -210,7 +211,7 @@ def test_dynamics_of_all_actions_equals_one_by_one(model):
 def test_sizes_that_do_not_fit_are_refused(small):
     with pytest.raises(ValueError, match="same state size"):
         networks.mlp(
-            observation_shape=(2,), num_actions=2, num_bins=6,
+            observation_shape=(2,), actions=Discrete(2), num_bins=6,
             representation=(8, 5), dynamics=(6,), prediction=(4,),
         )  # fmt: skip
 
@@ -247,7 +248,7 @@ def test_selectors(model, small):
     all_may = dataclasses.replace(small, bcq_threshold=0.0)
     got = acting.constrained(model, params, observation, key, all_may)
     np.testing.assert_array_equal(got, expected["critic"])
-    implicit = model_of(small, OBSERVATION, NUM_ACTIONS, "implicit")
+    implicit = model_of(small, OBSERVATION, Discrete(NUM_ACTIONS), "implicit")
     params = random_params(implicit, 3)
     features = losses.critic_logits(implicit, params, implicit.represent(params, observation))
     best = np.argmax(critic.implicit_values(params, features, key), axis=-1)

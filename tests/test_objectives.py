@@ -12,6 +12,7 @@ import numpy_reference as reference
 from conftest import NUM_ACTIONS, OBSERVATION, random_params
 from test_losses import STARTS, episodes, imagined_actions, windows_of  # noqa: F401
 from unplugged import improvement, learner, losses, methods, objectives
+from unplugged.model.actions import Discrete
 from unplugged.runs.spec import model_of
 
 pytestmark = pytest.mark.slow
@@ -103,7 +104,7 @@ def learned(numpy_model, observation):
 @pytest.mark.parametrize("method", ["dqn", "rem", "bcq"])
 def test_q_learning_equals_numpy(small, episodes, method):  # noqa: F811
     small = dataclasses.replace(small, policy_weight=0.7)
-    model = model_of(small, OBSERVATION, NUM_ACTIONS, methods.get(method).critic)
+    model = model_of(small, OBSERVATION, Discrete(NUM_ACTIONS), methods.get(method).critic)
     total, parts, ours, theirs = critic_case(model, small, episodes, method)
     mixture = np.ones(1)
     if method == "rem":
@@ -145,7 +146,7 @@ def test_q_learning_equals_numpy(small, episodes, method):  # noqa: F811
 @pytest.mark.parametrize("method", ["qrdqn", "iqn", "cql_qr"])
 def test_quantile_regression_equals_numpy(small, episodes, method):  # noqa: F811
     small = dataclasses.replace(small, conservative_weight=0.7)
-    model = model_of(small, OBSERVATION, NUM_ACTIONS, methods.get(method).critic)
+    model = model_of(small, OBSERVATION, Discrete(NUM_ACTIONS), methods.get(method).critic)
     total, parts, ours, theirs = critic_case(model, small, episodes, method)
     tau = target_tau = np.tile([0.1, 0.3, 0.5, 0.7, 0.9], [len(STARTS), 1])
     if method == "iqn":
@@ -215,7 +216,7 @@ def test_cql_learns_nothing_of_the_policy_and_crr_nothing_of_the_reward(small, d
     }
     for name, heads in trained.items():
         method = methods.get(name)
-        model = model_of(small, OBSERVATION, NUM_ACTIONS, method.critic)
+        model = model_of(small, OBSERVATION, Discrete(NUM_ACTIONS), method.critic)
         learn = learner.Learner(model, method, small)
         K, n = learn.method.window(small)
         batch = windows.at(data, data.start, K + n + 1)

@@ -10,6 +10,7 @@ from numpy_reference import phi
 from unplugged import bits, imagination, losses, methods, networks, objectives, windows
 from unplugged.learning import world_model, world_settings
 from unplugged.model import world as worlds
+from unplugged.model.actions import Discrete
 
 SHAPE, T, B = (4, 4, 2), 4, 3
 SIZES = {
@@ -257,8 +258,8 @@ def test_windows_are_drawn_where_a_step_was_taken():
 @pytest.fixture(scope="module")
 def agent():
     return networks.mlp(
-        observation_shape=(2,), num_actions=3, num_bins=5, representation=(4, 3), dynamics=(3,),
-        prediction=(4,),
+        observation_shape=(2,), actions=Discrete(3), num_bins=5, representation=(4, 3),
+        dynamics=(3,), prediction=(4,),
     )  # fmt: skip
 
 

@@ -117,7 +117,7 @@ def test_a_remembered_game_shows_the_states_that_following_gives(recording):
     """With a posterior that leaves no chance, acting and learning see the same states."""
     chosen = spec(recording)
     game = games.make("minatar", "breakout")
-    network = chosen.network(game.observation_shape, game.num_actions)
+    network = chosen.network(game.observation_shape, game.actions)
     params = random_params(network, 0)
     params["posterior"] = jax.tree.map(lambda x: 1e4 * x, params["posterior"])
     seen = worlds.remembered(game, network, params)

@@ -19,6 +19,7 @@ import pandas as pd
 
 from unplugged.common import checks, files
 from unplugged.data import npz
+from unplugged.model.actions import Actions, Discrete, Normal, described, of_metadata
 
 VERSION = 1
 # Of the code that records, part of a recording's metadata and so of its checksum: raised when what
@@ -86,6 +87,11 @@ class Dataset:
     def observation_shape(self) -> tuple[int, ...]:
         """Shape of one observation, unpacked."""
         return tuple(self.metadata.get("packed_shape") or self.observation.shape[1:])
+
+    @property
+    def actions(self) -> Discrete | Normal:
+        """The action space, of which the metadata tell."""
+        return of_metadata(self.metadata)
 
     @property
     def num_steps(self) -> int:
@@ -570,7 +576,7 @@ def _header(archive: npz.Archive) -> dict[str, Any]:
     return header
 
 
-def check_fits(dataset: Dataset, observation_shape: Sequence[int], num_actions: int) -> None:
+def check_fits(dataset: Dataset, observation_shape: Sequence[int], actions: Actions) -> None:
     """Raises DatasetError if a dataset was not recorded in an environment of this form."""
     got = dataset.observation_shape
     if got != tuple(observation_shape):
@@ -578,8 +584,8 @@ def check_fits(dataset: Dataset, observation_shape: Sequence[int], num_actions: 
             f"dataset of {dataset.metadata.get('environment')} has observations {got}, "
             f"the environment {tuple(observation_shape)}"
         )
-    if dataset.metadata.get("num_actions") != num_actions:
+    if dataset.actions != actions:
         raise DatasetError(
-            f"dataset of {dataset.metadata.get('environment')} has "
-            f"{dataset.metadata.get('num_actions')} actions, the environment {num_actions}"
+            f"dataset of {dataset.metadata.get('environment')} has {described(dataset.actions)}, "
+            f"the environment {described(actions)}"
         )

@@ -19,6 +19,7 @@ import numpy as np
 
 from unplugged.common import checks
 from unplugged.data import bits, datasets
+from unplugged.model.actions import Actions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Store:
 
     Attributes:
       observation: [N, ...] float32, or [N, bytes] uint8 if packed.
-      action: [N] int32.
+      action: [N] int32, or [N, D] float32 in [-1, 1].
       reward: [N] float32.
       discount: [N] float32, 0 where the episode truly ends.
       end: [N] int32, index of the last step of each step's episode.
@@ -63,7 +64,7 @@ class Windows(NamedTuple):
 
     Attributes:
       observation: [T, B, ...] float32.
-      action: [T, B] int32; meaningless where not real.
+      action: [T, B] int32, or [T, B, D] float32; meaningless where not real.
       reward: [T, B] float32, what followed the action; 0 where not real.
       discount: [T, B] float32, 0 at and after a true end, else 1.
       real: [T, B] bool, whether an action was recorded at this step.
@@ -99,7 +100,7 @@ def store(dataset: datasets.Dataset) -> Store:
     shape = dataset.metadata.get("packed_shape")
     return Store(
         observation=jnp.asarray(dataset.observation, jnp.uint8 if shape else jnp.float32),
-        action=jnp.asarray(dataset.action, jnp.int32),
+        action=jnp.asarray(dataset.action),
         reward=jnp.asarray(dataset.reward, jnp.float32),
         discount=jnp.asarray(dataset.discount, jnp.float32),
         end=jnp.asarray(np.repeat(last, lengths), jnp.int32),
@@ -108,7 +109,9 @@ def store(dataset: datasets.Dataset) -> Store:
     )
 
 
-def described(shape: Sequence[int], packed: bool, steps: int, transitions: int) -> Store:
+def described(
+    shape: Sequence[int], packed: bool, steps: int, transitions: int, actions: Actions
+) -> Store:
     """The form of a store without its content, for `jax.eval_shape` and lowering.
 
     Args:
@@ -116,6 +119,7 @@ def described(shape: Sequence[int], packed: bool, steps: int, transitions: int) 
       packed: whether its bits are packed.
       steps: N.
       transitions: M.
+      actions: the action space.
     """
 
     def array(length: int, kind: Any, *rest: int) -> Any:  # Stands for an array; JAX takes it.
@@ -124,7 +128,7 @@ def described(shape: Sequence[int], packed: bool, steps: int, transitions: int) 
     rest = (-(-math.prod(shape) // 8),) if packed else tuple(shape)
     return Store(
         observation=array(steps, jnp.uint8 if packed else jnp.float32, *rest),
-        action=array(steps, jnp.int32),
+        action=array(steps, actions.dtype, *actions.shape),
         reward=array(steps, jnp.float32),
         discount=array(steps, jnp.float32),
         end=array(steps, jnp.int32),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,7 @@ from bsuite.environments import (
 from dm_env import specs
 
 from unplugged.common import checks
+from unplugged.model.actions import Actions, Discrete, Normal
 
 BSUITE: dict[str, Callable[[int], dm_env.Environment]] = {  # seed -> environment
     "cartpole": lambda seed: cartpole.Cartpole(seed=seed),
@@ -198,6 +200,9 @@ def make(benchmark: str, name: str, *, seed: int, noise: float = 0.0) -> dm_env.
     return ActionNoise(environment, noise, int(noise_seed)) if noise else environment
 
 
-def form(environment: dm_env.Environment) -> tuple[tuple[int, ...], int]:
-    """Shape of an observation, and the number of actions."""
-    return tuple(environment.observation_spec().shape), int(environment.action_spec().num_values)
+def form(environment: dm_env.Environment) -> tuple[tuple[int, ...], Actions]:
+    """Shape of an observation, and the action space."""
+    shape, actions = tuple(environment.observation_spec().shape), environment.action_spec()
+    if isinstance(actions, specs.DiscreteArray):
+        return shape, Discrete(int(actions.num_values))
+    return shape, Normal(math.prod(actions.shape))

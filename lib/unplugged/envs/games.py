@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from unplugged.common import checks
+from unplugged.model.actions import Discrete
 
 MINATAR = {
     "asterix": "Asterix-MinAtar",
@@ -58,6 +59,11 @@ class Game(NamedTuple):
     observation_shape: tuple[int, ...]
     num_actions: int
     max_steps: int
+
+    @property
+    def actions(self) -> Discrete:
+        """The action space."""
+        return Discrete(self.num_actions)
 
 
 def _minatar(name: str) -> Any:

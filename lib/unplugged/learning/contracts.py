@@ -20,8 +20,9 @@ import numpy as np
 from unplugged.learning.losses import Recorded
 from unplugged.learning.method import Loss, Method
 from unplugged.learning.settings import Settings
+from unplugged.model.actions import Discrete
 from unplugged.model.networks import Model, Params
-from unplugged.planning import acting, improvement
+from unplugged.planning import acting, candidates, improvement
 
 
 class ContractError(ValueError):
@@ -101,7 +102,7 @@ def improve(
     function: improvement.Operator,
     model: Model,
     params: Params,
-    root: mctx.RootFnOutput,
+    root: Any,
     key: jax.Array,
     settings: Any,
 ) -> improvement.Improvement:
@@ -118,9 +119,21 @@ def improve(
             f"operator {name_of(function)} must return improvement.Improvement(policy, value, "
             f"action_values), got {type(found).__name__}"
         )
-    states, actions = len(root.value), model.num_actions
+    states = len(root.value)
+    if isinstance(model.actions, Discrete):
+        number = model.actions.num_actions
+        if found.actions is not None:
+            raise ContractError(
+                f"operator {name_of(function)} must give a policy over all {number} discrete "
+                "actions, and leave Improvement.actions at None"
+            )
+    else:
+        number = np.shape(found.policy)[-1] if np.ndim(found.policy) else 0
+        what = "actions, the candidates that its policy is over,"
+        shape = (states, number, *model.actions.shape)
+        _check_array("operator", function, what, found.actions, shape)
     for what, shape in (
-        ("policy", (states, actions)), ("value", (states,)), ("action_values", (states, actions))
+        ("policy", (states, number)), ("value", (states,)), ("action_values", (states, number))
     ):  # fmt: skip
         _check_array("operator", function, what, getattr(found, what), shape)
     return found
@@ -133,8 +146,8 @@ def select(
     observation: jax.Array,
     key: jax.Array,
     settings: Any,
-) -> jax.Array:
-    """A selector's probabilities [B, A], its form checked.
+) -> Any:
+    """A selector's probabilities [B, A], or its `acting.Choice`, its form checked.
 
     Raises:
       ContractError: if it takes other arguments or returns something else.
@@ -143,8 +156,19 @@ def select(
         "selector", function, model=model, params=params, observation=observation, key=key,
         settings=settings,
     )  # fmt: skip
-    shape = (len(observation), model.num_actions)
-    _check_array("selector", function, "probabilities", found, shape)
+    states = len(observation)
+    if isinstance(model.actions, Discrete):
+        shape: tuple[int, ...] = (states, model.actions.num_actions)
+        _check_array("selector", function, "probabilities", found, shape)
+        return found
+    if not isinstance(found, acting.Choice):
+        raise ContractError(
+            f"selector {name_of(function)} must return acting.Choice(actions, probabilities) of "
+            f"continuous actions, got {type(found).__name__}"
+        )
+    shape = (*np.shape(found.actions)[:2], *model.actions.shape)
+    _check_array("selector", function, "actions", found.actions, shape)
+    _check_array("selector", function, "probabilities", found.probabilities, shape[:2])
     return found
 
 
@@ -240,18 +264,20 @@ def try_out(
     params = jax.tree.unflatten(tree, moved)
     if _own(act):
 
-        def probabilities(params: Params, observation: jax.Array) -> jax.Array:
+        def probabilities(params: Params, observation: jax.Array) -> Any:
             return select(act, model, params, observation, keys[4], settings)
 
         found = jax.jit(probabilities)(params, observation)
+        found = found.probabilities if isinstance(found, acting.Choice) else found
         _check_policy(f"selector {name_of(act)}: its answer", found)
     operator = method.operator
     if operator is not None and _own(operator):
         number = len(observation)
 
         def improved(params: Params, observation: jax.Array) -> improvement.Improvement:
-            root = mctx.RootFnOutput(
-                prior_logits=jax.random.normal(keys[2], [number, model.num_actions]),
+            kind = candidates.Root if model.actions.continuous else mctx.RootFnOutput
+            root = kind(
+                prior_logits=jax.random.normal(keys[2], [number, model.actions.num_parameters]),
                 value=jax.random.normal(keys[3], [number]),
                 embedding=model.represent(params, observation),
             )

@@ -220,7 +220,7 @@ def experience(
       gae_lambda: lambda.
     """
     root = improvement.root_of(model, params, model.represent(params, rollouts.features))
-    log_probability = -losses.negative_log_probability(root.prior_logits[:-1], rollouts.action)
+    log_probability = model.actions.log_prob(root.prior_logits[:-1], rollouts.action)
     advantage = jax.vmap(
         lambda r, d, v: rlax.truncated_generalized_advantage_estimation(r, d, gae_lambda, v),
         in_axes=1,
@@ -254,7 +254,7 @@ def clipped_surrogate(
     spread = jnp.sqrt(jnp.sum(weight * (steps.advantage - mean) ** 2))
     advantage = (steps.advantage - mean) / (spread + 1e-8)
     logits, value_logits = model.predict(params, model.represent(params, steps.features))
-    ratio = jnp.exp(-losses.negative_log_probability(logits, steps.action) - steps.log_probability)
+    ratio = jnp.exp(model.actions.log_prob(logits, steps.action) - steps.log_probability)
     # rlax averages over all steps, real ones or not.
     share = weight * weight.size
     parts = {

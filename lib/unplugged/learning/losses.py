@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import mctx
 
 from unplugged.data.windows import Windows
+from unplugged.model.actions import Actions
 from unplugged.model.critic import critic_logits, critic_values
 from unplugged.model.networks import Model, Params
 from unplugged.planning import improvement
@@ -19,8 +20,8 @@ from unplugged.planning import improvement
 __all__ = [
     "Recorded", "always", "conservative_gap", "critic_logits", "critic_values", "cross_entropy",
     "dynamics_advantage", "exponential", "heaviside", "lookahead_advantage", "n_step_returns",
-    "n_steps", "negative_log_probability", "of_action", "recorded_advantage", "scale_gradient",
-    "step_discounts", "unroll",
+    "n_steps", "of_action", "policy_cross_entropy", "policy_target", "recorded_advantage",
+    "scale_gradient", "step_discounts", "unroll", "where",
 ]  # fmt: skip
 
 
@@ -29,9 +30,48 @@ def cross_entropy(target: jax.Array, logits: jax.Array) -> jax.Array:
     return -jnp.sum(target * jax.nn.log_softmax(logits), axis=-1)
 
 
-def negative_log_probability(logits: jax.Array, action: jax.Array) -> jax.Array:
-    """-log pi(action), for logits [..., A] and actions [...]."""
-    return cross_entropy(jax.nn.one_hot(action, logits.shape[-1]), logits)
+def where(condition: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
+    """`jnp.where` by steps: a condition [...], and x and y of shape [...] or [..., D]."""
+    return jnp.where(condition if condition.ndim == x.ndim else condition[..., None], x, y)
+
+
+def policy_target(
+    actions: Actions, improved: improvement.Improvement, windows: Windows, key: jax.Array
+) -> improvement.Improvement:
+    """The improved policy; a uniform one in absorbing states.
+
+    Args:
+      actions: the action space.
+      improved: arrays [..., B, K] over K candidates, or all discrete actions.
+      windows: the steps [..., B].
+      key: draws the candidates of absorbing states, if there are candidates.
+    """
+    uniform = jnp.full_like(improved.policy, 1.0 / improved.policy.shape[-1])
+    policy = jnp.where(windows.absorbing[..., None], uniform, improved.policy)
+    if improved.actions is None:
+        return improved._replace(policy=policy)
+    at_random = actions.uniform(jax.random.fold_in(key, 1), policy.shape)
+    candidates = jnp.where(windows.absorbing[..., None, None], at_random, improved.actions)
+    return improved._replace(policy=policy, actions=candidates)
+
+
+def policy_cross_entropy(
+    actions: Actions, target: improvement.Improvement, parameters: jax.Array
+) -> jax.Array:
+    """-sum_k w_k log pi(a_k) over the target's candidates, or over all discrete actions.
+
+    Args:
+      actions: the action space.
+      target: weights [..., K].
+      parameters: of the policy, [..., P].
+
+    Returns:
+      [...].
+    """
+    if target.actions is None:
+        return cross_entropy(target.policy, parameters)
+    log_prob = actions.log_prob(parameters[..., None, :], target.actions)
+    return -jnp.sum(target.policy * log_prob, axis=-1)
 
 
 def scale_gradient(x: jax.Array, scale: float) -> jax.Array:
@@ -48,7 +88,7 @@ def unroll(
       model: the learned model.
       params: its parameters.
       state: root states. Shape [B, S].
-      actions: K actions. Shape [K, B].
+      actions: K actions. Shape [K, B], or [K, B, D].
       gradient_scale: factor on the gradient at the start of each dynamics step.
 
     Returns:

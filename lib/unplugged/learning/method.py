@@ -12,6 +12,7 @@ from unplugged.common import checks
 from unplugged.data.windows import Windows
 from unplugged.learning.losses import always, dynamics_advantage, heaviside
 from unplugged.learning.settings import Settings
+from unplugged.model.actions import Actions
 from unplugged.model.critic import Critic
 from unplugged.model.networks import Model, Params
 from unplugged.planning.improvement import Operator
@@ -62,6 +63,7 @@ class Method:
       sampled: whether the operator draws actions, so that its policy is weights that sum to 1 in
         the limit only (as ROSMO's, eq. 9); otherwise a run whose policy is no distribution is
         refused.
+      spaces: which action spaces it is for.
       imagines: whether it is a world model or learns inside one; its runs are `worlds.WorldSpec`s.
     """
 
@@ -79,11 +81,13 @@ class Method:
     unrolls: bool = True
     bootstraps: bool = True
     sampled: bool = False
+    spaces: Literal["discrete", "continuous", "both"] = "discrete"
     imagines: bool = False
 
     def __post_init__(self) -> None:
         checks.one_of("critic", self.critic, get_args(Critic))
         checks.one_of("bootstrap", self.bootstrap, ("network", "operator"))
+        checks.one_of("spaces", self.spaces, ("discrete", "continuous", "both"))
         for name in ("objective", "operator", "regularizer", "weighting"):
             found = getattr(self, name)
             if not callable(found) and (found is not None or name == "weighting"):
@@ -103,6 +107,10 @@ class Method:
                 f'an unrolled model learns categorical values; give an objective that reads "'
                 f'{self.critic}", or critic="categorical"'
             )
+
+    def suits(self, actions: Actions) -> bool:
+        """Whether it is for this action space."""
+        return self.spaces in ("both", "continuous" if actions.continuous else "discrete")
 
     def window(self, settings: Settings) -> tuple[int, int]:
         """Unroll steps K and TD steps n that this method uses; T = K + n + 1."""

@@ -29,6 +29,7 @@ METHODS: dict[str, Method] = {
         unrolls=False,
         bootstraps=False,
         selector="policy",
+        spaces="both",
     ),
     "cql": Method(
         summary="conservative Q-learning, CQL(H), categorical Q",
@@ -93,6 +94,7 @@ METHODS: dict[str, Method] = {
         weighting=losses.exponential,
         unrolls=False,
         selector="policy",
+        spaces="both",
     ),
     "crr_binary": Method(
         summary="critic-regularised regression, binary weights",
@@ -100,6 +102,7 @@ METHODS: dict[str, Method] = {
         weighting=losses.heaviside,
         unrolls=False,
         selector="policy",
+        spaces="both",
     ),
     "supervised_q": Method(
         summary="behaviour cloning beside a Q of the data's returns, no model (0-step unroll)",
@@ -113,30 +116,35 @@ METHODS: dict[str, Method] = {
         regularizer=losses.dynamics_advantage,
         weighting=losses.always,
         selector="search",
+        spaces="both",
     ),
     "crr_model": Method(
         summary="MuZero's model with CRR as the policy loss, exponential weights",
         regularizer=losses.dynamics_advantage,
         weighting=losses.exponential,
         selector="search",
+        spaces="both",
     ),
     "mzu": Method(
         summary="MuZero Unplugged: tree search for both targets",
         operator=improvement.mcts,
         bootstrap="operator",
         selector="search",
+        spaces="both",
     ),
     "reanalyse": Method(
         summary="MuZero Unplugged with the value target of its Table 2: n steps, then the network",
         operator=improvement.mcts,
         bootstrap="network",
         selector="search",
+        spaces="both",
     ),
     "mzu_q": Method(
         summary="MZU-Q: policy target from the search's Q instead of its visits",
         operator=improvement.mcts_q,
         bootstrap="operator",
         selector="search_q",
+        spaces="both",
     ),
     "mzu_reg": Method(
         summary="MuZero Unplugged with ROSMO's behaviour regulariser (in neither paper)",
@@ -144,6 +152,7 @@ METHODS: dict[str, Method] = {
         bootstrap="operator",
         regularizer=losses.dynamics_advantage,
         selector="search",
+        spaces="both",
     ),
     "gumbel": Method(
         summary="Gumbel MuZero's search for both targets (in neither paper)",
@@ -169,16 +178,19 @@ METHODS: dict[str, Method] = {
         regularizer=losses.dynamics_advantage,
         selector="policy",
         sampled=True,
+        spaces="both",
     ),
     "onestep": Method(
         summary="ROSMO without its behaviour regulariser",
         operator=improvement.one_step,
         selector="improved",
+        spaces="both",
     ),
     "behavior": Method(
         summary="ROSMO's behaviour regulariser alone",
         regularizer=losses.dynamics_advantage,
         selector="policy",
+        spaces="both",
     ),
     "world_model": Method(
         summary="DreamerV2's world model with an ensemble of priors; no policy, acts at random",

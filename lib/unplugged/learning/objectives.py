@@ -45,7 +45,7 @@ def cloning(
     del target_params, key, method
     state = model.represent(params, windows.observation[0])
     policy_logits, _ = model.predict(params, state)
-    imitation = losses.negative_log_probability(policy_logits, windows.action[0])
+    imitation = -model.actions.log_prob(policy_logits, windows.action[0])
     policy_loss = jnp.mean(windows.real[0] * imitation)
     return settings.policy_weight * policy_loss, {"policy": policy_loss}
 
@@ -74,8 +74,8 @@ def planning(
 
     # Predictions along the imagined steps.
     action_key, improve_key = jax.random.split(key)
-    at_random = jax.random.randint(action_key, now.action.shape, 0, model.num_actions)
-    actions = jnp.where(now.real, now.action, at_random)[:unroll_steps]
+    at_random = model.actions.uniform(action_key, now.real.shape)
+    actions = losses.where(now.real, now.action, at_random)[:unroll_steps]
     states, reward_logits = losses.unroll(model, params, state, actions, settings.gradient_scale)
     policy_logits, value_logits = model.predict(params, states)
 
@@ -83,6 +83,8 @@ def planning(
     roots = improvement.root_of(
         model, target_params, model.represent(target_params, windows.observation)
     )
+    if isinstance(roots, improvement.Root):
+        roots = roots._replace(action=windows.action, recorded=windows.real)
     improved = windows.improved
     if improved is None and method.operator is not None:
         improved = improve(target_params, roots, improve_key, model, method, settings)
@@ -114,16 +116,17 @@ def planning(
             method.regularizer, model, target_params, roots, improved, recorded, settings
         )
         weight = jax.lax.stop_gradient(real * method.weighting(advantage))
-        imitation = losses.negative_log_probability(policy_logits, now.action)
+        imitation = -model.actions.log_prob(policy_logits, now.action)
         imitated = jnp.mean(weight * imitation)
     if improved is None:
         assert imitated is not None  # `Method` demands an operator or a regularizer.
         parts["policy"] = imitated
     else:
-        uniform = jnp.full_like(improved.policy, 1.0 / model.num_actions)
-        target = jnp.where(now.absorbing[..., None], uniform, improved.policy)
+        target = losses.policy_target(model.actions, improved, now, action_key)
         target = jax.lax.stop_gradient(target)
-        parts["policy"] = jnp.mean(known * losses.cross_entropy(target, policy_logits))
+        parts["policy"] = jnp.mean(
+            known * losses.policy_cross_entropy(model.actions, target, policy_logits)
+        )
         if imitated is not None:
             parts["behavior"] = imitated
             total += settings.behavior_weight * imitated
@@ -229,7 +232,7 @@ def critic_regularized(
     state = model.represent(params, windows.observation[0])
     logits = losses.critic_logits(model, params, state)
     chosen = jnp.take_along_axis(logits, action[:, None, None], axis=1)[:, 0]
-    imitation = losses.negative_log_probability(model.predict(params, state)[0], action)
+    imitation = -model.actions.log_prob(model.predict(params, state)[0], action)
     parts = {
         "policy": jnp.mean(weight * imitation),
         "value": jnp.mean(losses.cross_entropy(target, chosen)),
@@ -281,7 +284,7 @@ def q_learning(
     total = parts["value"]
     if method.learns_policy:
         logits, _ = model.predict(params, state)
-        parts["policy"] = jnp.mean(losses.negative_log_probability(logits, action))
+        parts["policy"] = jnp.mean(-model.actions.log_prob(logits, action))
         parts["logits"] = jnp.mean(logits**2)
         total += settings.policy_weight * parts["policy"] + LOGITS_WEIGHT * parts["logits"]
     return total, parts

@@ -49,6 +49,10 @@ class Settings:
       bcq_threshold: how likely, next to the likeliest, an action must be for BCQ to take it.
       num_samples: actions that the sampled look-ahead draws, N; at most as many as there
         are is sensible.
+      policy_head: what a policy over continuous actions is, see `actions`: "normal" or "factored".
+      action_bins: bins of each dimension of a factored policy.
+      num_candidates: continuous actions that a search weighs at a node, K.
+      injection: prior of the recorded action among the root's candidates; 0: it is not among them.
       num_simulations: simulations of a search.
       search_depth: depth limit of a search; None for none.
       ties: whether a search draws the order that breaks ties anew at each "step" down the tree, as
@@ -90,6 +94,10 @@ class Settings:
     conservative_weight: Weight = 1.0
     bcq_threshold: Share = 0.3
     num_samples: Count = 2
+    policy_head: Literal["normal", "factored"] = "normal"
+    action_bins: Annotated[int, Range(2, 2**31 - 1)] = 7
+    num_candidates: Annotated[int, Range(2, 2**31 - 1)] = 20
+    injection: Annotated[float, Range(0.0, 1.0, open_high=True)] = 0.25
     num_simulations: Count = 4
     search_depth: Count | None = None
     ties: Literal["step", "node"] = "step"

@@ -16,6 +16,7 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
+from unplugged.model.actions import Discrete
 from unplugged.model.networks import images, layers
 
 Params = Any
@@ -156,7 +157,7 @@ def rssm(
         return layers.Linear(hidden, name="embedding")(layers.flat(jax.nn.relu(x)))
 
     def recur(h: jax.Array, z: jax.Array, action: jax.Array) -> jax.Array:
-        x = layers.state_action_linear(z, action, hidden, num_actions)
+        x = layers.state_action_linear(z, action, hidden, Discrete(num_actions))
         x = jax.nn.relu(_normalised(x, "norm"))
         return hk.GRU(recurrent, name="gru")(x, h)[0]
 

@@ -14,6 +14,7 @@ from unplugged.common.checks import Count, Range, Share
 from unplugged.data import datasets, windows
 from unplugged.learning import methods
 from unplugged.learning.learner import Learner
+from unplugged.model.actions import Actions
 from unplugged.online import replay
 from unplugged.online.online_learner import OnlineLearner
 from unplugged.runs import benchmarks
@@ -140,13 +141,13 @@ class OnlineSpec(AnySpec):
             "best_acted": best if np.isfinite(best) else None,
         }
 
-    def learner(self, observation_shape: Sequence[int], num_actions: int) -> OnlineLearner:
+    def learner(self, observation_shape: Sequence[int], actions: Actions) -> OnlineLearner:
         """The run's learner, its sources among it."""
         make = self.of_benchmark.game
         assert make is not None  # `__post_init__` demands one.
         game = make(self.environment)
         method, settings = methods.get(self.method), self.settings
-        model = model_of(settings, observation_shape, num_actions)
+        model = model_of(settings, observation_shape, actions)
         length, shape = self.length, game.observation_shape
         sources: dict[str, replay.Source] = {}
         if self.first_hand:

@@ -7,6 +7,8 @@ An operator is any function
 with `root` a `mctx.RootFnOutput` of N states: prior_logits [N, A], value [N], embedding
 [N, S]. `settings` gives what the operator needs (`discount`, `num_simulations`, ...). A
 function of your own is as good as these.
+
+Of continuous actions an operator weighs K candidates that it draws; its root is a `Root`.
 """
 
 from __future__ import annotations
@@ -18,7 +20,10 @@ import jax
 import jax.numpy as jnp
 import mctx
 
+from unplugged.model.actions import draw
 from unplugged.model.networks import Model, Params
+from unplugged.planning import candidates
+from unplugged.planning.candidates import Root
 
 
 class Improvement(NamedTuple):
@@ -29,27 +34,35 @@ class Improvement(NamedTuple):
         sum to 1 in the limit only; its method says so by `Method.sampled`. Shape [N, A].
       value: value of the root, in units of return. Shape [N].
       action_values: Q(s, a), in units of return. Shape [N, A].
+      actions: K candidates, to which policy and action values belong, [N, K, D]; then those have
+        shape [N, K]. None: all discrete actions.
     """
 
     policy: jax.Array
     value: jax.Array
     action_values: jax.Array
+    actions: jax.Array | None = None
 
 
 class Operator(Protocol):
     """The signature of an improvement operator, see the module's docstring."""
 
     def __call__(
-        self, model: Model, params: Params, root: mctx.RootFnOutput, key: jax.Array, settings: Any
+        self, model: Model, params: Params, root: Any, key: jax.Array, settings: Any
     ) -> Improvement:
         """Improves on the prior at N root states."""
         ...
 
 
-def root_of(model: Model, params: Params, state: jax.Array) -> mctx.RootFnOutput:
-    """Predictions at the states [N, S], as the root of an improvement operator."""
+def root_of(model: Model, params: Params, state: jax.Array) -> Any:
+    """Predictions at the states [N, S], as the root of an improvement operator.
+
+    Returns:
+      A `mctx.RootFnOutput`, or a `Root` of continuous actions.
+    """
     policy_logits, value_logits = model.predict(params, state)
-    return mctx.RootFnOutput(
+    kind = Root if model.actions.continuous else mctx.RootFnOutput
+    return kind(
         prior_logits=policy_logits, value=model.support.scalar(value_logits), embedding=state
     )
 
@@ -66,13 +79,19 @@ def action_values(
     return model.support.scalar(reward_logits) + discount * model.support.scalar(value_logits)
 
 
-def one_step(
-    model: Model, params: Params, root: mctx.RootFnOutput, key: jax.Array, settings: Any
-) -> Improvement:
-    """Exact one-step look-ahead: p ~ prior * exp(q_g - v) over all actions (ROSMO, eq. 6).
+def one_step(model: Model, params: Params, root: Any, key: jax.Array, settings: Any) -> Improvement:
+    """One-step look-ahead: p ~ prior * exp(q_g - v) over all actions (ROSMO, eq. 6).
 
-    The value is the network's own, which the value target bootstraps from (eq. 8).
+    The value is the network's own, which the value target bootstraps from (eq. 8). It is exact for
+    discrete actions, and goes over candidates of continuous ones, see `candidates.offer`.
     """
+    if model.actions.continuous:
+        offered = candidates.offer(model, root, key, settings)
+        q = action_values(
+            model, params, root.embedding[:, None], offered.actions, settings.discount
+        )
+        policy = jax.nn.softmax(jnp.log(offered.prior) + q - root.value[:, None])
+        return Improvement(policy, root.value, q, offered.actions)
     del key
     actions = jnp.arange(model.num_actions)[None, :]
     q = action_values(model, params, root.embedding[:, None], actions, settings.discount)
@@ -81,7 +100,7 @@ def one_step(
 
 
 def one_step_sampled(
-    model: Model, params: Params, root: mctx.RootFnOutput, key: jax.Array, settings: Any
+    model: Model, params: Params, root: Any, key: jax.Array, settings: Any
 ) -> Improvement:
     """One-step look-ahead at `num_samples` actions drawn from the prior (ROSMO, eq. 9 and 10).
 
@@ -89,18 +108,24 @@ def one_step_sampled(
     samples, each sample's normaliser Z = (1 + sum of exp(adv) of the others) / N leaving
     itself out. They sum to 1 in the limit only. Actions that were not drawn have weight 0
     and take the root's value as their action value. A weight overflows where the advantage of one
-    sample is above 88 and no other's is near it; the loss is not finite then.
+    sample is above 88 and no other's is near it; the loss is not finite then. Of continuous actions
+    the samples are the candidates, none of them injected.
     """
     samples = settings.num_samples
-    actions = jax.random.categorical(
-        key, root.prior_logits[:, None], axis=-1, shape=(root.value.shape[0], samples)
-    )
+    if model.actions.continuous:
+        actions = draw(candidates.space(model), key, root.prior_logits, samples)
+    else:
+        actions = jax.random.categorical(
+            key, root.prior_logits[:, None], axis=-1, shape=(root.value.shape[0], samples)
+        )
     q = action_values(model, params, root.embedding[:, None], actions, settings.discount)
     advantages = q - root.value[:, None]
     itself = jnp.eye(samples, dtype=bool)
     others = jnp.where(itself, -jnp.inf, advantages[:, None, :])
     normaliser = jnp.logaddexp(0.0, jax.nn.logsumexp(others, axis=-1))
     coefficients = jnp.exp(advantages - normaliser)  # N cancels in exp(adv) / (N Z).
+    if model.actions.continuous:
+        return Improvement(coefficients, root.value, q, actions)
     one_hot = jax.nn.one_hot(actions, model.num_actions)
     drawn = one_hot.max(axis=1) > 0.0
     q_drawn = jnp.max(jnp.where(one_hot > 0.0, q[..., None], -jnp.inf), axis=1)
@@ -144,11 +169,12 @@ def differences(tree: mctx.Tree, node_index: jax.Array) -> jax.Array:
 def search(
     model: Model,
     params: Params,
-    root: mctx.RootFnOutput,
+    root: Any,
     key: jax.Array,
     settings: Any,
     *,
     noise: bool = True,
+    recurrent_fn: mctx.RecurrentFn | None = None,
 ) -> mctx.PolicyOutput:
     """Monte-Carlo tree search with pUCT in the learned model (ROSMO, Section 2.3).
 
@@ -161,6 +187,8 @@ def search(
         `rescale_values`.
       noise: whether Dirichlet noise is mixed into the prior at the root, as for learning
         targets; off for acting.
+      recurrent_fn: one step of the tree, as mctx wants it; None: of the model, over all discrete
+        actions.
 
     Returns:
       mctx's output: `action` [N] drawn from the visit distribution, `action_weights` [N, A],
@@ -172,14 +200,8 @@ def search(
     if not settings.rescale_values:
         options["qtransform"] = differences
     run = mctx.muzero_policy if settings.ties == "step" else _search_with_ties_of_nodes
-    return run(
-        params,
-        key,
-        root,
-        _recurrent(model, settings),
-        settings.num_simulations,
-        **options,
-    )
+    step = _recurrent(model, settings) if recurrent_fn is None else recurrent_fn
+    return run(params, key, root, step, settings.num_simulations, **options)
 
 
 def _search_with_ties_of_nodes(
@@ -236,7 +258,7 @@ def _search_with_ties_of_nodes(
 def gumbel_search(
     model: Model,
     params: Params,
-    root: mctx.RootFnOutput,
+    root: Any,
     key: jax.Array,
     settings: Any,
     *,
@@ -273,7 +295,7 @@ def _of_tree(output: mctx.PolicyOutput) -> Improvement:
 def mcts(
     model: Model,
     params: Params,
-    root: mctx.RootFnOutput,
+    root: Any,
     key: jax.Array,
     settings: Any,
     *,
@@ -282,28 +304,51 @@ def mcts(
     """MuZero's operator: visit distribution, value and Q of the root (ROSMO, eq. 3 and 4).
 
     The root's value is mctx's, in whose mean the network's own value counts as one more visit:
-    (v + N x eq. 3) / (N + 1) after N simulations.
+    (v + N x eq. 3) / (N + 1) after N simulations. Of continuous actions it is `sampled_mcts`.
     """
+    if model.actions.continuous:
+        return sampled_mcts(model, params, root, key, settings, noise=noise)
     return _of_tree(search(model, params, root, key, settings, noise=noise))
 
 
-def mcts_q(
+def sampled_mcts(
     model: Model,
     params: Params,
-    root: mctx.RootFnOutput,
+    root: Root,
     key: jax.Array,
     settings: Any,
     *,
     noise: bool = True,
 ) -> Improvement:
-    """MZU-Q: p ~ prior * exp(Q / tau), Q of the search's root (ROSMO, Section 4.2 b)."""
+    """Sampled MuZero's operator: `mcts` over candidates (Hubert et al., 2021, Section 4).
+
+    Where the root knows a recorded action, that is among them (MuZero Unplugged, Section 6).
+    """
+    begin_key, search_key = jax.random.split(key)
+    offered, start, step = candidates.begin(model, root, begin_key, settings)
+    output = search(model, params, start, search_key, settings, noise=noise, recurrent_fn=step)
+    return _of_tree(output)._replace(actions=offered.actions)
+
+
+def mcts_q(
+    model: Model,
+    params: Params,
+    root: Any,
+    key: jax.Array,
+    settings: Any,
+    *,
+    noise: bool = True,
+) -> Improvement:
+    """MZU-Q: p ~ prior * exp(Q / tau), Q of the search's root (ROSMO, Section 4.2 b).
+
+    The prior over candidates of continuous actions is uniform: they are drawn from it.
+    """
     searched = mcts(model, params, root, key, settings, noise=noise)
-    logits = root.prior_logits + searched.action_values / settings.temperature
+    prior = 0.0 if model.actions.continuous else root.prior_logits
+    logits = prior + searched.action_values / settings.temperature
     return searched._replace(policy=jax.nn.softmax(logits))
 
 
-def gumbel(
-    model: Model, params: Params, root: mctx.RootFnOutput, key: jax.Array, settings: Any
-) -> Improvement:
+def gumbel(model: Model, params: Params, root: Any, key: jax.Array, settings: Any) -> Improvement:
     """Gumbel MuZero's operator: its improved policy, value and Q of the root."""
     return _of_tree(gumbel_search(model, params, root, key, settings))

@@ -15,6 +15,7 @@ from unplugged.common import checks, hashing
 from unplugged.data import datasets
 from unplugged.envs import environments, games
 from unplugged.learning import settings
+from unplugged.model.actions import Actions
 from unplugged.recording import collect, dqn
 from unplugged.runs import evaluation
 
@@ -95,7 +96,7 @@ class Benchmark:
     Attributes:
       preset: hyperparameters that its runs begin from.
       check: raises ValueError if an environment's name is wrong, naming the nearest.
-      form: environment -> (shape of an observation, number of actions).
+      form: environment -> (shape of an observation, action space).
       evaluator: (environment, policy, episodes) -> what plays.
       source: environment -> hash of its source; None where it is part of compiled programs.
       packages: packages whose versions its numbers depend on, beside the compiled programs.
@@ -107,7 +108,7 @@ class Benchmark:
 
     preset: settings.Settings
     check: Callable[[str], Any]
-    form: Callable[[str], tuple[tuple[int, ...], int]]
+    form: Callable[[str], tuple[tuple[int, ...], Actions]]
     evaluator: Callable[[str, evaluation.Policy, int], evaluation.Evaluator]
     source: Callable[[str], str] | None = None
     packages: tuple[str, ...] = ()
@@ -131,7 +132,7 @@ def in_python(name: str, **more: Any) -> Benchmark:
         finally:
             world.close()
 
-    def form(environment: str) -> tuple[tuple[int, ...], int]:
+    def form(environment: str) -> tuple[tuple[int, ...], Actions]:
         return of_world(environment, environments.form)
 
     def source(environment: str) -> str:
@@ -157,9 +158,9 @@ def compiled(name: str, **more: Any) -> Benchmark:
     """
     make = functools.partial(games.make, name)
 
-    def form(environment: str) -> tuple[tuple[int, ...], int]:
+    def form(environment: str) -> tuple[tuple[int, ...], Actions]:
         game = make(environment)
-        return game.observation_shape, game.num_actions
+        return game.observation_shape, game.actions
 
     def evaluator(
         environment: str, policy: evaluation.Policy, episodes: int

@@ -30,18 +30,26 @@ _PATIENCE = 30.0
 
 
 def make_policy(model: Model, selector: str, settings: Settings, *, greedy: bool = False) -> Policy:
-    """Compiles (params, observation [B, ...], key) -> action [B].
+    """Compiles (params, observation [B, ...], key) -> action [B], or [B, D] if continuous.
 
     Actions are drawn by a selector or, if `greedy`, are its most probable ones.
     """
+    if greedy and selector == "policy" and model.actions.continuous:
+        selector = "greedy"  # Of all actions, not of those drawn.
     select = acting.SELECTORS[checks.one_of("selector", selector, acting.SELECTORS)]
 
     def act(params: Params, observation: jax.Array, key: jax.Array) -> jax.Array:
         select_key, draw_key = jax.random.split(key)
-        probabilities = contracts.select(select, model, params, observation, select_key, settings)
+        answer = contracts.select(select, model, params, observation, select_key, settings)
+        choice = answer if isinstance(answer, acting.Choice) else None
+        probabilities = answer if choice is None else choice.probabilities
         if greedy:
-            return jnp.argmax(probabilities, axis=-1)
-        return jax.random.categorical(draw_key, jnp.log(probabilities))
+            chosen = jnp.argmax(probabilities, axis=-1)
+        else:
+            chosen = jax.random.categorical(draw_key, jnp.log(probabilities))
+        if choice is None:
+            return chosen
+        return jnp.take_along_axis(choice.actions, chosen[:, None, None], axis=1)[:, 0]
 
     return jax.jit(act)
 

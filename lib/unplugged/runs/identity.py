@@ -27,10 +27,10 @@ def programs(spec: AnySpec) -> dict[str, str]:
       `environment`, a hash of its source, where it is in Python.
     """
     benchmark = spec.of_benchmark
-    shape, num_actions = benchmark.form(spec.environment)
-    learner = spec.learner(shape, num_actions)
+    shape, actions = benchmark.form(spec.environment)
+    learner = spec.learner(shape, actions)
     state = jax.eval_shape(lambda: learner.init(0))
-    store = windows.described(shape, benchmark.packed, _STEPS, _TRANSITIONS)
+    store = windows.described(shape, benchmark.packed, _STEPS, _TRANSITIONS, actions)
     data, seed = spec.described_data(store), jax.ShapeDtypeStruct((), np.uint32)
     greedy = {}
     if spec.greedy:

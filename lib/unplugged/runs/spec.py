@@ -17,6 +17,7 @@ from unplugged.learning import methods
 from unplugged.learning.learner import Diagnosis, Learner
 from unplugged.learning.settings import Settings
 from unplugged.model import networks, transforms
+from unplugged.model.actions import Actions, Factored, Normal, described
 from unplugged.model.critic import Critic, num_outputs, with_critic
 from unplugged.planning import acting
 from unplugged.runs import benchmarks, evaluation
@@ -120,6 +121,20 @@ class AnySpec:
         """The selector of the evaluation."""
         return self.selector or methods.get(self.method).selector
 
+    def check_suits(self, actions: Actions) -> None:
+        """Raises ValueError if method or selector are for another kind of actions."""
+        if not methods.get(self.method).suits(actions):
+            others = [name for name, of in methods.METHODS.items() if of.suits(actions)]
+            raise ValueError(
+                f"{self.method} is not for the {described(actions)} of {self.environment}; these "
+                f"methods are: {', '.join(name for name in others if name != 'world_model')}"
+            )
+        if actions.continuous and self.acts_by not in acting.OF_CONTINUOUS:
+            raise ValueError(
+                f"selector {self.acts_by} is not for the {described(actions)} of "
+                f"{self.environment}; these are: {', '.join(acting.OF_CONTINUOUS)}"
+            )
+
     def evaluator(
         self,
         model: networks.Model,
@@ -155,7 +170,7 @@ class AnySpec:
         del state, learner, data
         return {}
 
-    def learner(self, observation_shape: Sequence[int], num_actions: int) -> Any:
+    def learner(self, observation_shape: Sequence[int], actions: Actions) -> Any:
         """The run's learner, for an environment of this form."""
         raise NotImplementedError
 
@@ -208,18 +223,23 @@ class Spec(AnySpec):
     def learner(
         self,
         observation_shape: Sequence[int],
-        num_actions: int,
+        actions: Actions,
         moments: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> Learner:
-        """The run's learner, for an environment of this form; arguments as for `model`."""
+        """The run's learner, for an environment of this form; arguments as for `model`.
+
+        Raises:
+          ValueError: if the method, or the selector, is for another kind of actions.
+        """
         method = methods.get(self.method)
-        model = self.model(observation_shape, num_actions, moments, critic=method.critic)
+        self.check_suits(actions)
+        model = self.model(observation_shape, actions, moments, critic=method.critic)
         return Learner(model, method, self.settings)
 
     def model(
         self,
         observation_shape: Sequence[int],
-        num_actions: int,
+        actions: Actions,
         moments: tuple[np.ndarray, np.ndarray] | None = None,
         *,
         critic: Critic = "categorical",
@@ -228,12 +248,12 @@ class Spec(AnySpec):
 
         Args:
           observation_shape: shape of one observation.
-          num_actions: size of the action space.
+          actions: the action space.
           moments: of the data, see `datasets.moments`, if observations are standardised. None: 0
             and 1, which make the same programs.
           critic: what reads the outputs of the dynamics' scalar head, see `with_critic`.
         """
-        model = model_of(self.settings, observation_shape, num_actions, critic)
+        model = model_of(self.settings, observation_shape, actions, critic)
         if not self.settings.standardize:
             return model
         mean, deviation = moments or (np.zeros(observation_shape), np.ones(observation_shape))
@@ -262,7 +282,7 @@ def divide(
 
 
 def load_dataset(
-    path: str, environment: str, observation_shape: Sequence[int], num_actions: int
+    path: str, environment: str, observation_shape: Sequence[int], actions: Actions
 ) -> datasets.Dataset:
     """A dataset that was recorded in an environment of that name and form.
 
@@ -280,20 +300,22 @@ def load_dataset(
         raise datasets.DatasetError(
             f"{path} was recorded in {recorded_in!r}, not in {environment!r}"
         )
-    datasets.check_fits(dataset, observation_shape, num_actions)
+    datasets.check_fits(dataset, observation_shape, actions)
     return dataset
 
 
 def model_of(
     settings: Settings,
     observation_shape: Sequence[int],
-    num_actions: int,
+    actions: Actions,
     critic: Critic = "categorical",
 ) -> networks.Model:
     """The settings' networks for an environment of this form, and for a method's critic."""
+    if isinstance(actions, Normal) and settings.policy_head == "factored":
+        actions = Factored(actions.dims, settings.action_bins)
     model = networks.NETWORKS[settings.network](
         observation_shape=observation_shape,
-        num_actions=num_actions,
+        actions=actions,
         num_bins=num_outputs(critic, settings),
         representation=settings.representation,
         dynamics=settings.dynamics,

@@ -20,6 +20,7 @@ from unplugged.learning import methods, world_model
 from unplugged.learning.learner import Learner
 from unplugged.learning.world_learner import WorldData, WorldLearner
 from unplugged.learning.world_settings import OF_THE_WORLD, PRESETS, WorldSettings
+from unplugged.model.actions import Actions, Discrete
 from unplugged.model.world import World, WorldState, rssm, straight_through
 from unplugged.runs import benchmarks, evaluation, training
 from unplugged.runs.spec import Spec, build, model_of
@@ -79,23 +80,24 @@ class WorldSpec(Spec):
         """Selectors that use nothing but what the method learns; a world model has no policy."""
         return ["uniform"] if self.learns_the_world else super().ways_to_act()
 
-    def network(self, observation_shape: Sequence[int], num_actions: int) -> World:
+    def network(self, observation_shape: Sequence[int], actions: Actions) -> World:
         """The world model, for an environment of this form."""
+        assert isinstance(actions, Discrete)  # As of every compiled game.
         return rssm(
             observation_shape=observation_shape,
-            num_actions=num_actions,
+            num_actions=actions.num_actions,
             **{name: getattr(self.settings, name) for name in OF_THE_WORLD},
         )
 
     def learner(
-        self, observation_shape: Sequence[int], num_actions: int, moments: Any = None
+        self, observation_shape: Sequence[int], actions: Actions, moments: Any = None
     ) -> Any:
         """The run's learner, its world model with fresh parameters; bits are not standardised."""
         del moments
-        network, method = self.network(observation_shape, num_actions), methods.get(self.method)
+        network, method = self.network(observation_shape, actions), methods.get(self.method)
         if self.learns_the_world:
             return Learner(network, method, self.settings)  # type: ignore[arg-type]
-        agent = model_of(self.settings, [network.num_features], num_actions)
+        agent = model_of(self.settings, [network.num_features], actions)
         return WorldLearner(network, agent, method, self.settings)
 
     def evaluator(
@@ -115,7 +117,7 @@ class WorldSpec(Spec):
         policy = evaluation.make_policy(
             model, selector or self.acts_by, self.settings, greedy=greedy
         )
-        network = self.network(game.observation_shape, game.num_actions)
+        network = self.network(game.observation_shape, game.actions)
         return Remembering(game, policy, episodes, network)
 
     def described_data(self, store: windows.Store) -> Any:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from unplugged.model import transforms
+from unplugged.model.actions import Actions, Discrete
 
 Params = Any
 
@@ -25,8 +26,10 @@ class Model:
       dynamics: (params, state [..., S], action [...]) -> (reward_logits [..., bins],
         state [..., S]). Leading shapes broadcast: a state [B, 1, S] with actions [1, A] is
         unrolled with every action, and what depends on the state alone is computed once.
-      predict: (params, state [..., S]) -> (policy_logits [..., A], value_logits [..., bins]).
-      num_actions: A.
+        Continuous actions have one more axis, [..., D].
+      predict: (params, state [..., S]) -> (policy_logits [..., P], value_logits [..., bins]).
+        P is `actions.num_parameters`, for discrete actions A.
+      actions: the action space.
       support: what the bins of reward and value logits stand for.
     """
 
@@ -34,8 +37,15 @@ class Model:
     represent: Callable[[Params, jax.Array], jax.Array]
     dynamics: Callable[[Params, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
     predict: Callable[[Params, jax.Array], tuple[jax.Array, jax.Array]]
-    num_actions: int
+    actions: Actions
     support: transforms.Support
+
+    @property
+    def num_actions(self) -> int:
+        """A, of a discrete action space; raises TypeError if it is continuous."""
+        if not isinstance(self.actions, Discrete):
+            raise TypeError(f"there is no number of continuous actions ({self.actions})")
+        return self.actions.num_actions
 
 
 def standardized(model: Model, mean: np.ndarray, scale: np.ndarray) -> Model:

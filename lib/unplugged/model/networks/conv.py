@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import jax
 
+from unplugged.model.actions import Actions
 from unplugged.model.networks import images, layers
 from unplugged.model.networks.base import Model
 
@@ -13,7 +14,7 @@ from unplugged.model.networks.base import Model
 def conv(
     *,
     observation_shape: Sequence[int],
-    num_actions: int,
+    actions: Actions,
     num_bins: int,
     representation: Sequence[int],
     dynamics: Sequence[int],
@@ -23,7 +24,7 @@ def conv(
 
     Args:
       observation_shape: height, width, channels.
-      num_actions: size of the discrete action space.
+      actions: the action space, discrete.
       num_bins: bins of the reward and value distributions.
       representation: channels of the 3 x 3 convolutions of h; the first halves the image.
       dynamics: channels of the convolutions of g, whose output is added to the state; the
@@ -49,7 +50,7 @@ def conv(
         return x
 
     def step(state: jax.Array, action: jax.Array) -> tuple[jax.Array, jax.Array]:
-        x = layers.state_action_convolution(jax.nn.relu(state), action, dynamics[0], num_actions)
+        x = layers.state_action_convolution(jax.nn.relu(state), action, dynamics[0], actions)
         for i, channels in enumerate(dynamics[1:]):
             x = layers.Convolution(channels, name=f"dynamics_{i}")(jax.nn.relu(x))
         following = state + x
@@ -62,6 +63,8 @@ def conv(
         trunk = layers.perceptron(
             layers.flat(jax.nn.relu(state)), prediction, "trunk", activate_final=True
         )
-        return layers.head(trunk, num_actions, "policy"), layers.head(trunk, num_bins, "value")
+        return layers.head(trunk, actions.num_parameters, "policy"), layers.head(
+            trunk, num_bins, "value"
+        )
 
-    return images.bundle(represent, step, predict, observation_shape, num_actions, num_bins)
+    return images.bundle(represent, step, predict, observation_shape, actions, num_bins)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import haiku as hk
 import jax
 
+from unplugged.model.actions import Actions
 from unplugged.model.networks import images, layers, vectors
 from unplugged.model.networks.base import Model
 
@@ -14,7 +15,7 @@ from unplugged.model.networks.base import Model
 def conv_mlp(
     *,
     observation_shape: Sequence[int],
-    num_actions: int,
+    actions: Actions,
     num_bins: int,
     representation: Sequence[int],
     dynamics: Sequence[int],
@@ -27,7 +28,7 @@ def conv_mlp(
 
     Args:
       observation_shape: height, width, channels.
-      num_actions: size of the discrete action space.
+      actions: the action space.
       num_bins: bins of the reward and value distributions.
       representation: channels of the 3 x 3 convolutions of h, of which the first halves the
         image, and last the units of the state.
@@ -57,7 +58,7 @@ def conv_mlp(
         return hk.LayerNorm(axis=-1, create_scale=True, create_offset=True, name="norm")(x)
 
     def step(state: jax.Array, action: jax.Array) -> tuple[jax.Array, jax.Array]:
-        x = layers.state_action_linear(jax.nn.relu(state), action, dynamics[0], num_actions)
+        x = layers.state_action_linear(jax.nn.relu(state), action, dynamics[0], actions)
         if len(dynamics) > 1:
             x = layers.perceptron(jax.nn.relu(x), dynamics[1:], "dynamics")
         following = state + x
@@ -68,6 +69,8 @@ def conv_mlp(
 
     def predict(state: jax.Array) -> tuple[jax.Array, jax.Array]:
         trunk = layers.perceptron(jax.nn.relu(state), prediction, "trunk", activate_final=True)
-        return layers.head(trunk, num_actions, "policy"), layers.head(trunk, num_bins, "value")
+        return layers.head(trunk, actions.num_parameters, "policy"), layers.head(
+            trunk, num_bins, "value"
+        )
 
-    return vectors.bundle(represent, step, predict, observation_shape, units, num_actions, num_bins)
+    return vectors.bundle(represent, step, predict, observation_shape, units, actions, num_bins)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from unplugged.model import transforms
+from unplugged.model.actions import Actions
 from unplugged.model.networks import layers
 from unplugged.model.networks.base import Model, Params
 
@@ -27,7 +28,7 @@ def bundle(
     step: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]],
     predict: Callable[[jax.Array], tuple[jax.Array, jax.Array]],
     observation_shape: Sequence[int],
-    num_actions: int,
+    actions: Actions,
     num_bins: int,
 ) -> Model:
     """A `Model` of three haiku functions on images, its states flattened to vectors."""
@@ -62,6 +63,6 @@ def bundle(
         ),
         dynamics=dynamics,
         predict=lambda params, state: f.apply(params["prediction"], image(state)),
-        num_actions=num_actions,
+        actions=actions,
         support=transforms.Support(num_bins),
     )

@@ -10,6 +10,8 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
+from unplugged.model.actions import Actions, Discrete
+
 
 class Linear(hk.Module):
     """A linear layer whose weights lie with their longer side last.
@@ -64,16 +66,16 @@ def head(x: jax.Array, size: int, name: str) -> jax.Array:
 
 
 def state_action_linear(
-    state: jax.Array, action: jax.Array, size: int, num_actions: int
+    state: jax.Array, action: jax.Array, size: int, actions: Actions
 ) -> jax.Array:
-    """A linear layer on state and one-hot action, concatenated, as a sum of two products.
+    """A linear layer on state and encoded action, concatenated, as a sum of two products.
 
     Shapes of state and action broadcast, so the state's product is shared by all actions.
     """
-    fan_in = state.shape[-1] + num_actions
+    fan_in = state.shape[-1] + actions.num_inputs
     of_state = Linear(size, fan_in=fan_in, name="state")(state)
-    one_hot = jax.nn.one_hot(action, num_actions)
-    return of_state + Linear(size, fan_in=fan_in, with_bias=False, name="action")(one_hot)
+    encoded = actions.encode(action)
+    return of_state + Linear(size, fan_in=fan_in, with_bias=False, name="action")(encoded)
 
 
 def over_images(layer: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
@@ -171,14 +173,16 @@ class Convolution(hk.Module):
 
 
 def state_action_convolution(
-    state: jax.Array, action: jax.Array, channels: int, num_actions: int
+    state: jax.Array, action: jax.Array, channels: int, actions: Actions
 ) -> jax.Array:
     """A convolution on the state and the action's one-hot planes, as a sum of two.
 
     Shapes of state [..., height, width, channels] and action [...] broadcast, so that the
     state's part is computed once for all actions, and each action's part once for all states.
     """
-    size = state.shape[-3:-1]
+    if not isinstance(actions, Discrete):
+        raise ValueError(f"networks over images take discrete actions only, not {actions}")
+    num_actions, size = actions.num_actions, state.shape[-3:-1]
     planes = jnp.broadcast_to(
         jnp.eye(num_actions)[:, None, None], (num_actions, *size, num_actions)
     )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import jax
 
+from unplugged.model.actions import Actions
 from unplugged.model.networks import layers, vectors
 from unplugged.model.networks.base import Model
 
@@ -13,7 +14,7 @@ from unplugged.model.networks.base import Model
 def mlp(
     *,
     observation_shape: Sequence[int],
-    num_actions: int,
+    actions: Actions,
     num_bins: int,
     representation: Sequence[int],
     dynamics: Sequence[int],
@@ -28,7 +29,7 @@ def mlp(
 
     Args:
       observation_shape: shape of one observation; observations are flattened.
-      num_actions: size of the discrete action space.
+      actions: the action space.
       num_bins: bins of the reward and value distributions.
       representation: layer sizes of h.
       dynamics: layer sizes of g; the last equals the last of `representation`.
@@ -44,7 +45,7 @@ def mlp(
         return layers.perceptron(flat, representation, "representation")
 
     def step(state: jax.Array, action: jax.Array) -> tuple[jax.Array, jax.Array]:
-        next_state = layers.state_action_linear(state, action, dynamics[0], num_actions)
+        next_state = layers.state_action_linear(state, action, dynamics[0], actions)
         if len(dynamics) > 1:
             next_state = layers.perceptron(jax.nn.relu(next_state), dynamics[1:], "dynamics")
         trunk = layers.perceptron(next_state, prediction, "reward_trunk", activate_final=True)
@@ -52,8 +53,10 @@ def mlp(
 
     def predict(state: jax.Array) -> tuple[jax.Array, jax.Array]:
         trunk = layers.perceptron(state, prediction, "trunk", activate_final=True)
-        return layers.head(trunk, num_actions, "policy"), layers.head(trunk, num_bins, "value")
+        return layers.head(trunk, actions.num_parameters, "policy"), layers.head(
+            trunk, num_bins, "value"
+        )
 
     return vectors.bundle(
-        represent, step, predict, observation_shape, representation[-1], num_actions, num_bins
+        represent, step, predict, observation_shape, representation[-1], actions, num_bins
     )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import haiku as hk
 import jax
 
+from unplugged.model.actions import Actions
 from unplugged.model.networks import images, layers
 from unplugged.model.networks.base import Model
 
@@ -37,7 +38,7 @@ def _halve(x: jax.Array) -> jax.Array:
 def resnet(
     *,
     observation_shape: Sequence[int],
-    num_actions: int,
+    actions: Actions,
     num_bins: int,
     representation: Sequence[int],
     dynamics: Sequence[int],
@@ -53,7 +54,7 @@ def resnet(
 
     Args:
       observation_shape: height, width, channels.
-      num_actions: size of the discrete action space.
+      actions: the action space, discrete.
       num_bins: bins of the reward and value distributions.
       representation: channels of the residual blocks of h after the shrinking, all equal.
       dynamics: channels of the residual blocks of g, the same; f has as many blocks.
@@ -84,7 +85,7 @@ def resnet(
         return x
 
     def step(state: jax.Array, action: jax.Array) -> tuple[jax.Array, jax.Array]:
-        x = layers.state_action_convolution(state, action, channels, num_actions)
+        x = layers.state_action_convolution(state, action, channels, actions)
         for i in range(len(dynamics)):
             x = _residual(x, f"block_{i}")
         trunk = layers.perceptron(_last(x), prediction, "reward_trunk", activate_final=True)
@@ -97,6 +98,8 @@ def resnet(
         last = _last(x)
         policy = layers.perceptron(last, prediction, "policy_trunk", activate_final=True)
         value = layers.perceptron(last, prediction, "value_trunk", activate_final=True)
-        return layers.head(policy, num_actions, "policy"), layers.head(value, num_bins, "value")
+        return layers.head(policy, actions.num_parameters, "policy"), layers.head(
+            value, num_bins, "value"
+        )
 
-    return images.bundle(represent, step, predict, observation_shape, num_actions, num_bins)
+    return images.bundle(represent, step, predict, observation_shape, actions, num_bins)

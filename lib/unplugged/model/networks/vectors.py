@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from unplugged.model import transforms
+from unplugged.model.actions import Actions
 from unplugged.model.networks.base import Model, Params
 
 
@@ -27,7 +28,7 @@ def bundle(
     predict: Callable[[jax.Array], tuple[jax.Array, jax.Array]],
     observation_shape: Sequence[int],
     state_size: int,
-    num_actions: int,
+    actions: Actions,
     num_bins: int,
 ) -> Model:
     """A `Model` of three haiku functions, its states vectors of `state_size` units."""
@@ -38,7 +39,7 @@ def bundle(
         state = jnp.zeros([1, state_size])
         return {
             "representation": h.init(keys[0], jnp.zeros([1, *observation_shape])),
-            "dynamics": g.init(keys[1], state, jnp.zeros([1], jnp.int32)),
+            "dynamics": g.init(keys[1], state, jnp.zeros([1, *actions.shape], actions.dtype)),
             "prediction": f.init(keys[2], state),
         }
 
@@ -47,6 +48,6 @@ def bundle(
         represent=lambda params, observation: h.apply(params["representation"], observation),
         dynamics=lambda params, state, action: g.apply(params["dynamics"], state, action),
         predict=lambda params, state: f.apply(params["prediction"], state),
-        num_actions=num_actions,
+        actions=actions,
         support=transforms.Support(num_bins),
     )
