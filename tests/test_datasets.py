@@ -517,7 +517,7 @@ def test_dataset_of_another_environment(dataset):
     datasets.check_fits(dataset, (2, 2), Discrete(3))
     with pytest.raises(datasets.DatasetError, match=r"observations \(2, 2\)"):
         datasets.check_fits(dataset, (4,), Discrete(3))
-    with pytest.raises(datasets.DatasetError, match="has 3 actions, the environment 2"):
+    with pytest.raises(datasets.DatasetError, match="has 3 discrete actions, the environment 2"):
         datasets.check_fits(dataset, (2, 2), Discrete(2))
 
 

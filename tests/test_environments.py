@@ -212,7 +212,7 @@ def test_gymnasium_observations_are_float32_of_the_spec():
     for timestep in (environment.reset(), environment.step(np.int32(1))):
         assert timestep.observation.dtype == np.float32
         spec.validate(timestep.observation)
-    assert environments.form(environment) == ((3,), 2)
+    assert environments.form(environment) == ((3,), Discrete(2))
 
 
 def test_gymnasium_is_seeded_once():

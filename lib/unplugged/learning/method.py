@@ -57,6 +57,9 @@ class Method:
       double: whether the current network chooses the action whose value, the target network's,
         a Q-learning target bootstraps from.
       conservative: whether quantile regression has CQL's penalty.
+      extend: from the networks to those with parameters of the method's own; None: it has none.
+      climbs: whether it takes the gradient of values by actions, which the policy must draw so that
+        there is one.
       learns_policy: whether a policy is learned beside values.
       unrolls: whether a model is learned and unrolled for K steps.
       bootstraps: whether values are learned from n-step returns.
@@ -77,6 +80,8 @@ class Method:
     critic: Critic = "categorical"
     double: bool = False
     conservative: bool = False
+    extend: Callable[[Model], Model] | None = None
+    climbs: bool = False
     learns_policy: bool = True
     unrolls: bool = True
     bootstraps: bool = True
@@ -88,7 +93,7 @@ class Method:
         checks.one_of("critic", self.critic, get_args(Critic))
         checks.one_of("bootstrap", self.bootstrap, ("network", "operator"))
         checks.one_of("spaces", self.spaces, ("discrete", "continuous", "both"))
-        for name in ("objective", "operator", "regularizer", "weighting"):
+        for name in ("objective", "operator", "regularizer", "weighting", "extend"):
             found = getattr(self, name)
             if not callable(found) and (found is not None or name == "weighting"):
                 raise ValueError(f"{name} must be a function, got {found!r}")

@@ -16,7 +16,7 @@ import types
 from pathlib import Path
 
 from unplugged.common import checks
-from unplugged.learning import imagination, losses, objectives, world_model
+from unplugged.learning import continuous, imagination, losses, objectives, world_model
 from unplugged.learning.method import Method
 from unplugged.planning import improvement
 
@@ -191,6 +191,32 @@ METHODS: dict[str, Method] = {
         regularizer=losses.dynamics_advantage,
         selector="policy",
         spaces="both",
+    ),
+    "d4pg": Method(
+        summary="D4PG: a deterministic policy climbs a distributional critic",
+        objective=continuous.distributional_gradient,
+        critic="atoms",
+        climbs=True,
+        unrolls=False,
+        selector="greedy",
+        spaces="continuous",
+    ),
+    "brac": Method(
+        summary="BRAC-v: actor and critic pay for the KL from the cloned policy",
+        objective=continuous.behavior_regularized,
+        extend=continuous.with_behavior,
+        climbs=True,
+        unrolls=False,
+        selector="policy",
+        spaces="continuous",
+    ),
+    "rabm": Method(
+        summary="RABM: MPO on a prior that imitates advantageous actions",
+        objective=continuous.advantage_weighted_prior,
+        extend=continuous.with_multipliers,
+        unrolls=False,
+        selector="policy",
+        spaces="continuous",
     ),
     "world_model": Method(
         summary="DreamerV2's world model with an ensemble of priors; no policy, acts at random",

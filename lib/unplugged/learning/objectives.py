@@ -20,7 +20,7 @@ import mctx
 import rlax
 
 from unplugged.data.windows import Windows
-from unplugged.learning import contracts, losses
+from unplugged.learning import continuous, contracts, losses
 from unplugged.learning.method import Loss, Method
 from unplugged.learning.settings import Settings
 from unplugged.model.critic import implicit_quantiles, implicit_values, likely, midpoints
@@ -213,8 +213,13 @@ def critic_regularized(
 
     The critic learns the n-step return that bootstraps from sum_a pi(a|s) Q(s, a); the
     policy imitates recorded actions, weighted by `method.weighting` of Q(s, a) minus that
-    sum, all of the target network. The sums over actions are exact.
+    sum, all of the target network. The sums over actions are exact; for continuous actions see
+    `continuous.critic_regularized`.
     """
+    if model.actions.continuous:
+        return continuous.critic_regularized(
+            params, target_params, windows, key, model=model, method=method, settings=settings
+        )
     del key
     _, td_steps = method.window(settings)
     target_state = model.represent(target_params, windows.observation)

@@ -27,6 +27,8 @@ class Settings:
       num_quantiles: quantiles of a critic by quantile regression.
       num_heads: heads of REM's critic.
       num_taus: quantiles that IQN draws for its prediction and for its target.
+      num_atoms: atoms of D4PG's critic.
+      bin_spacing: distance between bins, in squashed units, see `transforms.Support`.
       batch_size: windows an update, B.
       unroll_steps: K.
       td_steps: n.
@@ -46,9 +48,10 @@ class Settings:
       reward_weight: weight of the reward loss.
       behavior_weight: strength of the behaviour regulariser, alpha.
       conservative_weight: weight of CQL's penalty.
+      behavior_penalty: weight of the KL from the cloned policy in BRAC, its alpha.
       bcq_threshold: how likely, next to the likeliest, an action must be for BCQ to take it.
       num_samples: actions that the sampled look-ahead draws, N; at most as many as there
-        are is sensible.
+        are is sensible. Also those whose mean stands for a sum over continuous actions.
       policy_head: what a policy over continuous actions is, see `actions`: "normal" or "factored".
       action_bins: bins of each dimension of a factored policy.
       num_candidates: continuous actions that a search weighs at a node, K.
@@ -74,6 +77,8 @@ class Settings:
     num_quantiles: Count = 200
     num_heads: Annotated[int, Range(2, 2**31 - 1)] = 200
     num_taus: Count = 64
+    num_atoms: Annotated[int, Range(2, 2**31 - 1)] = 51
+    bin_spacing: Positive = 1.0
     batch_size: Count = 128
     unroll_steps: Count = 5
     td_steps: Count = 3
@@ -92,6 +97,7 @@ class Settings:
     reward_weight: Weight = 1.0
     behavior_weight: Weight = 0.2
     conservative_weight: Weight = 1.0
+    behavior_penalty: Weight = 1.0
     bcq_threshold: Share = 0.3
     num_samples: Count = 2
     policy_head: Literal["normal", "factored"] = "normal"
@@ -140,3 +146,24 @@ MINATAR = Settings(
 
 # A reader's own environment may have observations of any scale.
 GYMNASIUM = dataclasses.replace(BSUITE, standardize=True)
+
+# Continuous actions: discount, target interval and samples of RL Unplugged's code for its
+# baselines; networks, bins and steps of a size for a CPU.
+CONTROL = Settings(
+    representation=(128, 128),
+    dynamics=(128, 128),
+    prediction=(128,),
+    num_bins=81,
+    bin_spacing=0.25,
+    batch_size=64,
+    unroll_steps=2,
+    td_steps=5,
+    discount=0.99,
+    warmup_updates=100,
+    target_interval=100,
+    num_samples=4,
+    num_candidates=8,
+    num_simulations=8,
+    ties="node",
+    standardize=True,
+)

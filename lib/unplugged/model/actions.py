@@ -114,6 +114,13 @@ class Normal:
         z = (action - mean) / scale
         return jnp.sum(-0.5 * z**2 - jnp.log(scale) - 0.5 * math.log(2.0 * math.pi), axis=-1)
 
+    def kl(self, parameters: jax.Array, others: jax.Array) -> jax.Array:
+        """KL(pi || other), of parameters [..., 2 D] each. Shape [...]."""
+        (mean, scale), (mean_too, scale_too) = self.moments(parameters), self.moments(others)
+        ratio = scale / scale_too
+        apart = (mean - mean_too) / scale_too
+        return jnp.sum(0.5 * (ratio**2 + apart**2 - 1.0) - jnp.log(ratio), axis=-1)
+
     def mode(self, parameters: jax.Array) -> jax.Array:
         """The mean [..., D], of parameters [..., 2 D]."""
         return self.moments(parameters)[0]
@@ -177,6 +184,11 @@ class Factored:
         index = jnp.round((jnp.clip(action, -1.0, 1.0) + 1.0) * ((self.bins - 1) / 2.0))
         one_hot = jax.nn.one_hot(index, self.bins)
         return jnp.sum(one_hot * jax.nn.log_softmax(self.logits(parameters)), axis=(-2, -1))
+
+    def kl(self, parameters: jax.Array, others: jax.Array) -> jax.Array:
+        """KL(pi || other), of parameters [..., D * bins] each. Shape [...]."""
+        mine, theirs = (jax.nn.log_softmax(self.logits(x)) for x in (parameters, others))
+        return jnp.sum(jnp.exp(mine) * (mine - theirs), axis=(-2, -1))
 
     def mode(self, parameters: jax.Array) -> jax.Array:
         """The most probable bins' centres [..., D]."""

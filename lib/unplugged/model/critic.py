@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from unplugged.model import transforms
 from unplugged.model.networks import Model, Params, layers
 
-Critic = Literal["categorical", "scalar", "heads", "quantiles", "implicit"]
+Critic = Literal["categorical", "scalar", "heads", "quantiles", "implicit", "atoms"]
 
 COSINES = 64  # IQN's embedding of a quantile's level.
 DRAWN = 32  # Quantiles whose mean is IQN's value where it chooses an action.
@@ -51,6 +51,7 @@ def num_outputs(critic: Critic, settings: Any) -> int:
     """How many outputs the scalar head has for a critic: `num_bins` of the networks."""
     return {
         "categorical": settings.num_bins,
+        "atoms": settings.num_atoms,
         "scalar": 1,
         "heads": settings.num_heads,
         "quantiles": settings.num_quantiles,
@@ -63,7 +64,8 @@ def with_critic(model: Model, critic: Critic) -> Model:
 
     Args:
       model: networks with `num_outputs` bins.
-      critic: "categorical": logits over bins, as the networks have it. Otherwise the outputs are
+      critic: "categorical": logits over bins, as the networks have it. "atoms": logits over
+        returns that are not squashed, see `transforms.Atoms`. Otherwise the outputs are
         in units of return and not squashed: "scalar", one value; "heads", values that start
         different; "quantiles", at the midpoints of equal shares. "implicit": features of a state
         and an action, from which `implicit_quantiles` makes any quantile; they start at random,
@@ -76,6 +78,8 @@ def with_critic(model: Model, critic: Critic) -> Model:
     if critic == "categorical":
         return model
     size = model.support.num_bins
+    if critic == "atoms":
+        return dataclasses.replace(model, support=transforms.Atoms(size))
 
     def init(key: jax.Array) -> Params:
         params = model.init(key)

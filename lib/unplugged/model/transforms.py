@@ -86,3 +86,27 @@ class Returns(Support):
     def scalar(self, logits: jax.Array) -> jax.Array:
         """Outputs [..., num_bins] to their means [...]."""
         return jnp.mean(logits, axis=-1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Atoms(Support):
+    """Equally spaced returns, not squashed: the bins of D4PG's critic.
+
+    51 atoms with the default spacing span -150..150, as in its authors' code.
+    """
+
+    spacing: float = 6.0
+
+    @property
+    def limit(self) -> float:
+        """The largest return that the atoms represent."""
+        return self.spacing * (self.num_bins - 1) / 2
+
+    def two_hot(self, x: jax.Array) -> jax.Array:
+        """Returns [...] to probabilities [..., num_bins]; returns beyond the ends are clipped."""
+        y = jnp.clip(x, -self.limit, self.limit)
+        return jnp.maximum(0.0, 1.0 - jnp.abs(y[..., None] - self.bins) / self.spacing)
+
+    def scalar(self, logits: jax.Array) -> jax.Array:
+        """Logits [..., num_bins] to mean returns [...]."""
+        return jax.nn.softmax(logits) @ self.bins

@@ -129,6 +129,11 @@ class AnySpec:
                 f"{self.method} is not for the {described(actions)} of {self.environment}; these "
                 f"methods are: {', '.join(name for name in others if name != 'world_model')}"
             )
+        if methods.get(self.method).climbs and self.settings.policy_head != "normal":
+            raise ValueError(
+                f"{self.method} follows the gradient of values by actions, which a policy of bins "
+                'has none of: leave policy_head at "normal"'
+            )
         if actions.continuous and self.acts_by not in acting.OF_CONTINUOUS:
             raise ValueError(
                 f"selector {self.acts_by} is not for the {described(actions)} of "
@@ -234,7 +239,7 @@ class Spec(AnySpec):
         method = methods.get(self.method)
         self.check_suits(actions)
         model = self.model(observation_shape, actions, moments, critic=method.critic)
-        return Learner(model, method, self.settings)
+        return Learner(method.extend(model) if method.extend else model, method, self.settings)
 
     def model(
         self,
@@ -321,6 +326,9 @@ def model_of(
         dynamics=settings.dynamics,
         prediction=settings.prediction,
     )
+    if settings.bin_spacing != 1.0 and critic == "categorical":
+        support = transforms.Support(settings.num_bins, settings.bin_spacing)
+        model = dataclasses.replace(model, support=support)
     return with_critic(model, critic)
 
 
@@ -344,7 +352,7 @@ def build(spec: Spec) -> tuple[Learner, windows.Store, datasets.Dataset]:
     moments = _moments(spec.dataset, dataset, settings)
     learner = spec.learner(*form, moments)
     if methods.get(spec.method).critic == "categorical":
-        check_range(dataset, transforms.Support(settings.num_bins), settings)
+        check_range(dataset, learner.model.support, settings)
     return learner, windows.store(dataset), dataset
 
 
@@ -393,7 +401,7 @@ def check_scale(dataset: datasets.Dataset, mean: np.ndarray, deviation: np.ndarr
     )
 
 
-def check_range(dataset: datasets.Dataset, support: transforms.Support, settings: Settings) -> None:
+def check_range(dataset: datasets.Dataset, support: Any, settings: Settings) -> None:
     """Warns if rewards or discounted returns are beyond what the bins of values represent."""
     totals, after = [], 0.0
     going_on = settings.discount * dataset.discount.astype(np.float64) * ~dataset.is_last
