@@ -150,7 +150,7 @@ def distributional_gradient(
     slope = jax.grad(lambda a: -len(a) * ascent(params, windows, a[:, None], model))(action)
     climb = functools.partial(rlax.dpg_loss, dqda_clipping=LARGEST_SLOPE)
     parts = {
-        "policy": jnp.mean(jax.vmap(climb)(action, slope)),
+        "policy": jnp.mean(jnp.sum(jax.vmap(climb)(action, slope), axis=-1)),
         "value": jnp.mean(losses.cross_entropy(target, logits)),
     }
     return settings.policy_weight * parts["policy"] + settings.value_weight * parts["value"], parts

@@ -190,7 +190,7 @@ def advantage(
         "regularizer", function, model=model, params=params, roots=roots, improved=improved,
         recorded=recorded, settings=settings,
     )  # fmt: skip
-    _check_array("regularizer", function, "advantages", found, recorded.action.shape)
+    _check_array("regularizer", function, "advantages", found, recorded.reward.shape)
     return found
 
 
