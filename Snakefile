@@ -240,6 +240,16 @@ NOTEBOOKS = {
         "experiments": ["online_exploitation"],
         "draws": ["online_exploitation"],
     },
+    "60_control": {
+        "experiments": ["control_curves"],
+        "draws": ["control_curves"],
+        "tables": ["control_table3", "control_table4"],
+    },
+    "61_control_ablations": {
+        "experiments": ["control_ablations", "control_curves"],
+        "draws": ["control_ablations"],
+        "tables": ["control_ablations"],
+    },
     "80_claims": {  # decides what can be decided from the experiments that there are
         "experiments": ["bsuite_curves"],
         "also": [name for name in claims.EXPERIMENTS if name != "bsuite_curves"],

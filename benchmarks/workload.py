@@ -10,6 +10,7 @@ import numpy as np
 
 from unplugged import datasets, methods, networks
 from unplugged.learner import Learner
+from unplugged.model.actions import Discrete
 from unplugged.model.critic import Critic
 from unplugged.runs.spec import model_of
 from unplugged.settings import BSUITE, MINATAR, Settings
@@ -103,7 +104,7 @@ def model(
 ) -> networks.Model:
     """The learned model for a dataset of `FORMS`, for a method with that critic."""
     settings = settings or FORMS[name].settings
-    return model_of(settings, FORMS[name].observation_shape, NUM_ACTIONS, critic)
+    return model_of(settings, FORMS[name].observation_shape, Discrete(NUM_ACTIONS), critic)
 
 
 def learner(method: str, name: str, settings: Settings | None = None) -> Learner:

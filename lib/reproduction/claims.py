@@ -25,7 +25,7 @@ EXPERIMENTS = (
     "bsuite_search",
     "minatar_curves", "minatar_fractions", "minatar_ablations", "minatar_onestep",
     "minatar_selectors", "minatar_imagined", "online_fractions", "online_exploitation", TIMES,
-    "pixels_curves", "pixels_start", "pixels_search",
+    "pixels_curves", "pixels_start", "pixels_search", "control_curves", "control_ablations",
 )  # fmt: skip
 
 

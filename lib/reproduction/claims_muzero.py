@@ -186,6 +186,58 @@ def _m12(frames: Frames) -> tuple[list[Comparison], str]:
     return found, together(decided) if decided else "undecided"
 
 
+def _m9(frames: Frames) -> tuple[list[Comparison], str]:
+    sides = ("mzu", "bc", "d4pg", "brac", "rabm")
+    rows = frame(frames, "control_curves")
+    rows = even(rows[rows["method"].isin(sides)])
+    found = [
+        compare(
+            f"mzu - bc, {task}", some(of, method="mzu"), some(of, method="bc"), "mean_return",
+            statistics.mean,
+        )
+        for task, of in rows.groupby("environment")
+    ]  # fmt: skip
+    found += [
+        compare(
+            f"mzu - {other}, mean of tasks", some(rows, method="mzu"), some(rows, method=other),
+            "mean_return", statistics.mean,
+        )
+        for other in sides[2:]
+    ]  # fmt: skip
+    return found, together([one.verdict for one in found])
+
+
+def _m10(frames: Frames) -> tuple[list[Comparison], str]:
+    """By action dimensions, of which the paper's Table 3 tells."""
+    main, part = frame(frames, "control_curves"), frame(frames, "control_ablations")
+    part = part[(part["method"] == "mzu") & (part["injection"] == 0.0)]
+    if part["environment"].nunique() < 3:
+        raise NotRun("fewer than three tasks without injection")
+    rows = beside(part, main[main["method"] == "mzu"], "environment")
+    dims = {"cartpole": 1, "finger": 2, "fish": 5, "manipulator": 5, "walker": 6, "cheetah": 6,
+            "humanoid": 21}  # fmt: skip
+    found = []
+    for task in sorted(part["environment"].unique(), key=lambda x: (dims[x.partition(".")[0]], x)):
+        of = rows[rows["environment"] == task]
+        number = dims[task.partition(".")[0]]
+        name = f"with - without, {task} ({number} action dimension{'s' * (number > 1)})"
+        sides = (some(of[(of["injection"] > 0.0)]), some(of, injection=0.0))
+        found.append(compare(name, *sides, "mean_return", statistics.mean))
+    return found, together([one.verdict for one in found])
+
+
+def _m11(frames: Frames) -> tuple[list[Comparison], str]:
+    rows = frame(frames, "control_curves")
+    rows = rows[(rows["method"] == "mzu") & (rows["environment"] == "cartpole.swingup")]
+    if rows.empty:
+        raise NotRun("no mzu on cartpole.swingup")
+    by_seed = rows.sort_values("update").groupby("seed")["mean_return"]
+    difference = (by_seed.max() - by_seed.last()).to_numpy()
+    estimate = statistics.bootstrap([difference], statistics.mean)
+    found = described("mzu, best - final checkpoint, cartpole.swingup", estimate, [rows])
+    return [found], found.verdict
+
+
 RULES: dict[str, Rule] = {
     "M1": _m1,
     "M2": _m2,
@@ -195,5 +247,8 @@ RULES: dict[str, Rule] = {
     "M6": _m6,
     "M7": _m7,
     "M8": _m8,
+    "M9": _m9,
+    "M10": _m10,
+    "M11": _m11,
     "M12": _m12,
 }

@@ -23,6 +23,9 @@ _OF_SETTINGS = {
     "target_interval": lambda one: one["target_interval"],
     "rescale_values": lambda one: one.get("rescale_values", True),
     "cloning_updates": lambda one: one.get("cloning_updates", 0),
+    "injection": lambda one: one.get("injection", np.nan),
+    "num_candidates": lambda one: one.get("num_candidates", np.nan),
+    "policy_head": lambda one: one.get("policy_head"),
     "decay": lambda one: "staircase" if one.get("decay_staircase") else "continuous",
 }
 
@@ -41,8 +44,9 @@ def load(
       The CSV's rows and the columns `score` (0: random policy, 1: the online agent that made
       the noise-free data; NaN where none did), `hidden` (units of the dynamics' hidden
       layer), `num_simulations`, `search_depth` (NaN: not limited), `unroll_steps`,
-      `target_interval`, `rescale_values`, `cloning_updates` and `decay` (of the learning rate:
-      continuous or staircase); `greedy_score` where there is a `greedy_return`.
+      `target_interval`, `rescale_values`, `cloning_updates`, `injection`, `num_candidates`,
+      `policy_head` and `decay` (of the learning rate: continuous or staircase); `greedy_score`
+      where there is a `greedy_return`.
     """
     rows = pd.read_csv(Path(results) / f"{experiment}.csv")
     benchmark = rows["benchmark"].iloc[0]

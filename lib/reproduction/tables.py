@@ -19,7 +19,7 @@ def span(values: pd.Series, noun: str = "") -> str:
     return f"{text} {noun}{'' if high == 1 else 's'}" if noun else text
 
 
-def _spread(values: pd.Series) -> str:
+def spread(values: pd.Series) -> str:
     """Mean ± standard deviation; of one run its value alone."""
     if len(values) == 1:
         return f"{values.iloc[0]:.2f}"
@@ -29,7 +29,7 @@ def _spread(values: pd.Series) -> str:
 def _spreads(rows: pd.DataFrame) -> dict[str, str]:
     """Mean ± standard deviation of the return by method."""
     methods = plots.in_order(rows["method"])
-    return {m: _spread(rows.loc[rows["method"] == m, "mean_return"]) for m in methods}
+    return {m: spread(rows.loc[rows["method"] == m, "mean_return"]) for m in methods}
 
 
 def _interval(estimate: Any) -> str:
@@ -52,7 +52,7 @@ def returns(final: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for method in plots.in_order(final["method"]):
         for (update, decay), runs in final[final["method"] == method].groupby(by[1:]):
-            row = {name: _spread(of["mean_return"]) for name, of in runs.groupby("environment")}
+            row = {name: spread(of["mean_return"]) for name, of in runs.groupby("environment")}
             row["IQM score"] = _interval(scores.loc[(method, update, decay)])
             rows.append({"method": method, **row, "updates": f"{update:,}", "decay": decay})
     return pd.DataFrame(rows)
@@ -94,7 +94,7 @@ def table7(final: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for method in ("morel", "combo", "mzu", "rosmo"):
         of = final[final["method"] == method].groupby("environment")["mean_return"]
-        row = {game: _spread(values) for game, values in of}
+        row = {game: spread(values) for game, values in of}
         rows.append({"method": method, **row, "MsPacman (paper)": theirs[method]})
     table = pd.DataFrame(rows).fillna("")
     return table[["method", *sorted(set(final["environment"])), "MsPacman (paper)"]]
@@ -116,7 +116,7 @@ def by_noise(final: pd.DataFrame, datasets: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for method in plots.in_order(final["method"]):
         of = final[final["method"] == method]
-        cells = {f"noise {n:g}": _spread(of.loc[of["noise"] == n, "mean_return"]) for n in noises}
+        cells = {f"noise {n:g}": spread(of.loc[of["noise"] == n, "mean_return"]) for n in noises}
         rows.append({"method": method, **cells})
     means = datasets.set_index("noise")["mean_return"]
     rows.append(
