@@ -531,9 +531,12 @@ def change(
 
 def change_kept(reference: Copy, work: Path, total: int, rng: random.Random) -> Iterator[Event]:
     """Changes in checkpoints, half-made recordings and datasets, used in this process."""
+    import jax
+
     from reproduction import plan
     from unplugged import collect, datasets, runs
 
+    jax.config.update("jax_compilation_cache_dir", str(work / "shared" / "compiled"))
     specs = plan.plan(yaml.safe_load(PROFILE.read_text())).specs
     trained = reference.folder / "runs" / "storm"
 

@@ -318,3 +318,30 @@ def test_a_replay_that_does_not_fit_is_refused_before_it_is_allocated(monkeypatc
     ):
         (groups / name).write_text(f"{text}\n")
         assert memory.free(tmp_path) == free
+
+
+def test_continuous_actions_are_acted_stored_and_reanalysed():
+    spec = online.OnlineSpec(
+        **CATCH | {"benchmark": "classic", "environment": "pendulum", "replay_capacity": 800,
+                   "overrides": {**SMALL, "num_candidates": 3}},
+        reanalyse_fraction=0.5, sources={"recent": 0.5, "best": 0.5}, best_episodes=2,
+    )  # fmt: skip
+    ours, data, _ = spec.build()
+    start = ours.init(0)
+    ticks = start.sources["recent"].ticks
+    assert ticks.observation.dtype == np.float32 and ticks.action.dtype == np.float32
+    played, candidates = ticks.action, ticks.improved.actions
+    assert candidates.shape[-2:] == (3, 1)  # What was played is one of the candidates.
+    assert (jnp.abs(candidates - played[..., None, :]).min(axis=-2) == 0.0).all()
+    state, parts = ours.run(start, data, 4)
+    assert all(np.isfinite(x).all() for x in parts.values())
+    batch = ours.draw(state, data, jax.random.key(0))
+    assert batch.action.shape == (LENGTH, 8, 1) and batch.improved.actions.shape[-2:] == (3, 1)
+    assert batch.observation.shape == (LENGTH, 8, 3)
+
+
+def test_a_method_for_other_actions_does_not_act():
+    spec = online.OnlineSpec(**CATCH | {"benchmark": "classic", "environment": "pendulum",
+                                        "method": "rosmo"})  # fmt: skip
+    with pytest.raises(ValueError, match="rosmo is not for the continuous actions of 1 dimension"):
+        spec.build()

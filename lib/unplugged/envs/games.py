@@ -6,6 +6,7 @@ evaluation compiles into one program.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from unplugged.common import checks
-from unplugged.model.actions import Discrete
+from unplugged.model.actions import Actions, Discrete, Normal
 
 MINATAR = {
     "asterix": "Asterix-MinAtar",
@@ -24,6 +25,7 @@ MINATAR = {
     "space_invaders": "SpaceInvaders-MinAtar",
 }
 STICKY = 0.25  # as on Atari (Machado et al., 2018)
+CLASSIC = {"pendulum": "Pendulum-v1", "mountain_car": "MountainCarContinuous-v0"}
 _GYMNAX = ("catch", "deep_sea_SIZE")  # bsuite's; a deep sea of 10 x 10 is "deep_sea_10"
 
 
@@ -49,25 +51,32 @@ class Game(NamedTuple):
     Attributes:
       reset: key -> (state, observation).
       step: (state, action, key) -> (state, `Step`). After the last step, reset.
-      observation_shape: shape of one observation; all are bits, 0 or 1.
-      num_actions: size of the action space.
+      observation_shape: shape of one observation.
+      actions: the action space; continuous actions are rescaled to [-1, 1] and clipped.
       max_steps: time limit of an episode.
+      of_bits: whether observations are bits, 0 or 1.
     """
 
     reset: Callable[[jax.Array], tuple[Any, jax.Array]]
     step: Callable[[Any, jax.Array, jax.Array], tuple[Any, Step]]
     observation_shape: tuple[int, ...]
-    num_actions: int
+    actions: Actions
     max_steps: int
+    of_bits: bool = True
 
     @property
-    def actions(self) -> Discrete:
-        """The action space."""
-        return Discrete(self.num_actions)
+    def num_actions(self) -> int:
+        """Size of a discrete action space."""
+        assert isinstance(self.actions, Discrete)
+        return self.actions.num_actions
 
 
 def _minatar(name: str) -> Any:
     return gymnax.make(MINATAR[checks.one_of("MinAtar game", name, MINATAR)])[0]
+
+
+def _classic(name: str) -> Any:
+    return gymnax.make(CLASSIC[checks.one_of("classic control task", name, CLASSIC)])[0]
 
 
 def _bsuites(name: str) -> Any:
@@ -87,13 +96,19 @@ class Family(NamedTuple):
     Attributes:
       load: name -> gymnax's environment; raises ValueError naming the nearest.
       sticky: probability that an action is executed again.
+      of_bits: whether observations are bits.
     """
 
     load: Callable[[str], Any]
     sticky: float = 0.0
+    of_bits: bool = True
 
 
-FAMILIES = {"minatar": Family(_minatar, STICKY), "gymnax": Family(_bsuites)}
+FAMILIES = {
+    "minatar": Family(_minatar, STICKY),
+    "gymnax": Family(_bsuites),
+    "classic": Family(_classic, of_bits=False),
+}
 
 
 def _family(benchmark: str) -> Family:
@@ -110,7 +125,7 @@ def make(benchmark: str, name: str, *, sticky: float | None = None) -> Game:
 
     Args:
       benchmark: one of `FAMILIES`.
-      name: one of `MINATAR`; or "catch", or "deep_sea_10" and other sizes.
+      name: one of `MINATAR`, or of `CLASSIC`; or "catch", or "deep_sea_10" and other sizes.
       sticky: probability that the action executed before is executed again instead of the
         agent's, in [0, 1]; None: the family's.
 
@@ -122,18 +137,19 @@ def make(benchmark: str, name: str, *, sticky: float | None = None) -> Game:
     checks.within("sticky", sticky, 0.0, 1.0)
     environment = family.load(name)
     parameters = environment.default_params
+    actions, execute = _actions_of(environment, parameters)
 
     def reset(key: jax.Array) -> tuple[Any, jax.Array]:
         observation, state = environment.reset_env(key, parameters)
-        return (state, jnp.zeros([], jnp.int32)), observation.astype(jnp.float32)
+        return (state, jnp.zeros(actions.shape, actions.dtype)), observation.astype(jnp.float32)
 
     def step(state: Any, action: jax.Array, key: jax.Array) -> tuple[Any, Step]:
         inner, before = state
         stick_key, step_key = jax.random.split(key)
         again = jax.random.bernoulli(stick_key, sticky)
-        action = jnp.where(again, before, action.astype(jnp.int32))
+        action = jnp.where(again, before, action.astype(actions.dtype))
         observation, inner, reward, ended, _ = environment.step_env(
-            step_key, inner, action, parameters
+            step_key, inner, execute(action), parameters
         )
         out_of_time = environment.is_truncated(inner, parameters)
         result = Step(
@@ -148,9 +164,23 @@ def make(benchmark: str, name: str, *, sticky: float | None = None) -> Game:
         reset=reset,
         step=step,
         observation_shape=tuple(environment.observation_space(parameters).shape),
-        num_actions=int(environment.num_actions),
+        actions=actions,
         max_steps=int(parameters.max_steps_in_episode),
+        of_bits=family.of_bits,
     )
+
+
+def _actions_of(
+    environment: Any, parameters: Any
+) -> tuple[Actions, Callable[[jax.Array], jax.Array]]:
+    """The action space of one of gymnax's environments, and from our actions to its own."""
+    space = environment.action_space(parameters)
+    if not hasattr(space, "low"):
+        return Discrete(int(environment.num_actions)), lambda action: action
+    low, high = (jnp.broadcast_to(bound, space.shape) for bound in (space.low, space.high))
+    return Normal(
+        math.prod(space.shape)
+    ), lambda action: low + (high - low) * (jnp.clip(action, -1.0, 1.0) + 1.0) / 2.0
 
 
 def play(
@@ -163,7 +193,7 @@ def play(
 
     Args:
       game: the game.
-      act: (observation [episodes, ...], key) -> action [episodes].
+      act: (observation [episodes, ...], key) -> action [episodes], or [episodes, D].
       key: randomness of the game and the policy.
       episodes: how many.
 

@@ -13,10 +13,10 @@ steps; steps of which nothing is known count as 0.
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import mctx
 import rlax
 
 from unplugged.data.windows import Windows
@@ -83,8 +83,7 @@ def planning(
     roots = improvement.root_of(
         model, target_params, model.represent(target_params, windows.observation)
     )
-    if isinstance(roots, improvement.Root):
-        roots = roots._replace(action=windows.action, recorded=windows.real)
+    roots = with_recorded(roots, windows)
     improved = windows.improved
     if improved is None and method.operator is not None:
         improved = improve(target_params, roots, improve_key, model, method, settings)
@@ -133,9 +132,16 @@ def planning(
     return total + settings.policy_weight * parts["policy"], parts
 
 
+def with_recorded(roots: Any, windows: Windows) -> Any:
+    """Roots that know what was done there, if actions are continuous; else as they are."""
+    if not isinstance(roots, improvement.Root):
+        return roots
+    return roots._replace(action=windows.action, recorded=windows.real)
+
+
 def improve(
     params: Params,
-    roots: mctx.RootFnOutput,
+    roots: Any,
     key: jax.Array,
     model: Model,
     method: Method,

@@ -159,7 +159,12 @@ class OnlineLearner:
             jnp.minimum(stretch, len(self.temperatures) - 1)
         ]
         logits = jnp.log(jnp.maximum(improved.policy, 1e-12)) / temperature
-        action = jnp.where(actors.ended, 0, jax.random.categorical(action_key, logits))
+        chosen = jax.random.categorical(action_key, logits)
+        if improved.actions is None:
+            action = jnp.where(actors.ended, 0, chosen)
+        else:
+            action = jnp.take_along_axis(improved.actions, chosen[:, None, None], axis=1)[:, 0]
+            action = jnp.where(actors.ended[:, None], 0.0, action)
         number = self.actors
         world, step = jax.vmap(self.game.step)(
             actors.world, action, jax.random.split(step_key, number)
@@ -170,9 +175,12 @@ class OnlineLearner:
             return jnp.where(actors.ended.reshape(-1, *[1] * (old.ndim - 1)), new, old)
 
         world, observation = jax.tree.map(begin, fresh, (world, step.observation))
+        observed = actors.observation
+        if self.game.of_bits:
+            observed = bits.pack(observed, len(self.game.observation_shape))
         tick = replay.Tick(
-            observation=bits.pack(actors.observation, len(self.game.observation_shape)),
-            action=action.astype(jnp.int32),
+            observation=observed,
+            action=action.astype(self.game.actions.dtype),
             reward=jnp.where(actors.ended, 0.0, step.reward),
             discount=jnp.where(actors.ended, actors.discount, step.discount),
             is_last=actors.ended,
@@ -237,7 +245,7 @@ class OnlineLearner:
         if found is not None:
             target = state.target_params
             states = self.model.represent(target, found.observation)
-            roots = improvement.root_of(self.model, target, states)
+            roots = objectives.with_recorded(improvement.root_of(self.model, target, states), found)
             improved = objectives.improve(
                 target, roots, keys[-1], self.model, learner.method, learner.settings
             )

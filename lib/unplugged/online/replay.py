@@ -24,8 +24,8 @@ class Tick(NamedTuple):
     """One step of E actors, or many steps with further axes in front.
 
     Attributes:
-      observation: [E, bytes] uint8, packed bits.
-      action: [E] int32; 0 in a final row.
+      observation: [E, bytes] uint8, packed bits; or [E, ...] float32.
+      action: [E] int32, or [E, D] float32; 0 in a final row.
       reward: [E] float32; 0 in a final row.
       discount: [E] float32, 0 at a true end and in the final row after it, else 1.
       is_last: [E] bool, whether this is an episode's final row.
@@ -56,12 +56,12 @@ class Source(Protocol):
         ...
 
 
-def window_of(ticks: Tick, shape: Sequence[int], *, improved: bool) -> windows.Windows:
+def window_of(ticks: Tick, shape: Sequence[int] | None, *, improved: bool) -> windows.Windows:
     """Windows of T steps, cut at the end of the episode as `windows.at` does.
 
     Args:
       ticks: T rows of B windows, arrays [T, B, ...], whatever follows an episode's end.
-      shape: shape of an observation.
+      shape: shape of an observation whose bits are packed; None: not packed.
       improved: whether the acting search's results go along.
     """
     length = ticks.action.shape[0]
@@ -71,7 +71,7 @@ def window_of(ticks: Tick, shape: Sequence[int], *, improved: bool) -> windows.W
     index = jnp.minimum(step, at_end)
     cut = jax.tree.map(lambda x: jnp.take_along_axis(x, _like(index, x), axis=0), ticks)
     return windows.Windows(
-        observation=bits.unpack(cut.observation, tuple(shape)),
+        observation=cut.observation if shape is None else bits.unpack(cut.observation, shape),
         action=cut.action,
         reward=cut.reward,
         discount=cut.discount,
@@ -128,17 +128,17 @@ class Recent:
       capacity: rows, over all actors.
       actors: E.
       length: T, steps of a window.
-      shape: shape of an observation.
+      shape: shape of an observation whose bits are packed; None: not packed.
     """
 
-    def __init__(self, capacity: int, actors: int, length: int, shape: Sequence[int]):
+    def __init__(self, capacity: int, actors: int, length: int, shape: Sequence[int] | None):
         self._rows = rows_each(capacity, actors, length)
-        self._length, self._shape = length, tuple(shape)
+        self._length, self._shape = length, None if shape is None else tuple(shape)
 
     def init(self, like: Tick) -> Ring:
         """An empty ring."""
         ticks = jax.tree.map(lambda x: jnp.zeros([self._rows, *x.shape], x.dtype), like)
-        return Ring(ticks, jnp.zeros([self._rows, *like.action.shape]), jnp.zeros([], jnp.int32))
+        return Ring(ticks, jnp.zeros([self._rows, *like.reward.shape]), jnp.zeros([], jnp.int32))
 
     def add(self, state: Ring, tick: Tick) -> Ring:
         """Overwrites the oldest tick; windows that it completes can be drawn from now on."""
@@ -190,12 +190,12 @@ class Best:
       episodes: N.
       max_steps: the longest episode, in transitions.
       length: T, steps of a window.
-      shape: shape of an observation.
+      shape: shape of an observation whose bits are packed; None: not packed.
     """
 
-    def __init__(self, episodes: int, max_steps: int, length: int, shape: Sequence[int]):
+    def __init__(self, episodes: int, max_steps: int, length: int, shape: Sequence[int] | None):
         self._episodes, self._rows = episodes, max_steps + 1
-        self._length, self._shape = length, tuple(shape)
+        self._length, self._shape = length, None if shape is None else tuple(shape)
 
     def init(self, like: Tick) -> Episodes:
         """No episode."""

@@ -147,8 +147,9 @@ class OnlineSpec(AnySpec):
         assert make is not None  # `__post_init__` demands one.
         game = make(self.environment)
         method, settings = methods.get(self.method), self.settings
+        self.check_suits(actions)
         model = model_of(settings, observation_shape, actions)
-        length, shape = self.length, game.observation_shape
+        length, shape = self.length, game.observation_shape if game.of_bits else None
         sources: dict[str, replay.Source] = {}
         if self.first_hand:
             sources["recent"] = replay.Recent(self.replay_capacity, self.actors, length, shape)

@@ -169,7 +169,7 @@ def compiled(name: str, **more: Any) -> Benchmark:
 
     return Benchmark(
         check=functools.partial(games.check, name), form=form, evaluator=evaluator, game=make,
-        packed=True, **more,
+        packed=games.FAMILIES[name].of_bits, **more,
     )  # fmt: skip
 
 
@@ -188,6 +188,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         recorder=Recorder(dqn.train, dqn.random_returns, "transitions"),
     ),
     "gymnax": compiled("gymnax", preset=settings.BSUITE),
+    "classic": compiled("classic", preset=dataclasses.replace(settings.CONTROL, standardize=False)),
 }
 
 
