@@ -20,7 +20,7 @@ __version__ = "0.2.0"
 _PLACES = {
     "common": ("checks", "files", "hashing", "memory", "notebooks"),
     "model": ("networks", "transforms", "world"),
-    "envs": ("environments", "games"),
+    "envs": ("control", "environments", "games"),
     "planning": ("acting", "improvement"),
     "data": ("bits", "datasets", "minari_io", "npz", "windows"),
     "recording": ("collect", "dqn"),
