@@ -22,7 +22,15 @@ _PLACES = {
     "model": ("networks", "transforms", "world"),
     "envs": ("control", "environments", "games"),
     "planning": ("acting", "improvement"),
-    "data": ("bits", "datasets", "minari_io", "npz", "windows"),
+    "data": (
+        "bits",
+        "datasets",
+        "minari_io",
+        "npz",
+        "rlu_control",
+        "tfrecord",
+        "windows",
+    ),
     "recording": ("collect", "dqn"),
     "learning": (
         "contracts",
