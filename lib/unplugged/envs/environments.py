@@ -85,7 +85,7 @@ class FromGymnasium(dm_env.Environment):
     def __init__(self, environment: gymnasium.Env, seed: int):
         actions, observations = environment.action_space, environment.observation_space
         if isinstance(actions, gymnasium.spaces.Box):
-            _check_bounded(actions)
+            check_bounded(actions)
         elif not isinstance(actions, gymnasium.spaces.Discrete) or actions.start != 0:
             raise ValueError(f"actions must be Discrete from 0 or a Box, got {actions}")
         if not isinstance(observations, gymnasium.spaces.Box):
@@ -127,7 +127,7 @@ class FromGymnasium(dm_env.Environment):
         return specs.DiscreteArray(int(self._actions.n))
 
 
-def _check_bounded(box: gymnasium.spaces.Box) -> None:
+def check_bounded(box: gymnasium.spaces.Box) -> None:
     """Raises ValueError if actions of a Box are not floats between finite bounds."""
     if (
         not np.issubdtype(box.dtype, np.floating)
@@ -140,22 +140,28 @@ def _check_bounded(box: gymnasium.spaces.Box) -> None:
         )
 
 
+def _centre(box: gymnasium.spaces.Box) -> tuple[np.ndarray, np.ndarray]:
+    """Centre and half the width of a Box, each float64 [*shape]."""
+    low, high = box.low.astype(np.float64), box.high.astype(np.float64)
+    return (high + low) / 2.0, (high - low) / 2.0
+
+
 def rescaled(action: np.ndarray, box: gymnasium.spaces.Box) -> np.ndarray:
     """Actions [..., D] in [-1, 1] as a bounded Box has them, [..., *shape]."""
-    low, high = box.low.astype(np.float64), box.high.astype(np.float64)
-    share = (np.asarray(action, np.float64).reshape(*np.shape(action)[:-1], *box.shape) + 1.0) / 2.0
-    return np.clip(low + share * (high - low), low, high).astype(box.dtype)
+    centre, half = _centre(box)
+    action = np.asarray(action, np.float64)
+    own = centre + half * action.reshape(*action.shape[:-1], *box.shape)
+    return np.clip(own, box.low, box.high).astype(box.dtype)
 
 
 def unscaled(action: np.ndarray, box: gymnasium.spaces.Box) -> np.ndarray:
-    """Actions [N, *shape] of a bounded Box as float32 [N, D] in [-1, 1] where they are in it.
+    """Actions [N, *shape] of a bounded Box as float32 [N, D], in [-1, 1] if they are in the Box.
 
-    It undoes `rescaled` up to rounding. A dimension whose bounds are the same is 0.
+    It undoes `rescaled`, up to rounding; a dimension without width is 0.
     """
-    low, high = box.low.astype(np.float64).ravel(), box.high.astype(np.float64).ravel()
-    width = np.where(high > low, high - low, 1.0)
-    flat = np.asarray(action, np.float64).reshape(len(action), -1)
-    return np.where(high > low, 2.0 * (flat - low) / width - 1.0, flat - low).astype(np.float32)
+    centre, half = (x.ravel() for x in _centre(box))
+    own = np.asarray(action, np.float64).reshape(len(action), -1)
+    return ((own - centre) / np.where(half > 0.0, half, 1.0)).astype(np.float32)
 
 
 def _bsuite(name: str, seed: int) -> dm_env.Environment:
