@@ -31,7 +31,7 @@ _PLACES = {
         "tfrecord",
         "windows",
     ),
-    "recording": ("collect", "dqn"),
+    "recording": ("collect", "d4pg", "dqn"),
     "learning": (
         "contracts",
         "imagination",

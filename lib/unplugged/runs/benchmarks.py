@@ -16,7 +16,7 @@ from unplugged.data import datasets
 from unplugged.envs import control, environments, games
 from unplugged.learning import settings
 from unplugged.model.actions import Actions
-from unplugged.recording import collect, dqn
+from unplugged.recording import collect, d4pg, dqn
 from unplugged.runs import evaluation
 
 
@@ -186,6 +186,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         preset=settings.GYMNASIUM,
         check=lambda name: checks.one_of("control task", name, control.TASKS),
         packages=("dm_control", "mujoco", "numpy"),
+        recorder=Recorder(d4pg.train, d4pg.random_returns, "episodes"),
     ),
     "minatar": compiled(
         "minatar",
