@@ -2,23 +2,20 @@
 
 import importlib
 
+import dm_env
+import jax
 import numpy as np
 import pytest
+from dm_env import specs
 
 from unplugged import control, datasets, environments, runs
 from unplugged.model.actions import Normal
-from unplugged.runs import benchmarks
+from unplugged.runs import benchmarks, evaluation
 
 SMALL = {
     "representation": [8, 8], "dynamics": [8, 8], "prediction": [8], "batch_size": 8,
     "num_candidates": 3, "num_simulations": 2, "standardize": True,
 }  # fmt: skip
-
-
-@pytest.fixture
-def installed():
-    pytest.importorskip("mujoco")
-    control.suite()
 
 
 def test_it_says_which_extra_is_missing(monkeypatch):
@@ -34,12 +31,22 @@ def test_it_says_which_extra_is_missing(monkeypatch):
         benchmarks.get("control").check("fish_swim")
 
 
+def test_a_way_to_draw_that_fails_is_named(monkeypatch):
+    def fails(name):
+        raise AttributeError("'NoneType' object has no attribute 'glGetError'")
+
+    monkeypatch.setattr(importlib, "import_module", fails)
+    monkeypatch.setenv("MUJOCO_GL", "osmesa")
+    with pytest.raises(ValueError, match=r"with MUJOCO_GL=osmesa \(AttributeErr.*leave it unset"):
+        control.suite()
+
+
 # Sizes of observations as RL Unplugged's files have them, with `touch` for finger.turn_hard.
 @pytest.mark.parametrize(
     ("name", "size", "dims"),
     [("cartpole.swingup", 5, 1), ("finger.turn_hard", 12, 2), ("manipulator.insert_peg", 44, 5)],
 )
-def test_a_task(installed, name, size, dims):
+def test_a_task(suite, name, size, dims):
     world = environments.make("control", name, seed=1)
     assert environments.form(world) == ((size,), Normal(dims))
     step = world.reset()
@@ -58,7 +65,7 @@ def test_observations_are_raveled_by_sorted_names():
     np.testing.assert_array_equal(control.flat(parts), [3, 4, 5, 6, 2, 7])
 
 
-def test_an_episode_ends_as_a_truncation_after_1000_steps(installed):
+def test_an_episode_ends_as_a_truncation_after_1000_steps(suite):
     world = environments.make("control", "cartpole.swingup", seed=0)
     step, number = world.reset(), 0
     while not step.last():
@@ -80,6 +87,31 @@ def random_episodes(benchmark, name, number):
             episode["observation"].append(step.observation)
             episode["reward"].append(step.reward)
         yield {**episode, "terminated": step.discount == 0.0}
+
+
+class Taken(dm_env.Environment):
+    """One step long; keeps the action that reaches it."""
+
+    def reset(self):
+        return dm_env.restart(np.zeros(1))
+
+    def step(self, action):
+        self.action = action
+        return dm_env.truncation(1.0, np.zeros(1))
+
+    def observation_spec(self):
+        return specs.Array((1,), np.float32)
+
+    def action_spec(self):
+        return specs.BoundedArray((2,), np.float32, -1.0, 1.0)
+
+
+def test_evaluation_clips_what_a_policy_draws():
+    worlds = [Taken(), Taken()]
+    drawn = np.array([[0.5, 7.0], [-1.5, 0.0]], np.float32)
+    returns = evaluation.evaluate(lambda *_: drawn, None, worlds, jax.random.key(0))
+    assert returns.tolist() == [1.0, 1.0]
+    assert [world.action.tolist() for world in worlds] == [[0.5, 1.0], [-1.0, 0.0]]
 
 
 @pytest.mark.slow

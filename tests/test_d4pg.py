@@ -14,12 +14,6 @@ SMALL = d4pg.Settings(
 )  # fmt: skip
 
 
-@pytest.fixture
-def installed():
-    pytest.importorskip("mujoco")
-    control.suite()
-
-
 def episode(length=5, discount=1.0, seed=0):
     rng = np.random.default_rng(seed)
     return {
@@ -108,7 +102,7 @@ def train(folder=None, **changes):
 
 
 @pytest.fixture
-def short(installed, monkeypatch):
+def short(suite, monkeypatch):
     """Pendulum's episodes of 40 steps instead, saved two by two."""
 
     def make(benchmark, name, *, seed):
@@ -139,7 +133,7 @@ def test_cut_off_it_goes_on_to_the_same_bytes(short, monkeypatch, tmp_path):
     assert (tmp_path / "again.npz").read_bytes() == (tmp_path / "whole.npz").read_bytes()
 
 
-def test_a_recording_of_a_task(installed):
+def test_a_recording_of_a_task(suite):
     settings = d4pg.Settings(least_episodes=3, hidden=(8, 8), batch_size=4)
     dataset = train(episodes=1, settings=settings)
     datasets.validate(dataset)
@@ -155,7 +149,7 @@ def test_a_recording_of_a_task(installed):
     assert 0.0 <= returned < 200.0
 
 
-def test_a_recording_that_thins_too_much_is_refused(installed):
+def test_a_recording_that_thins_too_much_is_refused(suite):
     with pytest.raises(ValueError, match="times must lie in"):
         train(settings=d4pg.Settings(times=2))
     with pytest.raises(ValueError, match="episodes must lie in"):

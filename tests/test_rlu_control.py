@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import tfrecord_writer as writer
-from unplugged import control, datasets, rlu_control
+from unplugged import datasets, rlu_control
 from unplugged.datasets import DatasetError
 from unplugged.model.actions import Normal
 
@@ -138,9 +138,7 @@ def test_the_task_is_that_of_the_folder_or_given(tmp_path, folder):
         rlu_control.read(tmp_path / "data", environment="cartpole")
 
 
-def test_files_of_another_form_than_the_task_are_refused(tmp_path):
-    pytest.importorskip("mujoco")
-    control.suite()
+def test_files_of_another_form_than_the_task_are_refused(suite, tmp_path):
     folder = write(tmp_path / "cheetah_run", [features()])
     with pytest.raises(
         DatasetError, match=r"not of cheetah\.run .*'position': 3.*there .* 9\} and"

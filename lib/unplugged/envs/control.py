@@ -29,7 +29,8 @@ def suite() -> Any:
     """`dm_control.suite`, which draws nothing unless MUJOCO_GL says how.
 
     Raises:
-      ValueError: if it is not installed, naming the extra.
+      ValueError: if it is not installed, naming the extra; or cannot be imported with that
+        MUJOCO_GL.
     """
     os.environ.setdefault("MUJOCO_GL", "disabled")  # It is read at the import.
     try:
@@ -37,6 +38,11 @@ def suite() -> Any:
     except ImportError as error:
         raise ValueError(
             f"control needs dm_control and mujoco ({error}): pip install -e '.[control]'"
+        ) from error
+    except (AttributeError, RuntimeError) as error:  # No such way to draw, or not here.
+        raise ValueError(
+            f"dm_control cannot be imported with MUJOCO_GL={os.environ['MUJOCO_GL']} "
+            f"({type(error).__name__}: {error}); leave it unset, which is disabled"
         ) from error
 
 
