@@ -183,7 +183,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "gymnasium": in_python("gymnasium", preset=settings.GYMNASIUM, check=lambda name: None),
     "control": in_python(
         "control",
-        preset=settings.GYMNASIUM,
+        preset=settings.CONTROL,
         check=lambda name: checks.one_of("control task", name, control.TASKS),
         packages=("dm_control", "mujoco", "numpy"),
         recorder=Recorder(d4pg.train, d4pg.random_returns, "episodes"),
