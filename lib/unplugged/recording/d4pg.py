@@ -100,7 +100,7 @@ class Agent:
     """`act(params, observation)` -> action, and `learn(state, batches)` -> state, compiled."""
 
     def __init__(self, dims: int, settings: Settings):
-        self._settings = settings
+        self.settings = settings
         self._atoms = jnp.linspace(0.0, settings.highest, settings.atoms)
 
         def torso(x: jax.Array) -> jax.Array:
@@ -155,7 +155,7 @@ class Agent:
         change, opt_state = self._optimizer.update(gradient, state.opt_state)
         params = optax.apply_updates(state.params, change)
         target_params = optax.periodic_update(
-            params, state.target_params, state.time, self._settings.target_period
+            params, state.target_params, state.time, self.settings.target_period
         )
         return _State(params, target_params, opt_state, state.time + 1), None
 
@@ -237,6 +237,26 @@ def _play(world: dm_env.Environment, act: Any, noise: float, rng: np.random.Gene
     }
 
 
+def _stretch(
+    world: dm_env.Environment,
+    agent: Agent,
+    state: _State,
+    replay: Replay,
+    rng: np.random.Generator,
+    number: int,
+) -> tuple[Arrays, _State]:
+    """Some episodes, stacked, each of which is learned from when it is over."""
+    episodes: list[Arrays] = []
+    of = agent.settings
+    for _ in range(number):
+        act = functools.partial(agent.act, state.params)
+        episodes.append(_play(world, act, of.noise, rng))
+        replay.add(episodes[-1])
+        updates = len(episodes[-1]["reward"]) // of.steps_per_update
+        state = agent.learn(state, replay.sample(rng, updates))
+    return {key: np.stack([one[key] for one in episodes]) for key in episodes[0]}, state
+
+
 def train(
     name: str,
     *,
@@ -263,7 +283,9 @@ def train(
     checks.within("seed", seed, 0, integer=True)
     settings = settings or Settings()
     checks.within("times", settings.times, 3, integer=True)
-    shape, actions = environments.form(environments.make("control", name, seed=seed))
+    world = environments.make("control", name, seed=seed)
+    shape, actions = environments.form(world)
+    world.close()
     dims = actions.shape[0]
     packages = ("jax", "dm_control", "mujoco", "dm-haiku", "optax", "rlax", "numpy")
     identity = {
@@ -290,21 +312,13 @@ def train(
         seeds = np.random.SeedSequence([seed, len(recorded)]).generate_state(2)
         world = environments.make("control", name, seed=int(seeds[0]))
         rng = np.random.default_rng(seeds[1])
-        stretch: list[Arrays] = []
-        while len(stretch) < min(STRETCH, total - len(recorded)):
-            act = functools.partial(agent.act, state.params)
-            stretch.append(_play(world, act, settings.noise, rng))
-            replay.add(stretch[-1])
-            updates = len(stretch[-1]["reward"]) // settings.steps_per_update
-            state = agent.learn(state, replay.sample(rng, updates))
-            progress.update()
+        number = min(STRETCH, total - len(recorded))
+        stretch, state = _stretch(world, agent, state, replay, rng, number)
         world.close()
-        recorded += stretch
-        progress.set_postfix({"return": f"{np.mean([one['reward'].sum() for one in stretch]):.0f}"})
-        store.save(
-            {name: np.stack([one[name] for one in stretch]) for name in stretch[0]},
-            {str(i): np.asarray(x) for i, x in enumerate(jax.tree.leaves(state))},
-        )
+        recorded += [{key: x[i] for key, x in stretch.items()} for i in range(number)]
+        store.save(stretch, {str(i): np.asarray(x) for i, x in enumerate(jax.tree.leaves(state))})
+        progress.set_postfix({"return": f"{stretch['reward'].sum(axis=1).mean():.0f}"})
+        progress.update(number)
     progress.close()
     returns = np.array([episode["reward"].sum(dtype=np.float64) for episode in recorded])
     chosen = [recorded[i] for i in kept(returns, episodes)]
