@@ -18,7 +18,7 @@ import jax
 import numpy as np
 import pytest
 
-from unplugged import datasets, settings
+from unplugged import control, datasets, settings
 from unplugged.model.actions import Discrete
 from unplugged.runs.spec import model_of
 
@@ -32,6 +32,15 @@ def pytest_collection_modifyitems(items):
         return FIRST.index(name) if name in FIRST else len(FIRST)
 
     items.sort(key=place)
+
+
+@pytest.fixture
+def suite():
+    """The DM Control suite; tests that need it are left out where it is not installed."""
+    try:
+        return control.suite()
+    except ValueError as error:
+        pytest.skip(str(error))
 
 
 NUM_ACTIONS = 3

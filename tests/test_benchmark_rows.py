@@ -65,7 +65,7 @@ def test_a_new_row_is_all_that_a_benchmark_needs(tmp_path, monkeypatch):
     row = benchmarks.Benchmark(
         preset=benchmarks.get("bsuite").preset,
         check=lambda name: None,
-        form=lambda name: ((2,), 2),
+        form=lambda name: ((2,), Discrete(2)),
         evaluator=lambda name, policy, episodes: Seven(),
     )
     monkeypatch.setitem(benchmarks.BENCHMARKS, "logged", row)
@@ -103,7 +103,9 @@ def test_every_row_is_whole():
     for name, row in benchmarks.BENCHMARKS.items():
         assert dataclasses.asdict(row.preset), name
         compiled = row.game is not None
-        world = {"gymnasium": "CartPole-v1", "minatar": "breakout"}.get(name, "catch")
+        world = {
+            "gymnasium": "CartPole-v1", "minatar": "breakout", "control": "cartpole.swingup",
+        }.get(name, "catch")  # fmt: skip
         row.check(world)
         assert isinstance(
             row.evaluator(world, None, 2), evaluation.Compiled if compiled else evaluation.LockStep

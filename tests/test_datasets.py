@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unplugged import datasets, memory, npz
-from unplugged.model.actions import Discrete
+from unplugged import windows as data_windows
+from unplugged.model.actions import Discrete, Normal
 
 
 def test_saved_and_loaded_is_the_same(dataset, tmp_path):
@@ -555,3 +556,85 @@ def test_statistics_of_a_recording():
     nameless = datasets.from_episodes(episodes, {"num_actions": 2})
     with pytest.raises(datasets.DatasetError, match="metadata lacks environment"):
         datasets.statistics(nameless, np.array([1.0]), seed=3)
+
+
+CONTINUOUS = {"environment": "toy", "action_dims": 2}
+
+
+def continuous_episode(terminated=False, **changes):
+    action = np.array([[0.5, -1.0], [1.0, 0.25], [-0.125, 0.0]])
+    return an_episode(**{"action": action, "terminated": terminated, **changes})
+
+
+def test_continuous_actions_are_kept_as_float32(tmp_path):
+    episodes = [continuous_episode(), continuous_episode(terminated=True)]
+    dataset = datasets.from_episodes(episodes, CONTINUOUS)
+    assert dataset.actions == Normal(2)
+    assert (dataset.action.dtype, dataset.action.shape) == (np.float32, (8, 2))
+    np.testing.assert_array_equal(dataset.action[:4], [[0.5, -1], [1, 0.25], [-0.125, 0], [0, 0]])
+    np.testing.assert_array_equal(dataset.discount, [1, 1, 1, 1, 1, 1, 0, 0])
+    datasets.save(dataset, tmp_path / "a.npz")
+    again = datasets.load(tmp_path / "a.npz")
+    assert datasets.checksum(again) == datasets.checksum(dataset)
+    part = datasets.subsample(again, 0.5, 0)
+    assert part.action.shape == (4, 2) and datasets.best(again, 1.0).num_episodes == 2
+    whole = datasets.from_episodes([continuous_episode(action=[[0, 1]] * 3)], CONTINUOUS)
+    assert whole.action.dtype == np.float32  # Whole numbers will do.
+    windows = data_windows.at(data_windows.store(dataset), np.array([1]), 4)
+    assert windows.action.shape == (4, 1, 2)
+    np.testing.assert_array_equal(windows.real[:, 0], [True, True, False, False])
+
+
+@pytest.mark.parametrize(
+    ("action", "message"),
+    [
+        ([[0, 0], [0, 1.5], [0, 0]], r"action is 1.5 at step 1, dimension 1, outside \[-1, 1\]"),
+        ([[0, 0], [0, 0], [np.nan, 0]], "action is nan at step 2, dimension 0"),
+        ([0.0, 0.0, 0.0], r"action must have shape \[L, 2\], as action_dims says, has \(3,\)"),
+        ([[0.0]] * 3, r"action must have shape \[L, 2\], as action_dims says, has \(3, 1\)"),
+        ([["a", "b"]] * 3, "action must be a list of numbers, got values of type <U1"),
+    ],
+)
+def test_continuous_actions_are_checked_where_they_enter(action, message):
+    with pytest.raises(datasets.DatasetError, match=f"episode 0: {message}"):
+        datasets.from_episodes([continuous_episode(action=action)], CONTINUOUS)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ({"num_actions": 2}, "metadata have num_actions and action_dims"),
+        ({"action_dims": 0}, "action_dims must lie in"),
+        ({"action_dims": 2.5}, "action_dims must be an integer, got 2.5"),
+        ({"action_low": [-2.0]}, r"action_low must be a list of action_dims numbers, got \[-2.0\]"),
+        ({"action_high": [1.0, "2"]}, "a number of action_high must be a number, got '2'"),
+    ],
+)
+def test_facts_about_continuous_actions(metadata, message):
+    with pytest.raises(datasets.DatasetError, match=message):
+        datasets.from_episodes([continuous_episode()], {**CONTINUOUS, **metadata})
+
+
+def test_continuous_actions_of_a_dataset(dataset, tmp_path):
+    good = datasets.from_episodes([continuous_episode()], CONTINUOUS)
+    for where, value, message in (
+        ((1, 0), -1.5, r"action is -1.5 at step 1, dimension 0, outside"),
+        ((2, 1), np.nan, "action is not finite .* at step 2"),
+        ((3, 1), 1.0, "action must be 0 at the last step .*; it is .* at step 3"),
+    ):
+        action = good.action.copy()
+        action[where] = value
+        with pytest.raises(datasets.DatasetError, match=message):
+            datasets.validate(dataclasses.replace(good, action=action))
+    for other, message in (
+        (good.action[:, :1], r"action must have shape \[N, 2\], as action_dims says, has \[4, 1\]"),
+        (good.action.astype(np.float64), "action must be float32, is float64"),
+    ):
+        path = written(tmp_path / "a.npz", good, action=other)
+        with pytest.raises(datasets.DatasetError, match=message):
+            datasets.load(path)
+    floats = dataclasses.replace(dataset, action=dataset.action.astype(np.float32))
+    with pytest.raises(datasets.DatasetError, match="action must be int32, is float32"):
+        datasets.validate(floats)
+    with pytest.raises(datasets.DatasetError, match="of 2 dimensions, the environment 3 discrete"):
+        datasets.check_fits(good, (2,), Discrete(3))

@@ -10,7 +10,7 @@ from dm_env import specs
 from gymnasium import spaces
 
 from unplugged import environments
-from unplugged.model.actions import Discrete
+from unplugged.model.actions import Discrete, Normal
 
 
 class Recorder(dm_env.Environment):
@@ -225,11 +225,10 @@ def test_gymnasium_is_seeded_once():
 
 
 @pytest.mark.parametrize(
-    "action_space",
-    [spaces.Box(-1.0, 1.0, (1,)), spaces.Discrete(2, start=1), spaces.MultiDiscrete([2, 2])],
+    "action_space", [spaces.Discrete(2, start=1), spaces.MultiDiscrete([2, 2])]
 )
 def test_other_actions_of_gymnasium_are_refused(action_space):
-    message = f"actions must be Discrete from 0, got {re.escape(str(action_space))}"
+    message = f"actions must be Discrete from 0 or a Box, got {re.escape(str(action_space))}"
     with pytest.raises(ValueError, match=message):
         environments.FromGymnasium(Scripted(action_space=action_space), seed=0)
 
@@ -242,16 +241,53 @@ def test_other_observations_of_gymnasium_are_refused(observation_space):
         environments.FromGymnasium(Scripted(observation_space=observation_space), seed=0)
 
 
-def test_a_continuous_gymnasium_environment_is_refused_by_make():
-    with pytest.raises(ValueError, match=r"actions must be Discrete from 0, got Box\(-2"):
-        environments.make("gymnasium", "Pendulum-v1", seed=0)
+def test_actions_of_a_box_are_rescaled_to_its_bounds():
+    low, high = np.array([[-2.0, 0.0]]), np.array([[2.0, 1.0]])
+    raw = Scripted(action_space=spaces.Box(low, high, dtype=np.float64))
+    taken = []
+    raw.step = lambda action: (
+        taken.append(action) or (raw.np_random.random(3), 0.0, *[False] * 2, {})
+    )
+    environment = environments.FromGymnasium(raw, seed=0)
+    assert environments.form(environment) == ((3,), Normal(2))
+    environment.reset()
+    for action in ([-1.0, -1.0], [1.0, 1.0], [0.5, 0.0]):
+        environment.step(np.array(action, np.float32))
+    assert [action.tolist() for action in taken] == [[[-2, 0]], [[2, 1]], [[1, 0.5]]]
+    back = environments.unscaled(np.stack(taken), raw.action_space)
+    np.testing.assert_array_equal(back, [[-1, -1], [1, 1], [0.5, 0]])
+
+
+@pytest.mark.parametrize(
+    "space", [spaces.Box(-np.inf, np.inf, (2,)), spaces.Box(0, 255, (2,), np.uint8)]
+)
+def test_a_box_without_bounds_has_the_advised_way(space):
+    with pytest.raises(
+        ValueError, match=r"must be floats with finite bounds, got Box.*TransformAct"
+    ):
+        environments.FromGymnasium(Scripted(action_space=space), seed=0)
+    bounded = gymnasium.wrappers.TransformAction(
+        Scripted(action_space=space), lambda action: action, spaces.Box(-1.0, 1.0, (2,))
+    )
+    assert environments.form(environments.FromGymnasium(bounded, 0)) == ((3,), Normal(2))
+
+
+def test_noise_on_continuous_actions_is_uniform_within_the_bounds():
+    environment = environments.make("gymnasium", "Pendulum-v1", seed=0, noise=1.0)
+    spec, rng = environment.action_spec(), np.random.default_rng(0)
+    drawn = np.concatenate([environments.uniform(spec, rng) for _ in range(2_000)])
+    assert drawn.dtype == np.float32 and -1.0 <= drawn.min() < -0.99 < 0.99 < drawn.max() <= 1.0
+    assert abs(drawn.mean()) < 0.05
+    quiet = environments.make("gymnasium", "Pendulum-v1", seed=0)
+    one, other = ([e.reset(), e.step(np.zeros(1))][1] for e in (environment, quiet))
+    assert (one.observation != other.observation).any()  # Something else was done.
 
 
 @pytest.mark.parametrize(
     ("benchmark", "name", "message"),
     [
         ("bsuit", "catch", r"unknown benchmark 'bsuit': did you mean 'bsuite'\?"),
-        ("zzz", "Pong", r"unknown benchmark 'zzz': Valid: bsuite, gymnasium"),
+        ("zzz", "Pong", r"unknown benchmark 'zzz': Valid: bsuite, control, gymnasium"),
         ("bsuite", "cach", r"unknown bsuite environment 'cach': did you mean 'catch'\?"),
         ("bsuite", "mountaincar", r"did you mean 'mountain_car'\?"),
         (

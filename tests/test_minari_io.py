@@ -288,14 +288,16 @@ def test_observations_of_other_types_are_cast():
 @pytest.mark.parametrize(
     ("action_space", "actions"),
     [
-        (spaces.Box(-1.0, 1.0, (1,), np.float32), np.zeros((3, 1), np.float32)),
+        (spaces.Box(-1.0, np.inf, (1,), np.float32), np.zeros((3, 1), np.float32)),
         (spaces.Discrete(3, start=1), np.array([1, 2, 3])),
         (spaces.MultiDiscrete([2, 2]), np.zeros((3, 2), int)),
     ],
 )
-def test_actions_other_than_discrete_from_zero_are_refused(action_space, actions):
+def test_actions_other_than_discrete_from_zero_or_a_bounded_box_are_refused(action_space, actions):
     source = minari_dataset([episode(actions=actions)], action_space=action_space)
-    with pytest.raises(datasets.DatasetError, match=r"test/small-v0: actions must be Discrete fr"):
+    with pytest.raises(
+        datasets.DatasetError, match=r"small-v0: actions (must be Disc|of a Box must)"
+    ):
         minari_io.from_minari(source, environment="E-v0")
 
 
@@ -447,3 +449,61 @@ def test_what_would_not_come_back_unchanged_is_not_exported(store):
         with pytest.raises(datasets.DatasetError, match=message):
             minari_io.to_minari(dataset, "catch/dqn-v0")
     assert not (store / "catch").exists()
+
+
+def collect_pendulum():
+    world = gymnasium.make("Pendulum-v1", max_episode_steps=LIMIT)
+    collector = minari.DataCollector(world)
+    rng = np.random.default_rng(0)
+    for number in range(3):
+        collector.reset(seed=number)
+        for _ in range(LIMIT):
+            collector.step(rng.uniform(-2.0, 2.0, 1).astype(np.float32))
+    dataset = collector.create_dataset("pendulum/random-v0")
+    collector.close()
+    return dataset
+
+
+def test_box_actions_come_in_and_go_out_by_their_bounds():
+    source = collect_pendulum()
+    dataset = minari_io.from_minari(source)
+    assert dataset.metadata["action_dims"] == 1 and "num_actions" not in dataset.metadata
+    assert (dataset.metadata["action_low"], dataset.metadata["action_high"]) == ([-2.0], [2.0])
+    own = np.concatenate([episode.actions for episode in source.iterate_episodes()])
+    np.testing.assert_array_equal(dataset.action[~dataset.is_last], own / 2.0)
+    assert (dataset.discount == 1.0).all()  # Cut off, all of them.
+    exported = minari_io.to_minari(dataset, "pendulum/again-v0")
+    assert exported.action_space == spaces.Box(-2.0, 2.0, (1,), np.float32)
+    assert exported.env_spec.id == "Pendulum-v1"
+    again = np.concatenate([episode.actions for episode in exported.iterate_episodes()])
+    np.testing.assert_array_equal(again, own)
+    back = minari_io.from_minari("pendulum/again-v0")
+    assert datasets.checksum(back) == datasets.checksum(dataset)
+
+
+def test_box_actions_of_uneven_bounds_come_back_up_to_rounding():
+    low, high = np.array([[0.1, -3.0]]), np.array([[0.7, 5.0]])
+    rng = np.random.default_rng(0)
+    actions = rng.uniform(low, high, size=(3, 1, 2))
+    box = spaces.Box(low, high, dtype=np.float64)
+    source = minari_dataset([episode(actions=actions)], action_space=box)
+    dataset = minari_io.from_minari(source, environment="Own-v0")
+    expected = 2.0 * (actions - low) / (high - low) - 1.0
+    np.testing.assert_allclose(dataset.action[:3], expected[:, 0], atol=1e-6)
+    exported = minari_io.to_minari(dataset, "own/uneven-v0")
+    (found,) = exported.iterate_episodes()
+    np.testing.assert_allclose(found.actions, actions[:, 0], atol=1e-6)
+    back = minari_io.from_minari("own/uneven-v0")  # Its checksum is that of what comes back.
+    np.testing.assert_allclose(back.action, dataset.action, atol=1e-6)
+    assert back.metadata == dataset.metadata
+
+
+def test_actions_outside_their_box_are_named():
+    box = spaces.Box(-2.0, 2.0, (1,), np.float64)
+    source = minari_dataset(
+        [episode(actions=np.array([[0.0], [high], [0.0]])) for high in (2.0, 2.5)], action_space=box
+    )
+    with pytest.raises(
+        datasets.DatasetError, match=r"small-v0: episode 1: action is 1.25 at step 1"
+    ):
+        minari_io.from_minari(source, environment="Pendulum-v1")

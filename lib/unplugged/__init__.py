@@ -20,10 +20,18 @@ __version__ = "0.2.0"
 _PLACES = {
     "common": ("checks", "files", "hashing", "memory", "notebooks"),
     "model": ("networks", "transforms", "world"),
-    "envs": ("environments", "games"),
+    "envs": ("control", "environments", "games"),
     "planning": ("acting", "improvement"),
-    "data": ("bits", "datasets", "minari_io", "npz", "windows"),
-    "recording": ("collect", "dqn"),
+    "data": (
+        "bits",
+        "datasets",
+        "minari_io",
+        "npz",
+        "rlu_control",
+        "tfrecord",
+        "windows",
+    ),
+    "recording": ("collect", "d4pg", "dqn"),
     "learning": (
         "contracts",
         "imagination",

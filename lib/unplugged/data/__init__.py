@@ -1,5 +1,5 @@
 """Recorded episodes, windows drawn from them, and their formats.
 
 Knows nothing of learning;
-imports `common`.
+imports `common`, `model` and `envs`.
 """

@@ -39,8 +39,8 @@ _STEPS = 2**31 - 1  # Windows count steps in int32.
 
 # What metadata may say, if they say it: numbers by their least and largest value, and texts.
 _COUNTS = {
-    "num_actions": (1, 2**31 - 1), "episodes": (1, _STEPS), "seed": (0, float("inf")),
-    "max_episode_steps": (1, float("inf")),
+    "num_actions": (1, 2**31 - 1), "action_dims": (1, 2**31 - 1), "episodes": (1, _STEPS),
+    "seed": (0, float("inf")), "max_episode_steps": (1, float("inf")),
 }  # fmt: skip
 _TEXTS = ("benchmark", "environment", "collected_by", "code_version")
 
@@ -59,14 +59,16 @@ class Dataset:
     Attributes:
       observation: [N, ...] float32; or, if the metadata names a `packed_shape`, bits of
         that shape packed to bytes, [N, bytes] uint8.
-      action: [N] int32, what the agent chose.
+      action: [N] int32, what the agent chose; or, if the metadata name `action_dims`, D,
+        [N, D] float32 within [-1, 1].
       reward: [N] float32, what followed the action.
       discount: [N] float32, 0 at the final transition and the last step of an episode that
         truly ended, else 1. An episode whose discounts are all 1 was truncated.
       is_first: [N] bool.
       is_last: [N] bool.
-      metadata: JSON-ready facts: benchmark, environment, num_actions, noise, how collected.
-        NumPy's numbers become Python's.
+      metadata: JSON-ready facts: benchmark, environment, num_actions or action_dims, noise, how
+        collected. `action_low` and `action_high` are the environment's own bounds, D numbers each,
+        where they are not -1 and 1. NumPy's numbers become Python's.
 
     Raises:
       DatasetError: if JSON cannot hold the metadata.
@@ -160,21 +162,22 @@ def from_episodes(episodes: Iterable[Mapping[str, Any]], metadata: Mapping[str, 
     """Builds a dataset from whole episodes.
 
     Args:
-      episodes: each with `observation` [L + 1, ...], `action` [L], `reward` [L] and
+      episodes: each with `observation` [L + 1, ...], `action` [L] or [L, D], `reward` [L] and
         `terminated` (bool: it truly ended; False: it was truncated).
-      metadata: see `Dataset`; `num_actions` is required.
+      metadata: see `Dataset`; `num_actions` or, for continuous actions, `action_dims` is required.
 
     Raises:
       DatasetError: if an episode lacks something, or holds what is no number; if its lengths do
-        not fit, an action is no whole number, or a value is not finite or float32 cannot hold it;
-        if `terminated` is not one truth for the whole episode; or if the metadata are wrong.
+        not fit, an action is no whole number or outside its bounds, or a value is not finite or
+        float32 cannot hold it; if `terminated` is not one truth for the whole episode; or if the
+        metadata are wrong.
     """
     metadata = _facts(metadata)
     _check_facts(metadata)
     parts: dict[str, list[np.ndarray]] = {name: [] for name in _ARRAYS}
     for number, episode in enumerate(episodes):
         try:
-            steps = _steps(episode)
+            steps = _steps(episode, metadata.get("action_dims"))
             before, shape = parts["observation"], steps["observation"].shape[1:]
             if before and before[0].shape[1:] != shape:
                 raise DatasetError(f"observations {shape}, the first's {before[0].shape[1:]}")
@@ -190,8 +193,8 @@ def from_episodes(episodes: Iterable[Mapping[str, Any]], metadata: Mapping[str, 
     return dataset
 
 
-def _steps(episode: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """An episode's steps, laid out as a dataset's."""
+def _steps(episode: Mapping[str, Any], dims: int | None) -> dict[str, np.ndarray]:
+    """An episode's steps, laid out as a dataset's; `dims` of its actions, None if discrete."""
     if not isinstance(episode, Mapping):
         raise DatasetError(f"must be a mapping, is a {type(episode).__name__}")
     if missing := [name for name in _EPISODE if name not in episode]:
@@ -207,13 +210,9 @@ def _steps(episode: Mapping[str, Any]) -> dict[str, np.ndarray]:
             f"bool(terminated[-1]), got {reprlib.repr(episode['terminated'])}"
         )
     for name, array in (("action", action), ("reward", reward)):
-        if array.ndim != 1:
+        if array.ndim != 1 and (name == "reward" or dims is None):
             raise DatasetError(f"{name} must have shape [L], one number a step, has {array.shape}")
-    with np.errstate(invalid="ignore"):
-        whole = action.astype(np.int32)
-    if not np.array_equal(action, whole):
-        where = np.flatnonzero(action != whole)[0]
-        raise DatasetError(f"actions must be whole numbers, got {action[where]} at step {where}")
+    action = _whole(action) if dims is None else _within_bounds(action, dims)
     length = len(action)
     if length < 1 or len(observation) != length + 1 or len(reward) != length:
         raise DatasetError(
@@ -226,12 +225,44 @@ def _steps(episode: Mapping[str, Any]) -> dict[str, np.ndarray]:
         observation, reward = observation.astype(np.float32), reward.astype(np.float32)
     return {
         "observation": observation,
-        "action": np.append(whole, 0).astype(np.int32),
+        "action": np.concatenate([action, np.zeros_like(action[:1])]),
         "reward": np.append(reward, 0).astype(np.float32),
         "discount": np.where(ended, 0.0, 1.0).astype(np.float32),
         "is_first": step == 0,
         "is_last": step == length,
     }
+
+
+def _whole(action: np.ndarray) -> np.ndarray:
+    """Discrete actions [L] as int32."""
+    with np.errstate(invalid="ignore"):
+        whole = action.astype(np.int32)
+    if not np.array_equal(action, whole):
+        where = np.flatnonzero(action != whole)[0]
+        raise DatasetError(f"actions must be whole numbers, got {action[where]} at step {where}")
+    return whole
+
+
+def _within_bounds(action: np.ndarray, dims: int) -> np.ndarray:
+    """Continuous actions [L, D] as float32, within [-1, 1]."""
+    if action.ndim != 2 or action.shape[1] != dims:
+        raise DatasetError(
+            f"action must have shape [L, {dims}], as action_dims says, has {action.shape}"
+        )
+    with np.errstate(over="ignore"):
+        action = action.astype(np.float32)
+    _check_bounds(action)
+    return action
+
+
+def _check_bounds(action: np.ndarray) -> None:
+    wrong = np.argwhere(~(np.abs(action) <= 1.0))
+    if len(wrong):
+        step, dimension = wrong[0]
+        raise DatasetError(
+            f"action is {action[step, dimension]} at step {step}, dimension {dimension}, outside "
+            "[-1, 1]; rescale actions from their own bounds"
+        )
 
 
 def _numbers(name: str, values: Any) -> np.ndarray:
@@ -255,8 +286,10 @@ def _numbers(name: str, values: Any) -> np.ndarray:
 
 def _check_facts(metadata: Mapping[str, Any]) -> None:
     """Raises DatasetError if metadata say something of the wrong type or out of range."""
-    if "num_actions" not in metadata:
-        raise DatasetError("metadata lacks num_actions")
+    if "num_actions" in metadata and "action_dims" in metadata:
+        raise DatasetError("metadata have num_actions and action_dims: actions are of one kind")
+    if "num_actions" not in metadata and "action_dims" not in metadata:
+        raise DatasetError("metadata lacks num_actions, or action_dims if actions are continuous")
     shape = metadata.get("packed_shape")
     try:
         for name, (low, high) in _COUNTS.items():
@@ -268,6 +301,8 @@ def _check_facts(metadata: Mapping[str, Any]) -> None:
             raise ValueError(f"packed_shape must be a list of sizes, got {shape!r}")
         for size in shape or ():
             checks.within("a size of packed_shape", size, 1, integer=True)
+        for name in ("action_low", "action_high"):
+            _check_bound(name, metadata.get(name), metadata.get("action_dims"))
     except ValueError as error:
         raise DatasetError(f"metadata: {error}") from error
     for name in _TEXTS:
@@ -275,11 +310,21 @@ def _check_facts(metadata: Mapping[str, Any]) -> None:
             raise DatasetError(f"metadata: {name} must be a text, got {metadata[name]!r}")
 
 
+def _check_bound(name: str, bound: Any, dims: int | None) -> None:
+    """Raises ValueError if bounds of the environment's actions are there and are not D numbers."""
+    if bound is None:
+        return
+    if dims is None or not isinstance(bound, list) or len(bound) != dims:
+        raise ValueError(f"{name} must be a list of action_dims numbers, got {bound!r}")
+    for number in bound:
+        checks.within(f"a number of {name}", number, -_LARGEST, _LARGEST)
+
+
 def _check_forms(forms: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
     """Raises DatasetError if arrays, of which only shape and type are looked at, do not fit."""
     steps = forms["action"].shape[:1]
-    packed = metadata.get("packed_shape")
-    for name, kind in _KINDS.items():
+    packed, actions = metadata.get("packed_shape"), of_metadata(metadata)
+    for name, kind in {**_KINDS, "action": actions.dtype}.items():
         shape, dtype = forms[name].shape, forms[name].dtype
         if name == "observation" and packed:
             if dtype != np.uint8 or shape[1:] != (-(-math.prod(packed) // 8),):
@@ -289,7 +334,13 @@ def _check_forms(forms: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
                 )
         elif dtype != kind:
             raise DatasetError(f"{name} must be {np.dtype(kind)}, is {dtype}")
-        if name != "observation" and len(shape) != 1:
+        if name == "action" and actions.shape:
+            if shape[1:] != actions.shape:
+                raise DatasetError(
+                    f"action must have shape [N, {actions.shape[0]}], as action_dims says, has "
+                    f"{list(shape)}"
+                )
+        elif name != "observation" and len(shape) != 1:
             raise DatasetError(f"{name} must have shape [N], has {list(shape)}")
         if not shape or 0 in shape[1:]:
             raise DatasetError(f"{name} must have shape [N, ...], has {list(shape)}")
@@ -341,11 +392,13 @@ def validate(dataset: Dataset) -> None:
     for name in ("action", "reward"):
         after = getattr(dataset, name)[last]
         if after.any():
-            where = int(np.flatnonzero(after)[0])
+            where = int(np.argwhere(after)[0][0])
             raise DatasetError(
                 f"{name} must be 0 at the last step of an episode, where nothing follows; it is "
                 f"{after[where]} at step {last[where]}"
             )
+    if dataset.actions.continuous:
+        return _check_bounds(dataset.action)
     num_actions = dataset.metadata["num_actions"]
     wrong = np.flatnonzero((dataset.action < 0) | (dataset.action >= num_actions))
     if wrong.size:

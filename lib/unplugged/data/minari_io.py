@@ -1,4 +1,4 @@
-"""Minari datasets in and out: Box observations, Discrete actions, whole episodes."""
+"""Minari datasets in and out: Box observations, Discrete or Box actions, whole episodes."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from minari.storage import get_dataset_path
 
 from unplugged.common import checks
 from unplugged.data import datasets
+from unplugged.envs import environments
 
 # Under this key Minari's metadata of an export carries ours, with a checksum.
 _EXPORT_KEY = "unplugged"
@@ -44,7 +45,8 @@ def from_minari(
     Args:
       dataset: a Minari dataset, or the id of a local one (nothing is downloaded). Its
         observations are a Box of any shape and type, cast to float32 (images come as Minari
-        keeps them, by its default as JPEG); its actions are Discrete and start at 0.
+        keeps them, by its default as JPEG); its actions are Discrete and start at 0, or are a
+        bounded Box of floats, and then rescaled from its bounds to [-1, 1] and raveled.
       environment: the Gymnasium id to evaluate in. None: the one that the dataset names.
 
     Returns:
@@ -61,8 +63,7 @@ def from_minari(
     if isinstance(dataset, str):
         dataset = _local_minari(dataset)
     actions, observations = dataset.action_space, dataset.observation_space
-    if not isinstance(actions, gymnasium.spaces.Discrete) or actions.start != 0:
-        raise datasets.DatasetError(f"{dataset.id}: actions must be Discrete from 0, got {actions}")
+    _check_actions(dataset.id, actions)
     if not isinstance(observations, gymnasium.spaces.Box):
         raise datasets.DatasetError(
             f"{dataset.id}: observations must be a Box, got {observations}; record in an "
@@ -79,7 +80,8 @@ def from_minari(
     metadata = carried["metadata"] if carried else _minari_facts(dataset, environment)
     try:
         episodes = [
-            _minari_episode(episode, observations.shape) for episode in dataset.iterate_episodes()
+            _minari_episode(episode, observations.shape, actions)
+            for episode in dataset.iterate_episodes()
         ]
         result = datasets.from_episodes(episodes, metadata)
     except datasets.DatasetError as error:
@@ -111,10 +113,11 @@ def to_minari(
     """Exports a dataset to Minari's local store; `from_minari` reads it back unchanged.
 
     The spaces are a Box without bounds, of the observation's shape and type float32, and
-    Discrete(num_actions). The environment goes along if Gymnasium can make it; bsuite's are
-    none of Gymnasium's, so theirs is None. Our metadata and a checksum are in Minari's
-    metadata under "unplugged". What else Minari recommends for publishing can be added with
-    `storage.update_metadata` of the result.
+    Discrete(num_actions) or, of continuous actions, a Box of the environment's own bounds, to which
+    they are rescaled; they come back up to rounding. The environment goes along if Gymnasium can
+    make it; bsuite's are none of Gymnasium's, so theirs is None. Our metadata and a checksum are in
+    Minari's metadata under "unplugged". What else Minari recommends for publishing can be added
+    with `storage.update_metadata` of the result.
 
     Args:
       dataset: what to export.
@@ -133,7 +136,11 @@ def to_minari(
     _check_exportable(dataset)
     path = _free_minari_path(dataset_id)
     metadata = dict(dataset.metadata)
-    carried = {"checksum": datasets.checksum(dataset), "metadata": metadata}
+    actions, own = _own_actions(dataset)
+    carried = {
+        "checksum": datasets.checksum(_come_back(dataset, actions, own)),
+        "metadata": metadata,
+    }
     benchmark = metadata.get("benchmark")
     environment: Any = metadata.get("environment")
     collected_by = metadata.get("collected_by", "unknown")
@@ -141,7 +148,7 @@ def to_minari(
     if environment in gymnasium.registry or ":" in str(environment):  # One of Gymnasium's ids.
         world = _gymnasium_or_none(environment, metadata.get("max_episode_steps"))
     shape = dataset.observation.shape[1:]
-    buffers = _episode_buffers(dataset)
+    buffers = _episode_buffers(dataset, own)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", _EXPORT_WARNINGS, UserWarning)
@@ -150,7 +157,7 @@ def to_minari(
                 buffers,
                 env=world,
                 observation_space=gymnasium.spaces.Box(-np.inf, np.inf, shape, np.float32),
-                action_space=gymnasium.spaces.Discrete(metadata["num_actions"]),
+                action_space=actions,
                 algorithm_name=str(collected_by),
                 author=author,
                 description=description
@@ -208,7 +215,7 @@ def _minari_facts(dataset: minari.MinariDataset, environment: str | None) -> dic
     return {
         "benchmark": "gymnasium",
         "environment": environment,
-        "num_actions": int(dataset.action_space.n),
+        **_action_facts(dataset.action_space),
         "noise": 0.0,
         "episodes": int(dataset.total_episodes),
         "max_episode_steps": None if spec is None else spec.max_episode_steps,
@@ -249,7 +256,54 @@ def _beyond_the_id(spec: EnvSpec) -> str:
     return ", ".join(differs)
 
 
-def _minari_episode(episode: minari.EpisodeData, shape: tuple[int, ...]) -> dict[str, Any]:
+def _check_actions(name: str, actions: gymnasium.Space) -> None:
+    """Raises DatasetError if actions of a dataset of that name are of a kind that we have not."""
+    try:
+        if isinstance(actions, gymnasium.spaces.Box):
+            environments.check_bounded(actions)
+        elif not isinstance(actions, gymnasium.spaces.Discrete) or actions.start != 0:
+            raise ValueError(f"actions must be Discrete from 0 or a Box, got {actions}")
+    except ValueError as error:
+        raise datasets.DatasetError(f"{name}: {error}") from error
+
+
+def _action_facts(actions: Any) -> dict[str, Any]:
+    """What our metadata say of an action space."""
+    if not isinstance(actions, gymnasium.spaces.Box):
+        return {"num_actions": int(actions.n)}
+    low, high = actions.low.ravel(), actions.high.ravel()
+    bounds = {"action_low": low.tolist(), "action_high": high.tolist()}
+    return {
+        "action_dims": len(low),
+        **({} if (low == -1.0).all() and (high == 1.0).all() else bounds),
+    }
+
+
+def _own_actions(dataset: datasets.Dataset) -> tuple[gymnasium.Space, np.ndarray]:
+    """The space of an environment's own actions, and a dataset's actions in it, [N, ...]."""
+    if not dataset.actions.continuous:
+        return gymnasium.spaces.Discrete(dataset.metadata["num_actions"]), dataset.action
+    low, high = (
+        np.array(dataset.metadata.get(name, np.full(dataset.actions.shape, default)), np.float32)
+        for name, default in (("action_low", -1.0), ("action_high", 1.0))
+    )
+    box = gymnasium.spaces.Box(low, high, dtype=np.float32)
+    return box, environments.rescaled(dataset.action, box)
+
+
+def _come_back(
+    dataset: datasets.Dataset, actions: gymnasium.Space, own: np.ndarray
+) -> datasets.Dataset:
+    """What `from_minari` gives back: the dataset, continuous actions rounded."""
+    if not isinstance(actions, gymnasium.spaces.Box):
+        return dataset
+    rounded = np.where(dataset.is_last[:, None], 0.0, environments.unscaled(own, actions))
+    return dataclasses.replace(dataset, action=rounded.astype(np.float32))
+
+
+def _minari_episode(
+    episode: minari.EpisodeData, shape: tuple[int, ...], actions: gymnasium.Space
+) -> dict[str, Any]:
     """One episode as `datasets.from_episodes` takes it, which checks the other lengths."""
     observation = np.asarray(episode.observations)
     if observation.shape[1:] != shape:
@@ -264,7 +318,13 @@ def _minari_episode(episode: minari.EpisodeData, shape: tuple[int, ...]) -> dict
             f"episode {episode.id}: terminations and truncations must be true or false"
         )
     terminations, truncations = terminations.astype(bool), truncations.astype(bool)
-    length = len(episode.actions)
+    length, action = len(episode.actions), np.asarray(episode.actions)
+    if isinstance(actions, gymnasium.spaces.Box):
+        if action.shape[1:] != actions.shape:
+            raise datasets.DatasetError(
+                f"episode {episode.id} has actions {action.shape[1:]}, the space {actions.shape}"
+            )
+        action = environments.unscaled(action, actions)
     if length < 1 or len(terminations) != length or len(truncations) != length:
         raise datasets.DatasetError(
             f"episode {episode.id}: {length} actions, {len(terminations)} terminations and "
@@ -277,7 +337,7 @@ def _minari_episode(episode: minari.EpisodeData, shape: tuple[int, ...]) -> dict
         )
     return {
         "observation": observation,
-        "action": episode.actions,
+        "action": action,
         "reward": episode.rewards,
         "terminated": bool(terminations[-1]),
     }
@@ -322,8 +382,8 @@ def _gymnasium_or_none(environment: str, max_episode_steps: int | None) -> gymna
         return None  # Not installed here, or of code without a name; the metadata have its id.
 
 
-def _episode_buffers(dataset: datasets.Dataset) -> list[EpisodeBuffer]:
-    """The episodes as Minari's buffers, views of our arrays."""
+def _episode_buffers(dataset: datasets.Dataset, actions: np.ndarray) -> list[EpisodeBuffer]:
+    """The episodes as Minari's buffers, views of our arrays, with the environment's own actions."""
     buffers = []
     for start, last in zip(np.flatnonzero(dataset.is_first), np.flatnonzero(dataset.is_last)):
         final = np.arange(start, last) == last - 1
@@ -331,7 +391,7 @@ def _episode_buffers(dataset: datasets.Dataset) -> list[EpisodeBuffer]:
         buffers.append(
             EpisodeBuffer(
                 observations=dataset.observation[start : last + 1],
-                actions=dataset.action[start:last],
+                actions=actions[start:last],
                 rewards=dataset.reward[start:last],
                 terminations=final & ended,
                 truncations=final & (not ended),

@@ -21,6 +21,7 @@ from bsuite.environments import (
 from dm_env import specs
 
 from unplugged.common import checks
+from unplugged.envs import control
 from unplugged.model.actions import Actions, Discrete, Normal
 
 BSUITE: dict[str, Callable[[int], dm_env.Environment]] = {  # seed -> environment
@@ -32,6 +33,13 @@ BSUITE: dict[str, Callable[[int], dm_env.Environment]] = {  # seed -> environmen
     "umbrella_length_10": lambda seed: umbrella_chain.UmbrellaChain(chain_length=10, seed=seed),
     "memory_len_2": lambda seed: memory_chain.MemoryChain(memory_length=2, seed=seed),
 }
+
+
+def uniform(actions: specs.Array, rng: np.random.Generator) -> int | np.ndarray:
+    """An action of the uniform policy: a number, or an array [D] within its bounds, float32."""
+    if isinstance(actions, specs.DiscreteArray):
+        return int(rng.integers(actions.num_values))
+    return rng.uniform(actions.minimum, actions.maximum, actions.shape).astype(np.float32)
 
 
 class ActionNoise(dm_env.Environment):
@@ -49,10 +57,10 @@ class ActionNoise(dm_env.Environment):
         """Begins an episode."""
         return self._environment.reset()
 
-    def step(self, action: int) -> dm_env.TimeStep:
+    def step(self, action: Any) -> dm_env.TimeStep:
         """One step, with `action` or with a random one."""
         if self._rng.random() < self._noise:
-            action = int(self._rng.integers(self.action_spec().num_values))
+            action = uniform(self.action_spec(), self._rng)
         return self._environment.step(action)
 
     def close(self) -> None:
@@ -69,15 +77,21 @@ class ActionNoise(dm_env.Environment):
 
 
 class FromGymnasium(dm_env.Environment):
-    """A Gymnasium environment with Box observations and Discrete actions."""
+    """A Gymnasium environment with Box observations, and Discrete or bounded Box actions.
+
+    Actions of a Box are given in [-1, 1]^D, raveled, and rescaled to its bounds.
+    """
 
     def __init__(self, environment: gymnasium.Env, seed: int):
         actions, observations = environment.action_space, environment.observation_space
-        if not isinstance(actions, gymnasium.spaces.Discrete) or actions.start != 0:
-            raise ValueError(f"actions must be Discrete from 0, got {actions}")
+        if isinstance(actions, gymnasium.spaces.Box):
+            check_bounded(actions)
+        elif not isinstance(actions, gymnasium.spaces.Discrete) or actions.start != 0:
+            raise ValueError(f"actions must be Discrete from 0 or a Box, got {actions}")
         if not isinstance(observations, gymnasium.spaces.Box):
             raise ValueError(f"observations must be a Box, got {observations}")
         self._environment = environment
+        self._actions: Any = actions
         self._seed: int | None = seed
 
     def reset(self) -> dm_env.TimeStep:
@@ -86,9 +100,11 @@ class FromGymnasium(dm_env.Environment):
         self._seed = None  # Seeded once; later episodes go on from there.
         return dm_env.restart(np.asarray(observation, np.float32))
 
-    def step(self, action: int) -> dm_env.TimeStep:
+    def step(self, action: Any) -> dm_env.TimeStep:
         """One step; a Gymnasium truncation keeps discount 1."""
-        observation, reward, terminated, truncated, _ = self._environment.step(int(action))
+        box = isinstance(self._actions, gymnasium.spaces.Box)
+        own = rescaled(action, self._actions) if box else int(action)
+        observation, reward, terminated, truncated, _ = self._environment.step(own)
         observation = np.asarray(observation, np.float32)
         if terminated:
             return dm_env.termination(float(reward), observation)
@@ -104,10 +120,48 @@ class FromGymnasium(dm_env.Environment):
         """Shape and type of an observation."""
         return specs.Array(self._environment.observation_space.shape, np.float32)
 
-    def action_spec(self) -> specs.DiscreteArray:
-        """Actions 0..num_values - 1."""
-        # Discrete, as the constructor saw. No check here: a run is known by this class's code.
-        return specs.DiscreteArray(int(self._environment.action_space.n))  # type: ignore[attr-defined]
+    def action_spec(self) -> specs.DiscreteArray | specs.BoundedArray:
+        """Actions 0..num_values - 1, or [D] in [-1, 1]."""
+        if isinstance(self._actions, gymnasium.spaces.Box):
+            return specs.BoundedArray((math.prod(self._actions.shape),), np.float32, -1.0, 1.0)
+        return specs.DiscreteArray(int(self._actions.n))
+
+
+def check_bounded(box: gymnasium.spaces.Box) -> None:
+    """Raises ValueError if actions of a Box are not floats between finite bounds."""
+    if (
+        not np.issubdtype(box.dtype, np.floating)
+        or not (np.isfinite(box.low) & np.isfinite(box.high)).all()
+    ):
+        raise ValueError(
+            f"actions of a Box must be floats with finite bounds, got {box}; register it with "
+            "gymnasium.wrappers.TransformAction(..., lambda action: action, Box(low, high)) around "
+            "it, with bounds of your own"
+        )
+
+
+def _centre(box: gymnasium.spaces.Box) -> tuple[np.ndarray, np.ndarray]:
+    """Centre and half the width of a Box, each float64 [*shape]."""
+    low, high = box.low.astype(np.float64), box.high.astype(np.float64)
+    return (high + low) / 2.0, (high - low) / 2.0
+
+
+def rescaled(action: np.ndarray, box: gymnasium.spaces.Box) -> np.ndarray:
+    """Actions [..., D] in [-1, 1] as a bounded Box has them, [..., *shape]."""
+    centre, half = _centre(box)
+    action = np.asarray(action, np.float64)
+    own = centre + half * action.reshape(*action.shape[:-1], *box.shape)
+    return np.clip(own, box.low, box.high).astype(box.dtype)
+
+
+def unscaled(action: np.ndarray, box: gymnasium.spaces.Box) -> np.ndarray:
+    """Actions [N, *shape] of a bounded Box as float32 [N, D], in [-1, 1] if they are in the Box.
+
+    It undoes `rescaled`, up to rounding; a dimension without width is 0.
+    """
+    centre, half = (x.ravel() for x in _centre(box))
+    own = np.asarray(action, np.float64).reshape(len(action), -1)
+    return ((own - centre) / np.where(half > 0.0, half, 1.0)).astype(np.float32)
 
 
 def _bsuite(name: str, seed: int) -> dm_env.Environment:
@@ -175,6 +229,7 @@ def same(one: str, other: str) -> bool:
 
 MAKERS: dict[str, Callable[[str, int], dm_env.Environment]] = {
     "bsuite": _bsuite,
+    "control": control.Control,
     "gymnasium": _gymnasium,
 }
 
@@ -184,14 +239,18 @@ def make(benchmark: str, name: str, *, seed: int, noise: float = 0.0) -> dm_env.
 
     Args:
       benchmark: one of `MAKERS`.
-      name: one of `BSUITE`; or a Gymnasium id such as "CartPole-v1", or "module:id" if a module
-        must be imported that registers it.
+      name: one of `BSUITE` or of `control.TASKS`; or a Gymnasium id such as "CartPole-v1", or
+        "module:id" if a module must be imported that registers it.
       seed: seed of the episodes, and of the noise.
       noise: probability that an action is replaced by a uniform one. In [0, 1].
 
+    Returns:
+      The environment. Its actions are numbers from 0, or arrays [D] in [-1, 1].
+
     Raises:
       ValueError: if there is no such benchmark or environment, naming the nearest; if one of
-        Gymnasium's has no time limit, or other spaces than `FromGymnasium` takes.
+        Gymnasium's has no time limit, or other spaces than `FromGymnasium` takes; if what an
+        environment needs is not installed.
     """
     maker = MAKERS[checks.one_of("benchmark", benchmark, MAKERS)]
     checks.within("noise", noise, 0.0, 1.0)

@@ -13,10 +13,10 @@ import pandas as pd
 
 from unplugged.common import checks, hashing
 from unplugged.data import datasets
-from unplugged.envs import environments, games
+from unplugged.envs import control, environments, games
 from unplugged.learning import settings
 from unplugged.model.actions import Actions
-from unplugged.recording import collect, dqn
+from unplugged.recording import collect, d4pg, dqn
 from unplugged.runs import evaluation
 
 
@@ -144,9 +144,8 @@ def in_python(name: str, **more: Any) -> Benchmark:
         make = functools.partial(environments.make, name, environment)
         return evaluation.LockStep(lambda seed: make(seed=seed), policy, episodes)
 
-    return Benchmark(
-        form=form, evaluator=evaluator, source=source, packages=(name, "numpy"), **more
-    )
+    more.setdefault("packages", (name, "numpy"))
+    return Benchmark(form=form, evaluator=evaluator, source=source, **more)
 
 
 def compiled(name: str, **more: Any) -> Benchmark:
@@ -182,6 +181,13 @@ BENCHMARKS: dict[str, Benchmark] = {
     ),
     # Whether there is such an environment is known when it is made: it may come from a module.
     "gymnasium": in_python("gymnasium", preset=settings.GYMNASIUM, check=lambda name: None),
+    "control": in_python(
+        "control",
+        preset=settings.CONTROL,
+        check=lambda name: checks.one_of("control task", name, control.TASKS),
+        packages=("dm_control", "mujoco", "numpy"),
+        recorder=Recorder(d4pg.train, d4pg.random_returns, "episodes"),
+    ),
     "minatar": compiled(
         "minatar",
         preset=settings.MINATAR,

@@ -54,6 +54,11 @@ def make_policy(model: Model, selector: str, settings: Settings, *, greedy: bool
     return jax.jit(act)
 
 
+def _own(action: np.ndarray) -> int | np.ndarray:
+    """An action as environments take it, a continuous one clipped to [-1, 1]."""
+    return np.clip(action, -1.0, 1.0) if action.ndim else int(action)
+
+
 def evaluate(
     policy: Policy,
     params: Params,
@@ -64,7 +69,7 @@ def evaluate(
     """Plays one episode in each environment, with one batched policy call a step.
 
     Args:
-      policy: see `make_policy`.
+      policy: see `make_policy`; continuous actions are clipped to [-1, 1].
       params: the policy's parameters.
       environments: B environments, each with a seed of its own.
       key: the policy's randomness.
@@ -91,7 +96,7 @@ def evaluate(
         actions = np.asarray(policy(params, observation, jax.random.fold_in(key, number)))
         still_running = []
         for i in running:
-            step = environments[i].step(int(actions[i]))
+            step = environments[i].step(_own(actions[i]))
             returns[i] += step.reward
             observation[i] = step.observation
             if not step.last():
