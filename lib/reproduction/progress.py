@@ -27,7 +27,8 @@ class Progress(NamedTuple):
 def _work(spec: runs.AnySpec) -> float:
     """A guess of an update's cost, to scale a rate from one setting to another."""
     settings = spec.settings
-    layers = settings.dynamics[-1:] + settings.dynamics  # The state goes in, and comes out.
+    dynamics = settings.sizes()["dynamics"]
+    layers = dynamics[-1:] + dynamics  # The state goes in, and comes out.
     size = sum(a * b for a, b in itertools.pairwise(layers)) * settings.batch_size
     if settings.network in ("conv", "resnet"):  # 3 x 3 taps at each of some pixels.
         size *= 9 * 25

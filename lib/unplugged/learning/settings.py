@@ -23,6 +23,7 @@ class Settings:
       representation: layer sizes of the representation (units, or channels).
       dynamics: layer sizes of the dynamics (units, or channels).
       prediction: layer sizes of the prediction trunk (units).
+      width: units of every one of those layers, instead of the sizes given; None: as given.
       num_bins: bins of reward and value distributions.
       num_quantiles: quantiles of a critic by quantile regression.
       num_heads: heads of REM's critic.
@@ -73,6 +74,7 @@ class Settings:
     representation: tuple[Count, ...] = (64, 64, 32)
     dynamics: tuple[Count, ...] = (32, 256, 32)
     prediction: tuple[Count, ...] = (32,)
+    width: Count | None = None
     num_bins: Annotated[int, Range(2, 2**31 - 1)] = 20
     num_quantiles: Count = 200
     num_heads: Annotated[int, Range(2, 2**31 - 1)] = 200
@@ -117,6 +119,11 @@ class Settings:
         for name in ("representation", "dynamics", "prediction"):
             if not getattr(self, name):
                 raise ValueError(f"{name} must hold at least one layer size")
+
+    def sizes(self) -> dict[str, tuple[int, ...]]:
+        """Layer sizes of representation, dynamics and prediction."""
+        of = {name: getattr(self, name) for name in ("representation", "dynamics", "prediction")}
+        return {k: v if self.width is None else (self.width,) * len(v) for k, v in of.items()}
 
     def override(self, changes: Mapping[str, Any]) -> Settings:
         """A copy with some fields changed; unknown names raise with the nearest valid one."""

@@ -55,7 +55,7 @@ def num_outputs(critic: Critic, settings: Any) -> int:
         "scalar": 1,
         "heads": settings.num_heads,
         "quantiles": settings.num_quantiles,
-        "implicit": settings.prediction[-1],
+        "implicit": settings.sizes()["prediction"][-1],
     }[critic]
 
 

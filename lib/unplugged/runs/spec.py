@@ -322,9 +322,7 @@ def model_of(
         observation_shape=observation_shape,
         actions=actions,
         num_bins=num_outputs(critic, settings),
-        representation=settings.representation,
-        dynamics=settings.dynamics,
-        prediction=settings.prediction,
+        **settings.sizes(),
     )
     if settings.bin_spacing != 1.0 and critic == "categorical":
         support = transforms.Support(settings.num_bins, settings.bin_spacing)
