@@ -190,16 +190,24 @@ def selected(chosen: pd.DataFrame) -> pd.DataFrame:
 
 
 def claims_table(decided: pd.DataFrame) -> pd.DataFrame:
-    """The decided claims' comparisons in words and numbers."""
-    rows, last = [], None
+    """The decided claims' comparisons in words and numbers.
+
+    Where longer runs decide, those of the others follow, with the verdict that they would give.
+    """
+    rows, last, decides = [], None, None
     for row in decided[decided["claim_verdict"] != "not run"].itertuples():
-        first = row.id != last
-        last = row.id
+        if row.id != (last[0] if last else None):
+            decides = row.study
+        first, last = (row.id, row.study) != last, (row.id, row.study)
+        claim, verdict = row.claim, row.claim_verdict
+        if row.study != decides:
+            claim = f"(the same at {row.updates:,} updates, which does not decide)"
+            verdict = row.study_verdict
         rows.append(
             {
                 "id": row.id,
-                "claim": row.claim if first else "",
-                "verdict": row.claim_verdict if first else "",
+                "claim": claim if first else "",
+                "verdict": verdict if first else "",
                 "comparison": row.comparison,
                 "measure": row.measure,
                 "difference": claims.measured_as(row),
