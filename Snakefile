@@ -143,9 +143,10 @@ def recorded_with(name):
     return hashing.of_modules([recorder.train.__module__])
 
 
-# Figure notebooks: the experiments of which each needs results, what else it reads from
+# Figures of a notebook: the experiments of which each needs results, what else it reads from
 # results/ and draws into figures/. Those whose experiments a profile lacks are left out. A changed
-# caption redraws, as changed code does.
+# caption redraws, as changed code does. Where one notebook draws several studies, an entry has the
+# notebook and its parameters.
 NOTEBOOKS = {
     "01_first_figure": {
         "experiments": ["quick_catch"],
@@ -237,6 +238,56 @@ NOTEBOOKS = {
     "48_minatar_imagined": {
         "experiments": ["minatar_imagined", "minatar_curves"],
         "tables": ["minatar_imagined"],
+    },
+    # The longer runs, by the same notebooks.
+    "41_pixels_curves": {
+        "notebook": "41_minatar_curves",
+        "parameters": {"study": "pixels"},
+        "experiments": ["pixels_curves"],
+        "also": ["pixels_baselines", "pixels_selectors", "pixels_times"],
+        "draws": ["pixels_curves", "pixels_games", "pixels_improvement"],
+        "tables": ["pixels_returns", "pixels_overall"],
+    },
+    "42_pixels_selectors": {
+        "notebook": "42_minatar_selectors",
+        "parameters": {"study": "pixels"},
+        "experiments": ["pixels_selectors", "pixels_curves"],
+        "also": ["pixels_losses"],
+        "draws": ["pixels_selectors"],
+        "tables": ["pixels_selectors", "pixels_acting"],
+    },
+    "43_pixels_ablations": {
+        "notebook": "43_minatar_ablations",
+        "parameters": {"study": "pixels"},
+        "experiments": ["pixels_fractions", "pixels_curves"],
+        "draws": ["pixels_ablations"],
+    },
+    "45_pixels_low_data": {
+        "notebook": "45_minatar_low_data",
+        "parameters": {"study": "pixels"},
+        "experiments": ["pixels_fractions", "pixels_curves"],
+        "also": ["pixels_baselines"],
+        "draws": ["pixels_low_data"],
+        "tables": ["pixels_low_data"],
+    },
+    "48_pixels_imagined": {
+        "notebook": "48_minatar_imagined",
+        "parameters": {"study": "pixels"},
+        "experiments": ["minatar_imagined", "pixels_curves"],
+        "also": ["pixels_baselines"],
+        "tables": ["pixels_imagined"],
+    },
+    "49_pixels_start": {
+        "experiments": ["pixels_start", "pixels_curves"],
+        "also": ["pixels_search"],
+        "draws": ["pixels_start"],
+    },
+    "49_pixels_search": {
+        "notebook": "49_pixels_start",
+        "parameters": {"experiment": "pixels_search"},
+        "experiments": ["pixels_search", "pixels_curves"],
+        "also": ["pixels_start"],
+        "draws": ["pixels_search"],
     },
     "50_online_budgets": {
         "experiments": ["online_fractions"],
@@ -630,11 +681,12 @@ if not DRAW_ONLY:
 
 # --- Figures -----------------------------------------------------------------------------
 
-for notebook, parts in DRAWN.items():
+for figures, parts in DRAWN.items():
+    notebook = parts.get("notebook", figures)
 
     rule:
         name:
-            f"draw_{notebook}"
+            f"draw_{figures}"
         input:
             ancient(f"notebooks/{notebook}.ipynb"),
             ancient(f"{captions.FOLDER}/{notebook}.yaml"),
@@ -658,13 +710,15 @@ for notebook, parts in DRAWN.items():
             ],
             [f"{RESULTS}/{name}" for name in parts.get("writes", [])],
         params:
-            yaml=json.dumps({"results": RESULTS, "figures": FIGURES}),
+            yaml=json.dumps(
+                {"results": RESULTS, "figures": FIGURES, **parts.get("parameters", {})}
+            ),
             code=lambda w, notebook=notebook: fingerprint.of_notebook(
                 f"notebooks/{notebook}.ipynb"
             ),
             captions=lambda w, notebook=notebook: captions.load(notebook),
         log:
-            **logs(f"figures/{notebook}"),
+            **logs(f"figures/{figures}"),
         shell:
             PAPERMILL
 

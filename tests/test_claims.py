@@ -722,6 +722,87 @@ def test_each_claim_waits_for_what_its_own_rule_needs():
     assert [study for study, _ in studies(frames, "R11")[0]] == ["main"]
 
 
+def test_a_figures_verdicts_are_of_its_own_runs_and_name_the_others(monkeypatch):
+    frames = both(rosmo=2.5, mzu=2.0, crr=1.5, cql=1.2, bc=0.5)
+
+    def told(study):
+        monkeypatch.setattr(reports, "decide", lambda _, ids: claims.decide(CLAIMS, frames, ids))
+        return reports.verdicts("results/cpu", "R10", study=study)
+
+    assert told("pixels")["verdict"] == (
+        "R10 is supported: 4 of 4 comparisons supported. At 20 updates it was undecided."
+    )
+    assert "rosmo - mzu = +0.50" in told("pixels")["compared"]
+    assert told("minatar")["verdict"] == (
+        "R10 is undecided: 4 of 4 comparisons undecided. "
+        "The longer runs decide, at 200 updates: supported."
+    )
+    assert "rosmo - mzu = +0.00" in told("minatar")["compared"]
+    decided = claims.decide(CLAIMS, frames)
+    assert "They decide R10, " in reports.decided_by_longer(decided)
+    assert "R10 from undecided to supported" in reports.decided_by_longer(decided)
+    frames["pixels_curves"] = frames["pixels_curves"].query("method != 'bc'")
+    assert told("pixels") == {
+        "verdict": "R10 is undecided by the runs with 20 updates, which decide until the longer "
+        "ones are whole for its rule.",
+        "compared": "",
+    }
+    assert told("minatar")["verdict"] == "R10 is undecided: 4 of 4 comparisons undecided."
+    only = claims.by(claims.decide(CLAIMS, frames), "main")
+    assert reports.decided_by_longer(only) == "So far they decide none."
+    frames.clear()
+    assert "its rule needs runs that are still to come" in told("pixels")["verdict"]
+    assert told("minatar")["verdict"] == "R10: not run in this profile."
+
+
+def test_one_number_over_games_is_of_what_was_run_on_all_of_them():
+    there = {"bc": "abc", "rosmo": "ab", "crr": "bc"}
+    rows = pd.DataFrame(
+        [{"method": m, "environment": game} for m, games in there.items() for game in games]
+    )
+
+    def kept(rows, games):
+        found = comparisons.shared(rows, games).groupby("method", sort=False)["environment"]
+        return {method: "".join(of) for method, of in found}
+
+    assert kept(rows, "abc") == {"bc": "abc"}
+    assert kept(rows, "ab") == {"bc": "ab", "rosmo": "ab"}
+    assert kept(rows, "abcd") == {"bc": "b", "rosmo": "b", "crr": "b"}  # On all games is nothing.
+    apart = rows[rows["method"] != "bc"].query("environment != 'b'")
+    assert kept(apart, "abc") == {"rosmo": "a"}  # No game has both.
+    assert comparisons.shared(rows[:0], "abc").empty
+    cells = pd.concat([rows.assign(unroll_steps=1), rows.query("method != 'bc'").assign(
+        unroll_steps=5)])  # fmt: skip
+    by = comparisons.shared(cells, "abc", by=["method", "unroll_steps"])
+    assert set(zip(by["method"], by["unroll_steps"])) == {("bc", 1)}
+
+
+def test_methods_that_end_sooner_are_beside_the_others_at_their_end():
+    rows = pd.concat([runs("rosmo", "asterix", 1.0, updates=40), runs("dqn", "asterix", 1.0)])
+    ends = comparisons.at_ends(rows)
+    assert sorted(set(zip(ends["method"], ends["update"]))) == [
+        ("dqn", 20), ("rosmo", 20), ("rosmo", 40),
+    ]  # fmt: skip
+    published = Path(__file__).parents[1] / "results" / "published"
+    table = tables.overall(
+        ends.assign(greedy_score=9.0),
+        rows[:0],
+        pd.read_csv(published / "mzu_table1_atari_overall.csv"),
+        pd.read_csv(published / "rosmo_atari_headline.csv"),
+    )
+    assert table[["method", "updates"]].values.tolist() == [
+        ["rosmo", "20"], ["rosmo", "40"], ["dqn", "20"],
+    ]  # fmt: skip
+    assert table["median (paper)"].tolist()[2] == "0.862"
+    assert set(table["IQM, greedy"]) == {"9.00 [9.00, 9.00]"}
+
+
+def test_the_pace_by_the_runs_own_clocks():
+    rows = runs("rosmo", "asterix", 1.0).assign(run="one")
+    rows = rows.assign(seconds=rows["update"] * (1.0 + (rows["seed"] == 3)))
+    assert measures.pace_of_runs(rows) == {"rosmo": 1.0}  # The median of four seeds.
+
+
 def test_longer_runs_alone_decide():
     frames = {name: rows for name, rows in both(bc=0.5).items() if name.startswith("pixels")}
     found, overall = studies(frames, "R10")

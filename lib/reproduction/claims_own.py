@@ -16,7 +16,7 @@ FIVE, THREE = 5, 3  # games over which the rules take the IQM
 START = {"cloning_updates": 0, "rescale_values": True}
 
 
-def _preset(rows: pd.DataFrame) -> dict[str, Any]:
+def preset(rows: pd.DataFrame) -> dict[str, Any]:
     """What the study's main rows have where an experiment on the start has something else."""
     return {**START, "target_interval": rows["target_interval"].mode().iloc[0]}
 
@@ -43,10 +43,10 @@ def _changed(
       instead: the changed runs' method, if that is the change.
     """
     main, part = frame(frames, "pixels_curves"), frame(frames, experiment)
-    preset = _preset(main)
+    own = preset(main)
     main = main[main["method"] == method]
     part = part[part["method"] == (instead or method)]
-    for name, value in {**preset, **change}.items():
+    for name, value in {**own, **change}.items():
         part = part[part[name] == value]
     rows = even(part, main[main["environment"].isin(part["environment"])])
     if updates is not None:
@@ -58,8 +58,8 @@ def _changed(
     after = f", after {updates:,} updates" if updates else ""
     found = compare(
         f"{name}{after}",
-        some(rows, method=instead or method, **{**preset, **change}),
-        some(rows, method=method, **preset),
+        some(rows, method=instead or method, **{**own, **change}),
+        some(rows, method=method, **own),
     )
     return _on(games, found)
 

@@ -7,6 +7,7 @@ A run's own parameters are checked by what takes them, `runs.Spec` and its kin; 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import os
 import re
@@ -171,6 +172,24 @@ class Experiment(_Section):
     together: bool = False
     grid: _a_list(_Grid)
     common: dict[str, _Value] = Field(default_factory=dict)
+
+
+class Values(NamedTuple):
+    """A run's values: those of the `grid` that name it, and `all`, the common ones among them."""
+
+    grid: dict[str, Any]
+    all: dict[str, Any]
+
+
+def runs_of(experiment: Mapping[str, Any]) -> dict[str, Values]:
+    """Values by run of an experiment as `load` gives it, in a profile that is right."""
+    content = Experiment.model_validate(experiment)
+    found = {}
+    for grid in content.grid:
+        for values in itertools.product(*grid.values()):
+            own = dict(zip(grid, values))
+            found[run_name(own)] = Values(own, {**content.common, **own})
+    return found
 
 
 class Profile(_Section):
