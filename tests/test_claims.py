@@ -748,7 +748,10 @@ def test_a_figures_verdicts_are_of_its_own_runs_and_name_the_others(monkeypatch)
         "compared": "",
     }
     assert told("minatar")["verdict"] == "R10 is undecided: 4 of 4 comparisons undecided."
+    beside = reports.caveats_beside(decided, both(mzu=2.0, bc=0.5))
+    assert "mzu's final 2.0" in beside["cloning"]  # Of the longer runs, where they decide R11.
     only = claims.by(claims.decide(CLAIMS, frames), "main")
+    assert "mzu's final 1.0" in reports.caveats_beside(only, both(mzu=2.0, bc=0.5))["cloning"]
     assert reports.decided_by_longer(only) == "So far they decide none."
     frames.clear()
     assert "its rule needs runs that are still to come" in told("pixels")["verdict"]

@@ -243,7 +243,7 @@ def grouped(
 def to_come(ax: Axes, what: str = "") -> None:
     """Says in an empty panel that what belongs there is still to come."""
     text = f"{what}\nstill to come" if what else "still to come"
-    ax.text(0.5, 0.6, text, transform=ax.transAxes, ha="center", va="center", color="0.4")
+    ax.text(0.5, 0.4, text, transform=ax.transAxes, ha="center", va="center", color="0.4")
 
 
 def in_thousands(ax: Axes) -> None:

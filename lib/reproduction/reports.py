@@ -505,6 +505,20 @@ def caveats(frames: comparisons.Frames, study: str = "minatar") -> dict[str, str
     return found
 
 
+def caveats_beside(decided: pd.DataFrame, frames: comparisons.Frames) -> dict[str, str]:
+    """`caveats`, each of the study that decides its claim: R11's of `cloning`, R12's of `learned`.
+
+    Args:
+      decided: as `claims.decide` gives it.
+      frames: see `caveats`.
+    """
+    longer = set(decided.loc[decided["study"] == "longer", "id"])
+    return {
+        name: caveats(frames, PIXELS if claim in longer else "minatar")[name]
+        for name, claim in (("cloning", "R11"), ("learned", "R12"))
+    }
+
+
 def above_random(final: pd.DataFrame) -> str:
     """How many games lie above the random policy, interval and all, by Reanalyse fraction.
 
