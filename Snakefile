@@ -89,17 +89,25 @@ def with_checkpoints(wanted, result):
     return []
 
 
-# Runs whose last checkpoints act in several ways.
-EVALUATED = with_checkpoints(
-    [
-        (experiment, run)
-        for experiment in config.get("evaluation", {}).get("experiments", [])
+def listed(given):
+    """What may stand alone or in a list, in a list."""
+    return given if isinstance(given, list) else [given]
+
+
+# Runs whose last checkpoints act in several ways: how many episodes, by the result's name.
+EVALUATIONS = {}
+for part in listed(config.get("evaluation", [])):
+    found = {
+        (experiment, run): part["episodes"]
+        for experiment in part["experiments"]
         for run in EXPERIMENTS[experiment]
-        if SPECS[experiment, run].method in config["evaluation"]["methods"]
-        and SPECS[experiment, run].environment in config["evaluation"]["environments"]
-    ],
-    "minatar_selectors",
-)
+        if SPECS[experiment, run].method in part["methods"]
+        and SPECS[experiment, run].environment in part["environments"]
+    }
+    result = f"{profiles.study(part['experiments'][0])}_selectors"
+    EVALUATIONS[result] = {**EVALUATIONS.get(result, {}), **found}
+EVALUATED = {name: with_checkpoints(list(found), name) for name, found in EVALUATIONS.items()}
+EPISODES = {run: count for found in EVALUATIONS.values() for run, count in found.items()}
 
 # Runs whose checkpoints are scored offline.
 SCORED = config.get("selection", {}).get("experiment")
@@ -107,13 +115,15 @@ SELECTED = with_checkpoints(
     [(SCORED, run) for run in EXPERIMENTS.get(SCORED, [])], "bsuite_selection"
 )
 
-# Whose runs' training is timed: the environments of an experiment.
+# Whose runs' training is timed: experiments and their environments, by the result's name.
 TIMING = config.get("timing", {})
-TIMED = sorted(
-    {SPECS[TIMING["experiment"], run].environment for run in EXPERIMENTS[TIMING["experiment"]]}
-    if TIMING
-    else []
-)
+TIMED = {
+    f"{profiles.study(experiment)}_times": [
+        (experiment, world)
+        for world in sorted({SPECS[experiment, run].environment for run in EXPERIMENTS[experiment]})
+    ]
+    for experiment in listed(TIMING.get("experiment", []))
+}
 
 # World models, whose dreams are drawn.
 DREAMT = with_checkpoints(
@@ -133,9 +143,10 @@ def recorded_with(name):
     return hashing.of_modules([recorder.train.__module__])
 
 
-# Figure notebooks: the experiments of which each needs results, what else it reads from
+# Figures of a notebook: the experiments of which each needs results, what else it reads from
 # results/ and draws into figures/. Those whose experiments a profile lacks are left out. A changed
-# caption redraws, as changed code does.
+# caption redraws, as changed code does. Where one notebook draws several studies, an entry has the
+# notebook and its parameters.
 NOTEBOOKS = {
     "01_first_figure": {
         "experiments": ["quick_catch"],
@@ -228,6 +239,56 @@ NOTEBOOKS = {
         "experiments": ["minatar_imagined", "minatar_curves"],
         "tables": ["minatar_imagined"],
     },
+    # The longer runs, by the same notebooks.
+    "41_pixels_curves": {
+        "notebook": "41_minatar_curves",
+        "parameters": {"study": "pixels"},
+        "experiments": ["pixels_curves"],
+        "also": ["pixels_baselines", "pixels_selectors", "pixels_times"],
+        "draws": ["pixels_curves", "pixels_games", "pixels_improvement"],
+        "tables": ["pixels_returns", "pixels_overall"],
+    },
+    "42_pixels_selectors": {
+        "notebook": "42_minatar_selectors",
+        "parameters": {"study": "pixels"},
+        "experiments": ["pixels_selectors", "pixels_curves"],
+        "also": ["pixels_losses"],
+        "draws": ["pixels_selectors"],
+        "tables": ["pixels_selectors", "pixels_acting"],
+    },
+    "43_pixels_ablations": {
+        "notebook": "43_minatar_ablations",
+        "parameters": {"study": "pixels"},
+        "experiments": ["pixels_fractions", "pixels_curves"],
+        "draws": ["pixels_ablations"],
+    },
+    "45_pixels_low_data": {
+        "notebook": "45_minatar_low_data",
+        "parameters": {"study": "pixels"},
+        "experiments": ["pixels_fractions", "pixels_curves"],
+        "also": ["pixels_baselines"],
+        "draws": ["pixels_low_data"],
+        "tables": ["pixels_low_data"],
+    },
+    "48_pixels_imagined": {
+        "notebook": "48_minatar_imagined",
+        "parameters": {"study": "pixels"},
+        "experiments": ["minatar_imagined", "pixels_curves"],
+        "also": ["pixels_baselines"],
+        "tables": ["pixels_imagined"],
+    },
+    "49_pixels_start": {
+        "experiments": ["pixels_start", "pixels_curves"],
+        "also": ["pixels_search"],
+        "draws": ["pixels_start"],
+    },
+    "49_pixels_search": {
+        "notebook": "49_pixels_start",
+        "parameters": {"experiment": "pixels_search"},
+        "experiments": ["pixels_search", "pixels_curves"],
+        "also": ["pixels_start"],
+        "draws": ["pixels_search"],
+    },
     "50_online_budgets": {
         "experiments": ["online_fractions"],
         "draws": ["online_scaling"],
@@ -261,8 +322,7 @@ NOTEBOOKS = {
 
 def is_there(name):
     """Whether results can be had: from runs, or as they are committed."""
-    made = {"minatar_selectors": EVALUATED, "minatar_times": TIMED, "bsuite_selection": SELECTED,
-            "minatar_frames": DREAMT}
+    made = {**EVALUATED, **TIMED, "bsuite_selection": SELECTED, "minatar_frames": DREAMT}
     if not DRAW_ONLY and (name in EXPERIMENTS or made.get(name)):
         return True
     return (DRAW_ONLY or name in made) and os.path.exists(f"{RESULTS}/{name}.csv")
@@ -497,7 +557,7 @@ if not DRAW_ONLY:
                 {
                     **EXPERIMENTS[w.experiment][w.run],
                     "folder": f"{RUNS}/{w.experiment}/{w.run}",
-                    "episodes": config["evaluation"]["episodes"],
+                    "episodes": EPISODES[w.experiment, w.run],
                 }
             ),
             code=lambda w: [
@@ -511,20 +571,26 @@ if not DRAW_ONLY:
         shell:
             PAPERMILL
 
-    if EVALUATED:
+    for result, played in EVALUATED.items():
+        if not played:
+            continue
 
-        rule selector_results:
+        rule:
+            name:
+                f"gather_{result}"
             input:
-                rows=[f"{RUNS}/{experiment}/{run}/selectors.csv" for experiment, run in EVALUATED],
+                rows=[f"{RUNS}/{experiment}/{run}/selectors.csv" for experiment, run in played],
                 provenance=[
                     f"{RUNS}/{experiment}/{run}/selectors.provenance.json"
-                    for experiment, run in EVALUATED
+                    for experiment, run in played
                 ],
             output:
-                rows=f"{RESULTS}/minatar_selectors.csv",
-                provenance=f"{RESULTS}/minatar_selectors.provenance.json",
+                rows=f"{RESULTS}/{result}.csv",
+                provenance=f"{RESULTS}/{result}.provenance.json",
             params:
-                records=lambda w, input: named(map("/".join, EVALUATED), input.provenance),
+                records=lambda w, input, played=played: named(
+                    map("/".join, played), input.provenance
+                ),
             shell:
                 GATHER
 
@@ -561,19 +627,26 @@ if not DRAW_ONLY:
         shell:
             PAPERMILL
 
-    rule time_results:
-        input:
-            rows=[f"{RUNS}/times/{TIMING['experiment']}/{world}.csv" for world in TIMED],
-            provenance=[
-                f"{RUNS}/times/{TIMING['experiment']}/{world}.provenance.json" for world in TIMED
-            ],
-        output:
-            rows=f"{RESULTS}/minatar_times.csv",
-            provenance=f"{RESULTS}/minatar_times.provenance.json",
-        params:
-            records=lambda w, input: named(TIMED, input.provenance),
-        shell:
-            GATHER
+    for result, timed in TIMED.items():
+
+        rule:
+            name:
+                f"gather_{result}"
+            input:
+                rows=[f"{RUNS}/times/{experiment}/{world}.csv" for experiment, world in timed],
+                provenance=[
+                    f"{RUNS}/times/{experiment}/{world}.provenance.json"
+                    for experiment, world in timed
+                ],
+            output:
+                rows=f"{RESULTS}/{result}.csv",
+                provenance=f"{RESULTS}/{result}.provenance.json",
+            params:
+                records=lambda w, input, timed=timed: named(
+                    [world for _, world in timed], input.provenance
+                ),
+            shell:
+                GATHER
 
     rule results:
         input:
@@ -618,11 +691,12 @@ if not DRAW_ONLY:
 
 # --- Figures -----------------------------------------------------------------------------
 
-for notebook, parts in DRAWN.items():
+for figures, parts in DRAWN.items():
+    notebook = parts.get("notebook", figures)
 
     rule:
         name:
-            f"draw_{notebook}"
+            f"draw_{figures}"
         input:
             ancient(f"notebooks/{notebook}.ipynb"),
             ancient(f"{captions.FOLDER}/{notebook}.yaml"),
@@ -646,13 +720,15 @@ for notebook, parts in DRAWN.items():
             ],
             [f"{RESULTS}/{name}" for name in parts.get("writes", [])],
         params:
-            yaml=json.dumps({"results": RESULTS, "figures": FIGURES}),
+            yaml=json.dumps(
+                {"results": RESULTS, "figures": FIGURES, **parts.get("parameters", {})}
+            ),
             code=lambda w, notebook=notebook: fingerprint.of_notebook(
                 f"notebooks/{notebook}.ipynb"
             ),
             captions=lambda w, notebook=notebook: captions.load(notebook),
         log:
-            **logs(f"figures/{notebook}"),
+            **logs(f"figures/{figures}"),
         shell:
             PAPERMILL
 

@@ -348,7 +348,7 @@ def test_a_number_comes_before_a_comparisons_remark():
     row = pd.DataFrame(
         [{"id": "M1", "claim_verdict": "supported", "measure": "score, one game",
           "comparison": "slope; a line explains 91%", "value": 1.0, "low": 0.5, "high": 2.0,
-          "verdict": "supported"}]
+          "verdict": "supported", "study": "main"}]
     )  # fmt: skip
     assert claims.sentence(row, "M1") == (
         "M1 is supported (score): slope = +1.00 [+0.50, +2.00]; a line explains 91%."
@@ -643,12 +643,185 @@ def test_learning_at_every_fraction_but_one_is_not_enough():
     assert verdicts(frames)["M2"] == "not supported"
 
 
+# --- The longer runs -------------------------------------------------------------------------
+
+TWICE = ("R10", "R11", "R12", "M3", "M4", "M5", "M6", "M7", "M8")
+
+
+def both(**longer):
+    """`table2`, where all is equal, and the same runs for longer, at levels of their own."""
+    long = {
+        claims.LONGER[name]: rows if name.endswith("_times") else
+        rows.assign(update=10 * rows["update"])
+        for name, rows in table2(**longer).items() if name in claims.LONGER
+    }  # fmt: skip
+    return {**table2(), **long}
+
+
+def studies(frames, claim):
+    """Which studies answer, in order, their verdicts, and the claim's."""
+    rows = claims.decide(CLAIMS, frames, [claim])
+    each = rows.drop_duplicates("study")
+    return list(zip(each["study"], each["study_verdict"])), rows["claim_verdict"].iloc[0]
+
+
+def test_the_longer_runs_decide_where_they_are_whole_and_the_others_stay_readable():
+    frames = both(rosmo=2.5, mzu=2.0, crr=1.5, cql=1.2, bc=0.5)
+    found, overall = studies(frames, "R10")
+    assert found == [("longer", "supported"), ("main", "undecided")] and overall == "supported"
+    decided = claims.decide(CLAIMS, frames)
+    assert set(decided[decided["study"] == "longer"]["id"]) == set(TWICE)
+    at = decided[decided["id"] == "R10"].groupby("study", sort=False)["updates"].unique()
+    assert at.tolist() == [[200], [20]]
+    # All that tells of a verdict takes the study that decides, and either can be asked for.
+    assert claims.brief(decided, "R10") == "R10 is supported: 4 of 4 comparisons supported."
+    main = claims.by(decided, "main")
+    assert claims.brief(main, "R10") == "R10 is undecided: 4 of 4 comparisons undecided."
+    assert "R10" in reports.by_verdict(decided).partition(".")[0]
+    assert set(claims.by(decided, "longer")["id"]) == {*TWICE, *reports_not_run(decided)}
+    table = tables.claims_table(decided)
+    rows = table[table["id"] == "R10"]
+    assert rows["verdict"].tolist() == ["supported", "", "", "", "undecided", "", "", ""]
+    assert rows["claim"].iloc[4] == "(the same at 20 updates, which does not decide)"
+
+
+def reports_not_run(decided):
+    return decided.loc[decided["claim_verdict"] == "not run", "id"]
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        "method != 'cql'",
+        "environment != 'asterix'",
+        "method != 'cql' or environment != 'asterix'",
+        "method != 'cql' or seed != 3",
+        "update <= 20",
+        "method != 'cql' or update <= 20",
+    ],
+)
+def test_longer_runs_that_are_not_whole_decide_nothing(kept):
+    frames = both(rosmo=2.5, mzu=2.0, crr=1.5, cql=1.2, bc=0.5)
+    frames["pixels_curves"] = frames["pixels_curves"].query(kept)
+    assert studies(frames, "R10") == ([("main", "undecided")], "undecided")
+
+
+def test_each_claim_waits_for_what_its_own_rule_needs():
+    frames = both(rosmo=2.5, mzu=2.0, crr=1.5, bc=0.5)
+    del frames["pixels_times"], frames["pixels_selectors"], frames["pixels_fractions"]
+    frames["pixels_curves"] = frames["pixels_curves"].query("method == 'mzu'")
+    decided = claims.decide(CLAIMS, frames)
+    assert set(decided[decided["study"] == "longer"]["id"]) == {"M5"}
+    frames = both(rosmo=2.5, mzu=2.0, crr=1.5, bc=0.5)
+    del frames["pixels_selectors"]  # M3 takes cells of Table 2 as well.
+    assert studies(frames, "M3")[0] == [("main", "undecided")]
+    frames = both()
+    rows = frames["pixels_curves"]
+    gone = (rows["method"] == "mzu") & (rows["environment"] == "breakout")
+    frames["pixels_curves"] = rows[~gone]  # The sides would be of different games.
+    assert [study for study, _ in studies(frames, "R11")[0]] == ["main"]
+
+
+def test_a_figures_verdicts_are_of_its_own_runs_and_name_the_others(monkeypatch):
+    frames = both(rosmo=2.5, mzu=2.0, crr=1.5, cql=1.2, bc=0.5)
+
+    def told(study):
+        monkeypatch.setattr(reports, "decide", lambda _, ids: claims.decide(CLAIMS, frames, ids))
+        return reports.verdicts("results/cpu", "R10", study=study)
+
+    assert told("pixels")["verdict"] == (
+        "R10 is supported: 4 of 4 comparisons supported. At 20 updates it was undecided."
+    )
+    assert "rosmo - mzu = +0.50" in told("pixels")["compared"]
+    assert told("minatar")["verdict"] == (
+        "R10 is undecided: 4 of 4 comparisons undecided. "
+        "The longer runs decide, at 200 updates: supported."
+    )
+    assert "rosmo - mzu = +0.00" in told("minatar")["compared"]
+    decided = claims.decide(CLAIMS, frames)
+    assert "They decide R10, " in reports.decided_by_longer(decided)
+    assert "R10 from undecided to supported" in reports.decided_by_longer(decided)
+    frames["pixels_curves"] = frames["pixels_curves"].query("method != 'bc'")
+    assert told("pixels") == {
+        "verdict": "R10 is undecided by the runs with 20 updates, which decide until the longer "
+        "ones are whole for its rule.",
+        "compared": "",
+    }
+    assert told("minatar")["verdict"] == "R10 is undecided: 4 of 4 comparisons undecided."
+    beside = reports.caveats_beside(decided, both(mzu=2.0, bc=0.5))
+    assert "mzu's final 2.0" in beside["cloning"]  # Of the longer runs, where they decide R11.
+    only = claims.by(claims.decide(CLAIMS, frames), "main")
+    assert "mzu's final 1.0" in reports.caveats_beside(only, both(mzu=2.0, bc=0.5))["cloning"]
+    assert reports.decided_by_longer(only) == "So far they decide none."
+    frames.clear()
+    assert "its rule needs runs that are still to come" in told("pixels")["verdict"]
+    assert told("minatar")["verdict"] == "R10: not run in this profile."
+
+
+def test_one_number_over_games_is_of_what_was_run_on_all_of_them():
+    there = {"bc": "abc", "rosmo": "ab", "crr": "bc"}
+    rows = pd.DataFrame(
+        [{"method": m, "environment": game} for m, games in there.items() for game in games]
+    )
+
+    def kept(rows, games):
+        found = comparisons.shared(rows, games).groupby("method", sort=False)["environment"]
+        return {method: "".join(of) for method, of in found}
+
+    assert kept(rows, "abc") == {"bc": "abc"}
+    assert kept(rows, "ab") == {"bc": "ab", "rosmo": "ab"}
+    assert kept(rows, "abcd") == {"bc": "b", "rosmo": "b", "crr": "b"}  # On all games is nothing.
+    apart = rows[rows["method"] != "bc"].query("environment != 'b'")
+    assert kept(apart, "abc") == {"rosmo": "a"}  # No game has both.
+    assert comparisons.shared(rows[:0], "abc").empty
+    cells = pd.concat([rows.assign(unroll_steps=1), rows.query("method != 'bc'").assign(
+        unroll_steps=5)])  # fmt: skip
+    by = comparisons.shared(cells, "abc", by=["method", "unroll_steps"])
+    assert set(zip(by["method"], by["unroll_steps"])) == {("bc", 1)}
+
+
+def test_methods_that_end_sooner_are_beside_the_others_at_their_end():
+    rows = pd.concat([runs("rosmo", "asterix", 1.0, updates=40), runs("dqn", "asterix", 1.0)])
+    ends = comparisons.at_ends(rows)
+    assert sorted(set(zip(ends["method"], ends["update"]))) == [
+        ("dqn", 20), ("rosmo", 20), ("rosmo", 40),
+    ]  # fmt: skip
+    published = Path(__file__).parents[1] / "results" / "published"
+    table = tables.overall(
+        ends.assign(greedy_score=9.0),
+        rows[:0],
+        pd.read_csv(published / "mzu_table1_atari_overall.csv"),
+        pd.read_csv(published / "rosmo_atari_headline.csv"),
+    )
+    assert table[["method", "updates"]].values.tolist() == [
+        ["rosmo", "20"], ["rosmo", "40"], ["dqn", "20"],
+    ]  # fmt: skip
+    assert table["median (paper)"].tolist()[2] == "0.862"
+    assert set(table["IQM, greedy"]) == {"9.00 [9.00, 9.00]"}
+
+
+def test_the_pace_by_the_runs_own_clocks():
+    rows = runs("rosmo", "asterix", 1.0).assign(run="one")
+    rows = rows.assign(seconds=rows["update"] * (1.0 + (rows["seed"] == 3)))
+    assert measures.pace_of_runs(rows) == {"rosmo": 1.0}  # The median of four seeds.
+
+
+def test_longer_runs_alone_decide():
+    frames = {name: rows for name, rows in both(bc=0.5).items() if name.startswith("pixels")}
+    found, overall = studies(frames, "R10")
+    assert [study for study, _ in found] == ["longer"] and overall == found[0][1]
+
+
 # --- Our own questions ---------------------------------------------------------------------
 
 OWN = pd.read_csv(Path(__file__).parents[1] / "results" / "claims_own.csv")
 
 
-def start(method, level, worlds=("asterix", "breakout"), greedy=None, **setting):
+GAMES = ("asterix", "breakout", "freeway", "seaquest", "space_invaders")
+THREE = ("asterix", "breakout", "space_invaders")
+
+
+def start(method, level, worlds=GAMES, greedy=None, **setting):
     """Rows of the pixel study, at `level` and greedily at `greedy`, with 20,000 updates."""
     setting = {"cloning_updates": 0, "rescale_values": True, "target_interval": 50, **setting}
     rows = pd.concat([runs(method, world, level, **setting) for world in worlds])
@@ -677,10 +850,9 @@ def test_own_questions_are_decided_by_their_rules():
         start("rosmo", 0.99, target_interval=200),
         start("rosmo_recorded", 0.5),
     ]
-    one = ("asterix",)
     search = [
-        start("mzu", 1.2, one, target_interval=200),
-        start("mzu", 1.3, one, rescale_values=False),
+        start("mzu", 1.2, THREE, target_interval=200),
+        start("mzu", 1.3, THREE, rescale_values=False),
     ]
     found = own_verdicts(begun=begun, search=search)
     assert {found[name] for name in ("O1", "O4", "O5")} == {"supported"}
@@ -694,7 +866,7 @@ def test_a_longer_target_interval_must_not_cost_much(level, expected):
         return rows.assign(score=rows["score"] + 0.05 * rows["seed"])
 
     begun = [wide(start("rosmo", level, target_interval=200))]
-    search = [start("mzu", 1.0, target_interval=200)]
+    search = [start("mzu", 1.0, THREE, target_interval=200)]
     assert own_verdicts(begun=begun, search=search)["O2"] == expected
 
 
@@ -707,6 +879,18 @@ def test_cleverness_by_acting_greedily():
     decided = claims.decide(OWN, {"pixels_curves": pd.concat(rows)}, ["O5"])
     assert set(decided["claim_verdict"]) == {"undecided"}
     assert decided["verdict"].tolist() == ["supported", "not supported", "not supported"]
+
+
+def test_own_questions_wait_for_all_the_games_that_their_rules_speak_of():
+    begun = [start("rosmo", 1.5, GAMES[:4], cloning_updates=2_000)]
+    search = [start("mzu", 1.3, THREE[:2], rescale_values=False)]
+    found = own_verdicts(begun=begun, search=search)
+    assert found["O1"] == found["O4"] == "not run" and found["O5"] == "supported"
+    begun.append(start("rosmo", 1.5, GAMES[4:], cloning_updates=2_000))
+    assert own_verdicts(begun=begun)["O1"] == "supported"
+    rows = pd.concat(start(m, 1.0, GAMES[:3]) for m in ("rosmo", "mzu", "crr", "cql"))
+    decided = claims.decide(OWN, {"pixels_curves": rows}, ["O5"])
+    assert decided["claim_verdict"].tolist() == ["not run"]
 
 
 def test_an_early_verdict_needs_an_evaluation_then():

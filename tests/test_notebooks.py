@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -143,3 +144,45 @@ def test_explore_runs_from_data_to_comparison(tmp_path):
         for output in cell.get("outputs", [])
     )
     assert pictures == 3  # the learning curve, one state, the comparison
+
+
+def longer_runs(results):
+    """A profile's results of which the longer runs are cloning, and ROSMO on one game."""
+    root = NOTEBOOKS.parent
+    results.mkdir(parents=True)
+    (results.parent / "published").symlink_to(root / "results" / "published")
+    for name in ("claims.csv", "claims_own.csv"):
+        shutil.copy(root / "results" / name, results.parent)
+    committed = root / "results" / "cpu"
+    shutil.copy(committed / "minatar_statistics.csv", results)
+    rows = pd.read_csv(committed / "minatar_curves.csv").query("update in (0, 5000, 10000)")
+    rows = rows.query("method == 'bc' or (method == 'rosmo' and environment == 'asterix')")
+    rows.assign(greedy_return=rows["mean_return"] + 1).to_csv(
+        results / "pixels_curves.csv", index=False
+    )
+    shutil.copy(
+        committed / "minatar_curves.provenance.json", results / "pixels_curves.provenance.json"
+    )
+
+
+def test_figures_of_longer_runs_say_what_is_still_to_come(tmp_path):
+    results, figures = tmp_path / "results" / "cpu", tmp_path / "figures"
+    longer_runs(results)
+    papermill.execute_notebook(
+        NOTEBOOKS / "41_minatar_curves.ipynb",
+        tmp_path / "out.ipynb",
+        parameters={"results": str(results), "study": "pixels", "figures": str(figures)},
+        kernel_name="python3",
+        language="python",
+        progress_bar=False,
+        execution_timeout=300,
+        cwd=str(NOTEBOOKS.parent),  # Captions and profiles are found from there.
+    )
+    overall = pd.read_csv(figures / "pixels_overall.table.csv")
+    assert overall["method"].tolist() == ["bc"] and overall["games"].tolist() == [5]
+    returns = pd.read_csv(figures / "pixels_returns.table.csv", keep_default_na=False)
+    assert list(returns)[-2:] == ["rosmo", "bc"]
+    assert returns.set_index("game").loc["breakout", "rosmo"] == "n/a"
+    for name in ("curves", "games", "improvement", "returns.table", "overall.table"):
+        caption = json.loads((figures / f"pixels_{name}.json").read_text())["caption"]
+        assert "Still to come: " in caption and "rosmo on breakout, freeway, seaquest" in caption

@@ -82,6 +82,11 @@ def test_anchors_and_merges_go_on_working(tmp_path):
          "selection.experiment: unknown experiment 'onee': did you mean 'one'"),
         ("profile: mine", "profile: mine\nevaluation: {experiments: [one], methods: [rosm], "
          "environments: [catch], episodes: 1}", "evaluation.methods: unknown method 'rosm': did"),
+        ("profile: mine", "profile: mine\nevaluation: [{experiments: [onee], methods: [rosmo], "
+         "environments: [catch], episodes: 1}]", "evaluation.experiments: unknown experiment 'o"),
+        ("profile: mine", "profile: mine\ntiming: {experiment: [one, twoo], updates: 1, "
+         "seconds: 0, repeats: 1}", "timing.experiment: unknown experiment 'twoo': did you mean"),
+        ("  two:", "  mine_selectors:", "experiments: the name 'mine_selectors' is taken"),
         # Names become files and words of commands.
         ("profile: mine", 'profile: "z;touch PWNED;true "', "profile: 'z;touch PWNED;true ' is no"),
         ("profile: mine", "profile: ../mine", "profile: '../mine' is no name for profiles"),
@@ -131,6 +136,6 @@ def test_a_file_that_cannot_be_read(tmp_path):
 
 
 def test_an_environment_with_a_slash_makes_no_folder():
-    assert plan.label("environment", "ALE/Pong-v5") == "ALE-Pong-v5"
-    assert plan.label("environment", "mine:Own-v0") == "mine-Own-v0"
-    assert plan.label("environment", "space_invaders") == "space_invaders"
+    assert profiles.label("environment", "ALE/Pong-v5") == "ALE-Pong-v5"
+    assert profiles.label("environment", "mine:Own-v0") == "mine-Own-v0"
+    assert profiles.label("environment", "space_invaders") == "space_invaders"

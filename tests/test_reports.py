@@ -91,6 +91,12 @@ def test_returns_by_game_have_the_papers_below():
          "iqm_return": [900.0, 1.0], "std": [20.0, 1.0]}
     )  # fmt: skip
     ours, theirs = tables.returns_by_game(final, ends, paper).to_dict("records")
+    twice = pd.concat([final.assign(update=50), final[:1].assign(method="dqn", update=20)])
+    both = tables.returns_by_game(twice, ends, paper)
+    assert both["game"].tolist() == [
+        "space_invaders, 50 updates", "space_invaders, 20 updates", "space_invaders (paper)",
+    ]  # fmt: skip
+    assert both["dqn"].tolist() == ["n/a", "1.00", "n/a"]
     assert ours == {"game": "space_invaders", "random policy": "0.50", "online DQN": "9.00",
                     "rosmo": "2.00 ± 1.41"}  # fmt: skip
     assert theirs == {"game": "space_invaders (paper)", "random policy": "n/a",
@@ -211,6 +217,83 @@ def test_what_is_not_there_is_named():
     final = pd.DataFrame(pairs, columns=["method", "fraction"])
     assert reports.not_there(final) == "Not run: mzu at 10%, bc at 100%."
     assert reports.not_there(final[final["method"] == "rosmo"]) == ""
+
+
+PROFILE = """
+profile: mine
+experiments:
+  pixels_curves:
+    grid: {environment: [asterix, breakout, freeway], method: [rosmo, bc]}
+    common: &common {seeds: [0, 1], updates: 20}
+  pixels_fractions:
+    grid: {environment: [asterix], method: [rosmo], fraction: [0.01, 0.1]}
+    common: *common
+"""
+
+
+def test_runs_that_a_profile_wants_and_that_are_not_there_are_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "profiles").mkdir()
+    (tmp_path / "profiles" / "mine.yaml").write_text(PROFILE)
+    results = tmp_path / "results" / "mine"
+    results.mkdir(parents=True)
+    curves, fractions = "pixels_curves", "pixels_fractions"
+
+    def of(**kept):
+        return reports.missing("results/mine", curves, fractions, "unknown", **kept)
+
+    assert of() == (
+        "Still to come: rosmo, bc on 3 games; rosmo with fraction 0.01, with fraction 0.1 on "
+        "asterix."
+    )
+    assert of(methods=["bc"], games=["freeway"]) == "Still to come: bc on freeway."
+    rows = [
+        {"run": f"{game}_{method}", "seed": seed, "update": update}
+        for game, method in (("asterix", "rosmo"), ("asterix", "bc"), ("breakout", "bc"))
+        for seed in (0, 1) for update in (0, 10, 20)
+    ]  # fmt: skip
+    pd.DataFrame(rows).to_csv(results / f"{curves}.csv", index=False)
+    assert reports.missing("results/mine", curves) == (
+        "Still to come: rosmo on breakout, freeway; bc on freeway."
+    )
+    part = pd.DataFrame(rows).query("run != 'breakout_bc' or (seed == 1 and update < 20)")
+    part.to_csv(results / f"{curves}.csv", index=False)
+    assert reports.missing("results/mine", curves, methods=["bc"]) == (
+        "Still to come: bc on freeway. "
+        "Not at their end: bc on breakout, at 10 of 20 updates with 1 of 2 seeds."
+    )
+    runs = [f"{game}_{method}" for game in ("asterix", "breakout", "freeway")
+            for method in ("rosmo", "bc")]  # fmt: skip
+    whole = [{"run": run, "seed": seed, "update": 20} for run in runs for seed in (0, 1)]
+    pd.DataFrame(whole).to_csv(results / f"{curves}.csv", index=False)
+    assert reports.missing("results/mine", curves) == ""
+    assert reports.missing("results/another", curves) == ""  # Of no profile nothing is known.
+
+
+def test_a_studys_experiments_are_those_that_are_there(results):
+    for name in ("pixels_curves", "pixels_baselines"):
+        for suffix in (".csv", ".provenance.json"):
+            text = (results / f"bsuite_curves{suffix}").read_text()
+            (results / f"{name}{suffix}").write_text(text)
+        names, rows = reports.load_all(results, "pixels", "curves", "baselines", "losses")
+        assert names == ["pixels_curves", "pixels_baselines"][: len(names)]
+        assert len(rows) == 4 * len(names)
+    with pytest.raises(ValueError, match="unknown study 'pixel': did you mean 'pixels'"):
+        reports.load_all(results, "pixel", "curves")
+
+
+def test_how_methods_act_and_were_timed():
+    rows = pd.DataFrame({"method": ["rosmo", "cql"], "selector": ["improved", "critic"]})
+    assert reports.how_acting(rows) == (
+        "cql takes the action of highest Q, the others sample theirs."
+    )
+    both = pd.concat([rows, rows.assign(method="bcq", selector="constrained", greedy_score=0.0)])
+    assert reports.how_acting(both) == (
+        f"cql, bcq take the action of highest Q, the others sample theirs. {reports.GREEDY}"
+    )
+    assert reports.how_acting(rows[:1]) == "All sample their actions."
+    assert "median of 3 measurements" in reports.how_timed(pd.DataFrame({"repeat": [0, 1, 2]}))
+    assert "clocks of the runs" in reports.how_timed(None)
 
 
 def test_labels_sort_as_their_numbers():

@@ -4,7 +4,8 @@
 table (`<name>.table`): `title`, `order` in the gallery, `data` (the CSVs that it is drawn from),
 `caption`, `paper`, and where needed `details`, `verdict` and `command`. `{name}` in a text is a
 placeholder for a number or a list that the notebook takes from its data; a blank line begins a
-paragraph.
+paragraph. `{study}` in the name of a CSV is the first word of its experiments' names, where one
+notebook draws two studies.
 """
 
 from __future__ import annotations
@@ -108,6 +109,7 @@ def read(
     figure: str,
     results: str | os.PathLike[str],
     /,
+    study: str = "minatar",
     **facts: Any,
 ) -> dict[str, Any]:
     """What stands beside a figure: its entry, filled in, and where it comes from.
@@ -116,6 +118,7 @@ def read(
       notebook: file name of the notebook that draws it, without suffix.
       figure: file name of the figure without suffix, or of a table with `.table`.
       results: the folder of CSVs that it is drawn from.
+      study: whose runs: "minatar", or "pixels" for the longer ones, whose figure stands after it.
       facts: what stands for each placeholder, by name.
 
     Returns:
@@ -130,9 +133,12 @@ def read(
     entries = load(notebook)
     checks.one_of(f"figure of {notebook}:", figure, list(entries))
     notes = fill(entries[figure], facts, f"caption of {figure} in {notebook}")
+    if study == "pixels":
+        notes |= {"title": f"{notes['title']}, longer runs", "order": notes["order"] + 0.5}
     results = Path(results)
     # Some experiments are drawn where a profile has them.
-    paths = (os.path.normpath(results / name) for name in notes["data"])
+    names = [name.format(study=study) for name in notes["data"]]
+    paths = (os.path.normpath(results / name) for name in names)
     notes["data"] = [Path(path).as_posix() for path in paths if os.path.exists(path)]
     read = [*notes["data"], *(path.replace(".csv", ".provenance.json") for path in notes["data"])]
     if "verdict" in notes or "claims.csv" in entries[figure]["data"]:  # They rest on any of them.

@@ -4,12 +4,15 @@
 rule (`claims_rosmo`, `claims_muzero`, `claims_own`) turns tidy frames into comparisons, each with a
 95% interval and a verdict, and those into the claim's verdict: "supported" if the interval lies
 above 0, "not supported" if below, else "undecided", unless the claim's own rule says otherwise.
+
+MinAtar was trained twice: by `minatar_*` for 10,000 updates, and longer by `pixels_*`. A rule is
+applied to each. The longer runs decide a claim once they are `whole` for it; both answers stay.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -25,8 +28,79 @@ EXPERIMENTS = (
     "bsuite_search",
     "minatar_curves", "minatar_fractions", "minatar_ablations", "minatar_onestep",
     "minatar_selectors", "minatar_imagined", "online_fractions", "online_exploitation", TIMES,
-    "pixels_curves", "pixels_start", "pixels_search", "control_curves", "control_ablations",
+    "pixels_curves", "pixels_start", "pixels_search", "pixels_fractions", "pixels_selectors",
+    "pixels_times", "control_curves", "control_ablations",
 )  # fmt: skip
+
+# What rules read, and what stands in its place when they are applied to the longer runs. MOReL and
+# COMBO were trained for as long, once.
+LONGER = {
+    "minatar_curves": "pixels_curves",
+    "minatar_fractions": "pixels_fractions",
+    "minatar_selectors": "pixels_selectors",
+    "minatar_times": "pixels_times",
+    "minatar_imagined": "minatar_imagined",
+}
+
+
+class Longer(Mapping[str, pd.DataFrame]):
+    """Frames of the longer runs, under the names by which rules ask for the others.
+
+    Args:
+      frames: all frames, under their own names.
+    """
+
+    def __init__(self, frames: Frames):
+        self._frames = frames
+
+    def __getitem__(self, name: str) -> pd.DataFrame:
+        return self._frames[LONGER[name]]
+
+    def __contains__(self, name: object) -> bool:
+        return name in LONGER and LONGER[str(name)] in self._frames
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name in LONGER if name in self)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+class Answer(NamedTuple):
+    """What some runs say on a claim: `study` is "main" or "longer"."""
+
+    study: str
+    comparisons: list[Comparison]
+    verdict: str
+
+
+def whole(longer: Sequence[Comparison], main: Sequence[Comparison]) -> bool:
+    """Whether the longer runs make all comparisons of a claim that the others make.
+
+    Each on at least the same games, with at least as many seeds, after more updates.
+    """
+    return len(longer) == len(main) and all(
+        set(one.environments.split(", ")) >= set(other.environments.split(", "))
+        and one.seeds >= other.seeds
+        and one.updates > other.updates
+        for one, other in zip(longer, main)
+    )
+
+
+def answers(claim: str, frames: Frames) -> list[Answer]:
+    """What the runs say on a claim, the answer that decides first; none if they say nothing.
+
+    The longer runs have an answer only if they are `whole` for the claim, or alone.
+    """
+    found = {}
+    for study, of in {"main": frames, "longer": Longer(frames)}.items():
+        try:
+            found[study] = Answer(study, *RULES[claim](of))
+        except NotRun:
+            continue
+    if len(found) == 2 and not whole(found["longer"].comparisons, found["main"].comparisons):
+        del found["longer"]
+    return [found[study] for study in ("longer", "main") if study in found]
 
 
 def decide(claims: pd.DataFrame, frames: Frames, only: Sequence[str] | None = None) -> pd.DataFrame:
@@ -39,27 +113,29 @@ def decide(claims: pd.DataFrame, frames: Frames, only: Sequence[str] | None = No
       only: ids of the claims to decide; None: all.
 
     Returns:
-      The claims' columns, those of `Comparison` (empty where not run), and `claim_verdict`.
+      The claims' columns, those of `Comparison` (empty where not run), `study` ("main" or
+      "longer") with its `study_verdict`, and `claim_verdict`, by the study that stands first.
     """
     rows = []
     for claim in claims.to_dict("records"):
         if only is not None and claim["id"] not in only:
             continue
-        try:
-            if claim["id"] not in RULES:
-                raise NotRun("no rule yet")
-            found, overall = RULES[claim["id"]](frames)
-        except NotRun:
+        found = answers(claim["id"], frames) if claim["id"] in RULES else []
+        if not found:
             rows.append({**claim, "claim_verdict": "not run"})
             continue
         stated = claim.pop("comparison")
-        for one in found:
-            rows.append(
-                {**claim, "stated_comparison": stated, **one._asdict(), "claim_verdict": overall}
-            )
+        for answer in found:
+            about = {
+                "stated_comparison": stated,
+                "study": answer.study,
+                "study_verdict": answer.verdict,
+                "claim_verdict": found[0].verdict,
+            }
+            rows += [{**claim, **one._asdict(), **about} for one in answer.comparisons]
     columns = [
         *[c for c in claims.columns if c != "comparison"], "stated_comparison",
-        *Comparison._fields, "claim_verdict",
+        *Comparison._fields, "study", "study_verdict", "claim_verdict",
     ]  # fmt: skip
     frame = pd.DataFrame(rows)
     missing = frame["claim_verdict"] == "not run"
@@ -76,9 +152,22 @@ def measured_as(row: Any) -> str:
     return comparisons.with_interval(row)
 
 
+def by(decided: pd.DataFrame, study: str) -> pd.DataFrame:
+    """Rows of `decide` as one study alone would have them, and of claims that are not run."""
+    rows = decided[(decided["study"] == study) | decided["study"].isna()]
+    return rows.assign(claim_verdict=rows["study_verdict"].fillna(rows["claim_verdict"]))
+
+
+def _deciding(decided: pd.DataFrame, claim: str) -> pd.DataFrame:
+    """A claim's rows of the study that decides it."""
+    rows = decided[decided["id"] == claim]
+    study = rows["study"].iloc[0]
+    return rows if pd.isna(study) else rows[rows["study"] == study]
+
+
 def sentence(decided: pd.DataFrame, claim: str) -> str:
     """A claim's verdict and everything that was measured for it."""
-    rows = decided[decided["id"] == claim]
+    rows = _deciding(decided, claim)
     overall = rows["claim_verdict"].iloc[0]
     if overall == "not run":
         return f"{claim}: not run in this profile."
@@ -93,7 +182,7 @@ def brief(decided: pd.DataFrame, claim: str, most: int = 2) -> str:
       claim: its id.
       most: as many comparisons are written out; of more, only those that contradict the paper.
     """
-    rows = decided[decided["id"] == claim]
+    rows = _deciding(decided, claim)
     if len(rows) <= most:
         return sentence(decided, claim)
     counts = rows["verdict"].value_counts()
@@ -133,6 +222,6 @@ def _one(row: Any, verdict: bool) -> str:
 
 def listed(decided: pd.DataFrame, claim: str) -> str:
     """A claim's comparisons, a line each below what they measure, as a list in Markdown."""
-    rows = decided[decided["id"] == claim]
+    rows = _deciding(decided, claim)
     lines = [f"- {_one(row, verdict=True)}" for row in rows.itertuples()]
     return "\n".join([f"{claim}, {_measure(rows)}:", *lines])

@@ -12,10 +12,11 @@ from reproduction.comparisons import Comparison, Frames, NotRun, Rule, compare, 
 from reproduction.comparisons import together as all_of
 
 EARLY = 10_000  # updates at which O1 is decided as well
+FIVE, THREE = 5, 3  # games over which the rules take the IQM
 START = {"cloning_updates": 0, "rescale_values": True}
 
 
-def _preset(rows: pd.DataFrame) -> dict[str, Any]:
+def preset(rows: pd.DataFrame) -> dict[str, Any]:
     """What the study's main rows have where an experiment on the start has something else."""
     return {**START, "target_interval": rows["target_interval"].mode().iloc[0]}
 
@@ -25,6 +26,7 @@ def _changed(
     experiment: str,
     method: str,
     change: Mapping[str, Any],
+    games: int,
     *,
     updates: int | None = None,
     instead: str | None = None,
@@ -36,14 +38,15 @@ def _changed(
       experiment: where the changed runs are.
       method: the main rows' method.
       change: setting and value.
+      games: of how many games the rule speaks.
       updates: at which update; None: the last that both have reached.
       instead: the changed runs' method, if that is the change.
     """
     main, part = frame(frames, "pixels_curves"), frame(frames, experiment)
-    preset = _preset(main)
+    own = preset(main)
     main = main[main["method"] == method]
     part = part[part["method"] == (instead or method)]
-    for name, value in {**preset, **change}.items():
+    for name, value in {**own, **change}.items():
         part = part[part[name] == value]
     rows = even(part, main[main["environment"].isin(part["environment"])])
     if updates is not None:
@@ -53,17 +56,25 @@ def _changed(
     what = " ".join(f"{name} {value}" for name, value in change.items())
     name = f"{instead or method}{' at ' + what if what else ''} - {method}"
     after = f", after {updates:,} updates" if updates else ""
-    return compare(
+    found = compare(
         f"{name}{after}",
-        some(rows, method=instead or method, **{**preset, **change}),
-        some(rows, method=method, **preset),
+        some(rows, method=instead or method, **{**own, **change}),
+        some(rows, method=method, **own),
     )
+    return _on(games, found)
+
+
+def _on(games: int, found: Comparison) -> Comparison:
+    """The comparison, if it is of as many games as its rule speaks of."""
+    if (there := len(found.environments.split(", "))) < games:
+        raise NotRun(f"{found.comparison}: of {games} games {there} are there")
+    return found
 
 
 def _o1(frames: Frames) -> tuple[list[Comparison], str]:
     change = {"cloning_updates": 2_000}
     found = [
-        _changed(frames, "pixels_start", "rosmo", change, updates=updates)
+        _changed(frames, "pixels_start", "rosmo", change, FIVE, updates=updates)
         for updates in (EARLY, None)
     ]
     return found, all_of([one.verdict for one in found])
@@ -80,20 +91,20 @@ def _judged(found: Comparison, refuted: bool, borne_out: bool) -> Comparison:
 def _o2(frames: Frames) -> tuple[list[Comparison], str]:
     change = {"target_interval": 200}
     found = [
-        _changed(frames, "pixels_start", "rosmo", change),
-        _changed(frames, "pixels_search", "mzu", change),
+        _changed(frames, "pixels_start", "rosmo", change, FIVE),
+        _changed(frames, "pixels_search", "mzu", change, THREE),
     ]
     found = [_judged(one, one.high < 0.0, one.low > -0.05) for one in found]
     return found, all_of([one.verdict for one in found])
 
 
 def _o3(frames: Frames) -> tuple[list[Comparison], str]:
-    found = _changed(frames, "pixels_start", "rosmo", {}, instead="rosmo_recorded")
+    found = _changed(frames, "pixels_start", "rosmo", {}, FIVE, instead="rosmo_recorded")
     return [found], found.verdict
 
 
 def _o4(frames: Frames) -> tuple[list[Comparison], str]:
-    found = _changed(frames, "pixels_search", "mzu", {"rescale_values": False})
+    found = _changed(frames, "pixels_search", "mzu", {"rescale_values": False}, THREE)
     return [found], found.verdict
 
 
@@ -111,7 +122,7 @@ def _o5(frames: Frames) -> tuple[list[Comparison], str]:
         for other in ("crr", "rosmo", "mzu")
     ]
     # That CQL is ahead speaks against the claim.
-    found = [_judged(one, one.low > 0.0, one.low <= 0.0) for one in found]
+    found = [_judged(_on(FIVE, one), one.low > 0.0, one.low <= 0.0) for one in found]
     verdicts = {one.verdict for one in found}
     return found, verdicts.pop() if len(verdicts) == 1 else "undecided"
 

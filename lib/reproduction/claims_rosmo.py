@@ -244,8 +244,9 @@ def _r11(frames: Frames) -> tuple[list[Comparison], str]:
     rows = frame(frames, "minatar_curves")
     rows = even(rows[rows["method"].isin(("rosmo", "mzu"))])
     sides = {method: rows[rows["method"] == method] for method in ("rosmo", "mzu")}
-    if any(of.empty for of in sides.values()):
-        raise NotRun("no results of rosmo and mzu")
+    games = [frozenset(of["environment"]) for of in sides.values()]
+    if not games[0] or games[0] != games[1]:
+        raise NotRun("no results of rosmo and mzu on the same games")
     pace = measures.seconds_an_update(frame(frames, "minatar_times"))
     if missing := sides.keys() - pace.keys():
         raise NotRun(f"no times of {', '.join(sorted(missing))}")
@@ -264,11 +265,17 @@ def _r11(frames: Frames) -> tuple[list[Comparison], str]:
 
 
 def ablations(frames: Frames) -> pd.DataFrame:
-    """All runs on the game of `minatar_ablations`, of whatever experiment, at equal updates."""
-    part = frame(frames, "minatar_ablations")
-    others = ("minatar_curves", "minatar_fractions", "minatar_onestep")
-    parts = [part, *(frames[name] for name in others if name in frames)]
-    return even(*(rows[rows["environment"].isin(part["environment"])] for rows in parts))
+    """All runs on the game of the ablations, of whatever experiment, at equal updates.
+
+    Where there are no ablations it is the first game, by name, that has runs on less data.
+    """
+    names = ("minatar_ablations", "minatar_curves", "minatar_fractions", "minatar_onestep")
+    parts = [frames[name] for name in names if name in frames]
+    if names[0] in frames:
+        games = frames[names[0]]["environment"].unique()
+    else:
+        games = [frame(frames, "minatar_fractions")["environment"].min()]
+    return even(*(rows[rows["environment"].isin(games)] for rows in parts))
 
 
 # From which an ablation departs in one setting.

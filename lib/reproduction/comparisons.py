@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -116,6 +116,37 @@ def thinned(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(
         run.iloc[np.linspace(len(run) - 1, 0, fewest).round().astype(int)] for run in runs
     )
+
+
+def shared(
+    rows: pd.DataFrame, games: Iterable[str], by: Sequence[str] = ("method",)
+) -> pd.DataFrame:
+    """Rows that can be told by one number over games, of a study some of whose runs are to come.
+
+    Args:
+      rows: evaluations.
+      games: all games of the study.
+      by: columns whose values make what is compared.
+
+    Returns:
+      Rows of what was run on all games. Where nothing was, those of the games on which everything
+      was run; where there is no such game, of the game of most.
+    """
+    if rows.empty:
+        return rows
+    there = rows.groupby(list(by), dropna=False)["environment"].agg(set)
+    whole = there[[found >= set(games) for found in there]]
+    if len(whole):
+        keys = rows.set_index(list(by)).index
+        return rows[keys.isin(whole.index) & rows["environment"].isin(set(games)).to_numpy()]
+    common = set.intersection(*there) or {there.explode().value_counts().sort_index().idxmax()}
+    return rows[rows["environment"].isin(common)]
+
+
+def at_ends(rows: pd.DataFrame) -> pd.DataFrame:
+    """Evaluations at each update at which some method ends, of all methods."""
+    rows = even(rows, within=["method"])
+    return rows[rows["update"].isin(rows.groupby("method")["update"].max())]
 
 
 def beside(rows: pd.DataFrame, others: pd.DataFrame, *columns: str) -> pd.DataFrame:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -43,19 +42,6 @@ class Plan(NamedTuple):
     runs: dict[str, dict[str, dict[str, Any]]]
     notebooks: dict[str, str]
     specs: dict[tuple[str, str], runs.AnySpec]
-
-
-def label(key: str, value: Any) -> str:
-    """A grid value's part of a run's name, such as "mzu", "noise0.1" or "dynamics-32x64x32"."""
-    if key in ("environment", "method"):
-        return re.sub(r"[^\w.+-]+", "-", str(value))  # Such as ALE/Pong-v5: no folder of its own.
-    if isinstance(value, dict):
-        return f"{key}-{'-'.join(f'{name}{weight:g}' for name, weight in value.items())}"
-    if isinstance(value, (list, tuple)):
-        return f"{key}-{'x'.join(map(str, value))}"
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return f"{key}{value:g}"
-    return f"{key}-{str(value).lower()}"
 
 
 def _collections(rows: Mapping[int, profiles.Recording], lines: list[str]) -> dict[str, Collection]:
@@ -179,11 +165,10 @@ def _experiment(
         return found
     for grid in content.grid:
         for values in itertools.product(*grid.values()):
-            named = [(k, v) for k, v in zip(grid, values) if k != "updates"]
-            one = {**content.common, **dict(zip(grid, values))}
-            one = {key: x for key, x in one.items() if key in known}
+            own = dict(zip(grid, values))
+            one = {key: x for key, x in {**content.common, **own}.items() if key in known}
             try:
-                run = profiles.name("run", "_".join(label(key, value) for key, value in named))
+                run = profiles.run_name(own)
                 if run in found:
                     raise ValueError(f"the grid names the run {run} twice")
                 parameters, dataset = _one_run(one, content.kind)
@@ -192,6 +177,11 @@ def _experiment(
                 continue
             found[run] = parameters, dataset
     return found
+
+
+def _listed(given: Any) -> list[Any]:
+    """What may stand alone or in a list, in a list."""
+    return list(given) if isinstance(given, (list, tuple)) else [given]
 
 
 def _references(profile: Mapping[str, Any], environments: set[str] | None) -> Iterator[str]:
@@ -211,9 +201,9 @@ def _references(profile: Mapping[str, Any], environments: set[str] | None) -> It
         check["environments"] = known("environment", environments)
     for section in ("selection", "evaluation", "timing"):
         content = profile.get(section)
-        for key, of in check.items():
-            given = content.get(key, []) if isinstance(content, Mapping) else []
-            for one in [given] if isinstance(given, str) else given:
+        parts = [part for part in _listed(content) if isinstance(part, Mapping)]
+        for part, (key, of) in itertools.product(parts, check.items()):
+            for one in _listed(part.get(key, [])):
                 try:
                     of(one)
                 except ValueError as error:

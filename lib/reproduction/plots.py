@@ -48,8 +48,8 @@ _LOOKS = {
     "supervised": Look(_PALETTE[2], "H", (0, (8, 2, 1, 2))),
     "reanalyse": Look(_PALETTE[1], "+", (0, (5, 3))),
     "crr_model": Look(_PALETTE[6], "8", (0, (9, 1))),
-    "dqn": Look(_PALETTE[7], "1", (0, (1, 3))),
-    "qrdqn": Look(_PALETTE[8], "2", (0, (4, 4))),
+    "dqn": Look((0.45, 0.45, 0.45), "1", (0, (2, 2))),
+    "qrdqn": Look((0.55, 0.5, 0.0), "2", (0, (4, 4))),
     "iqn": Look(_PALETTE[9], "3", (0, (2, 2, 6, 2))),
     "rem": Look(_PALETTE[5], "4", (0, (6, 2, 1, 2, 1, 2))),
     "bcq": Look((0.2, 0.2, 0.2), "h", (0, (3, 1))),
@@ -241,6 +241,12 @@ def grouped(
             at, of["value"], color=style.color, marker=style.marker, linestyle="none", label=method
         )
     ax.set_xticks(range(len(order)), order)
+
+
+def to_come(ax: Axes, what: str = "") -> None:
+    """Says in an empty panel that what belongs there is still to come."""
+    text = f"{what}\nstill to come" if what else "still to come"
+    ax.text(0.5, 0.4, text, transform=ax.transAxes, ha="center", va="center", color="0.4")
 
 
 def in_thousands(ax: Axes) -> None:

@@ -7,6 +7,7 @@ A run's own parameters are checked by what takes them, `runs.Spec` and its kin; 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import os
 import re
@@ -25,11 +26,10 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,199}")
 # Folders of results/ that are no profile's, and what lies beside experiments.
 _TAKEN = {
     "profile": ("published", "pilot", "bench"),
-    "experiment": (
-        "datasets", "figures", "times", "claims", "bsuite_selection", "minatar_selectors",
-        "minatar_times",
-    ),
-}  # fmt: skip
+    "experiment": ("datasets", "figures", "times", "claims"),
+}
+# Ends of names of what is made from experiments and recordings.
+_MADE = ("_statistics", "_returns", "_selection", "_selectors", "_times")
 
 
 class ProfileError(ValueError):
@@ -55,11 +55,36 @@ def name(kind: str, value: str) -> str:
             f"{value!r} is no name for {kind}s: it must begin with a letter or digit, have only "
             "letters, digits, _, +, - and single dots, and at most 200 of them"
         )
-    if value in _TAKEN.get(kind, ()) or (
-        kind == "experiment" and value.endswith(("_statistics", "_returns"))
-    ):
+    if value in _TAKEN.get(kind, ()) or (kind == "experiment" and value.endswith(_MADE)):
         raise ValueError(f"the name {value!r} is taken; choose another one for this {kind}")
     return value
+
+
+def label(key: str, value: Any) -> str:
+    """A grid value's part of a run's name, such as "mzu", "noise0.1" or "dynamics-32x64x32"."""
+    if key in ("environment", "method"):
+        return re.sub(r"[^\w.+-]+", "-", str(value))  # Such as ALE/Pong-v5: no folder of its own.
+    if isinstance(value, dict):
+        return f"{key}-{'-'.join(f'{name}{weight:g}' for name, weight in value.items())}"
+    if isinstance(value, (list, tuple)):
+        return f"{key}-{'x'.join(map(str, value))}"
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return f"{key}{value:g}"
+    return f"{key}-{str(value).lower()}"
+
+
+def run_name(values: Mapping[str, Any]) -> str:
+    """The name of the run of one combination of a grid's values; more `updates` continue it.
+
+    Raises:
+      ValueError: if it cannot be the name of a folder.
+    """
+    return name("run", "_".join(label(k, x) for k, x in values.items() if k != "updates"))
+
+
+def study(experiment: str) -> str:
+    """The word that an experiment's name begins with: what is made from it has it too."""
+    return experiment.partition("_")[0]
 
 
 # --- The schema --------------------------------------------------------------------------
@@ -131,7 +156,7 @@ class _Evaluation(_Section):
 
 
 class _Timing(_Section):
-    experiment: str
+    experiment: _a_list(str)
     updates: _Count
     seconds: _number(0.0, 3600.0)
     repeats: _Count
@@ -149,6 +174,24 @@ class Experiment(_Section):
     common: dict[str, _Value] = Field(default_factory=dict)
 
 
+class Values(NamedTuple):
+    """A run's values: those of the `grid` that name it, and `all`, the common ones among them."""
+
+    grid: dict[str, Any]
+    all: dict[str, Any]
+
+
+def runs_of(experiment: Mapping[str, Any]) -> dict[str, Values]:
+    """Values by run of an experiment as `load` gives it, in a profile that is right."""
+    content = Experiment.model_validate(experiment)
+    found = {}
+    for grid in content.grid:
+        for values in itertools.product(*grid.values()):
+            own = dict(zip(grid, values))
+            found[run_name(own)] = Values(own, {**content.common, **own})
+    return found
+
+
 class Profile(_Section):
     """A whole profile."""
 
@@ -156,7 +199,7 @@ class Profile(_Section):
     datasets: Annotated[list[Recording], Field(min_length=1)] = None
     collection: _Collection = None
     selection: _Selection = None
-    evaluation: _Evaluation = None
+    evaluation: _a_list(_Evaluation) = None
     timing: _Timing = None
     experiments: Annotated[dict[_named("experiment"), Experiment], Field(min_length=1)]
 

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from reproduction import claims, claims_rosmo, comparisons, plots, statistics, tables
+from reproduction import (
+    claims,
+    claims_own,
+    claims_rosmo,
+    comparisons,
+    plots,
+    profiles,
+    statistics,
+    tables,
+)
+from unplugged.common import checks
 
 # From a run's settings, as its provenance has them, to what sweeps vary. Records from before 0.2.0
 # may lack a setting that came later, and are at its default.
@@ -65,6 +75,31 @@ def load(
     return rows
 
 
+# MinAtar was trained twice; experiments' names begin with these. `claims.LONGER` has the second.
+STUDIES = ("minatar", "pixels")
+PIXELS = STUDIES[1]
+
+
+def there(results: str | os.PathLike[str], *experiments: str) -> list[str]:
+    """Those of the experiments that a profile has results of."""
+    return [name for name in experiments if Path(results, f"{name}.csv").exists()]
+
+
+def load_all(
+    results: str | os.PathLike[str], study: str, *names: str
+) -> tuple[list[str], pd.DataFrame]:
+    """Names and rows of those of a study's experiments that there are, the first at least.
+
+    Args:
+      results: folder of a profile's results.
+      study: one of `STUDIES`.
+      names: of the experiments, without the study's.
+    """
+    first, *others = (f"{checks.one_of('study', study, STUDIES)}_{name}" for name in names)
+    found = [first, *there(results, *others)]
+    return found, pd.concat([load(results, name) for name in found])
+
+
 class Study(Mapping[str, pd.DataFrame]):
     """The experiments that claims rest on and a profile has results of, each read when used.
 
@@ -80,7 +115,7 @@ class Study(Mapping[str, pd.DataFrame]):
         if name not in self:
             raise KeyError(name)
         if name not in self._read:
-            times = name == claims.TIMES
+            times = name.endswith("_times")
             read = pd.read_csv(self._folder / f"{name}.csv") if times else load(self._folder, name)
             self._read[name] = read
         return self._read[name]
@@ -106,23 +141,135 @@ def stated(results: str | os.PathLike[str]) -> pd.DataFrame:
     return pd.concat([pd.read_csv(Path(results).parent / name) for name in names])
 
 
-def verdicts(results: str | os.PathLike[str], *ids: str) -> dict[str, str]:
+def _wanted(results: str | os.PathLike[str], experiments: Sequence[str]) -> pd.DataFrame:
+    """Runs of the profile's grids: `method`, `setting`, `game`, `updates` and `seeds`; how far
+    they are in the results, `reached` and `trained`, is NaN where they are not there.
+    """
+    path = Path("profiles", f"{Path(results).name}.yaml")
+    grids = profiles.load(path)[0]["experiments"] if path.exists() else {}
+    found = []
+    for experiment in (name for name in experiments if name in grids):
+        reached, trained = pd.Series(dtype=float), pd.Series(dtype=float)
+        if there(results, experiment):
+            rows = pd.read_csv(Path(results, f"{experiment}.csv"))
+            reached = rows.groupby(["run", "seed"])["update"].max().groupby("run").min()
+            trained = rows.groupby("run")["seed"].nunique()
+        for run, values in profiles.runs_of(grids[experiment]).items():
+            own = {"method": "", "environment": "", "updates": 0, "seeds": [0], **values.all}
+            plain = ("method", "environment", "updates", "seeds")
+            named = {k: x for k, x in values.grid.items() if k not in plain}
+            found.append(
+                {"method": own["method"], "game": own["environment"],
+                 "setting": ", ".join(f"{k} {x}" for k, x in named.items()),
+                 "updates": own["updates"], "reached": reached.get(run, np.nan),
+                 "seeds": len(own["seeds"]), "trained": trained.get(run, np.nan)}
+            )  # fmt: skip
+    return pd.DataFrame(found)
+
+
+def missing(
+    results: str | os.PathLike[str],
+    *experiments: str,
+    methods: Iterable[str] | None = None,
+    games: Iterable[str] | None = None,
+) -> str:
+    """Which runs of some experiments are still to come, or to go on, by the profile's grids.
+
+    Args:
+      results: folder of the profile's CSVs; `profiles/<its name>.yaml` has the grids.
+      experiments: their names; of those that the profile lacks nothing is missing.
+      methods: of which methods; None: all.
+      games: of which games; None: all.
+
+    Returns:
+      Such as "Still to come: mzu, rosmo on 5 games; bc on freeway."; nothing if all are there.
+    """
+    runs = _wanted(results, experiments)
+    if runs.empty:
+        return ""
+    for column, kept in (("method", methods), ("game", games)):
+        runs = runs if kept is None else runs[runs[column].isin(list(kept))]
+    absent = runs[runs["reached"].isna()]
+    short = runs[(runs["reached"] < runs["updates"]) | (runs["trained"] < runs["seeds"])]
+    every = runs.groupby(["method", "setting"]).size()
+
+    def of_games(games: pd.Series) -> str:
+        count = every[absent.loc[games.index[0], "method"], absent.loc[games.index[0], "setting"]]
+        return f"{count} games" if len(games) == count > 2 else ", ".join(games)
+
+    # What lacks the same games is named together: the settings of a method, then the methods.
+    left = absent.groupby(["method", "setting"], sort=False)["game"].agg(of_games).reset_index()
+    left = left.groupby(["method", "game"], sort=False)["setting"].agg(", with ".join).reset_index()
+    left = left.groupby(["setting", "game"], sort=False)["method"].agg(plots.in_order)
+    parts = [
+        f"{', '.join(methods)}{f' with {setting}' if setting else ''} on {games}"
+        for (setting, games), methods in left.items()
+    ]
+    going = [
+        f"{' '.join(filter(None, (run.method, run.setting)))} on {run.game}, at {run.reached:,.0f} "
+        f"of {run.updates:,} updates with {run.trained:.0f} of {run.seeds} seeds"
+        for run in short.itertuples()
+    ]
+    texts = [f"Still to come: {'; '.join(parts)}."] if parts else []
+    return " ".join(texts + ([f"Not at their end: {'; '.join(going)}."] if going else []))
+
+
+def _told(decided: pd.DataFrame, claim: str, study: str | None) -> str:
+    """A claim's verdict for the caption of one study's figure, and the other study's."""
+    rows = decided[decided["id"] == claim]
+    if rows["claim_verdict"].iloc[0] == "not run" and (
+        study == PIXELS or claim in claims_own.RULES
+    ):
+        return f"{claim} is not decided yet: its rule needs runs that are still to come."
+    if study is None or rows["claim_verdict"].iloc[0] == "not run":
+        return claims.brief(decided, claim)
+    updates = {
+        name: f"{most:,} updates" for name, most in rows.groupby("study")["updates"].max().items()
+    }
+    rows = rows.drop_duplicates("study").set_index("study")
+    verdict = rows["study_verdict"]
+    if study != PIXELS:
+        text = claims.brief(claims.by(decided, "main"), claim)
+        if "longer" not in rows.index:
+            return text
+        return f"{text} The longer runs decide, at {updates['longer']}: {verdict['longer']}."
+    if "longer" not in rows.index:
+        return (
+            f"{claim} is {verdict['main']} by the runs with {updates['main']}, which decide until "
+            "the longer ones are whole for its rule."
+        )
+    text = claims.brief(decided, claim)
+    if "main" not in rows.index:
+        return text
+    return f"{text} At {updates['main']} it was {verdict['main']}."
+
+
+def verdicts(
+    results: str | os.PathLike[str], *ids: str, study: str | None = None
+) -> dict[str, str]:
     """What a profile's results say on some claims, for a caption.
 
     Args:
       results: folder of the profile's CSVs.
       ids: the claims.
+      study: whose figure it is: "minatar", or "pixels" for the longer runs; None: where there is
+        one study only.
 
     Returns:
       `verdict`, a sentence or two a claim, and `compared`, a list of all comparisons of those
       claims of which the verdict has only how many came out how.
     """
     decided = decide(results, ids)
-    brief = {claim: claims.brief(decided, claim) for claim in ids}
-    shortened = [claim for claim in ids if brief[claim] != claims.sentence(decided, claim)]
+    own = decided
+    if study is not None:
+        own = claims.by(decided, "longer" if study == PIXELS else "main")
+    shortened = [
+        claim for claim in ids
+        if claim in set(own["id"]) and claims.brief(own, claim) != claims.sentence(own, claim)
+    ]  # fmt: skip
     return {
-        "verdict": " ".join(brief.values()),
-        "compared": "\n".join(claims.listed(decided, claim) for claim in shortened),
+        "verdict": " ".join(_told(decided, claim, study) for claim in ids),
+        "compared": "\n".join(claims.listed(own, claim) for claim in shortened),
     }
 
 
@@ -165,6 +312,31 @@ def run_facts(rows: pd.DataFrame, results: str | os.PathLike[str], *experiments:
     return (
         f"{', '.join(tables.span(values, noun) for values, noun in counts)} per evaluation, "
         f"on {devices(results, *experiments)}."
+    )
+
+
+GREEDY = "Greedy is every method by its most probable or highest-valued action."
+
+
+def how_acting(rows: pd.DataFrame) -> str:
+    """Which methods of some evaluations take the best action, and which sample theirs."""
+    best = rows["selector"].isin(("critic", "greedy", "implicit", "constrained"))
+    names = plots.in_order(rows.loc[best, "method"])
+    takes = "takes" if len(names) == 1 else "take"
+    text = f"{', '.join(names)} {takes} the action of highest Q, the others sample theirs."
+    if best.all() or not best.any():
+        text = "All take their best action." if best.any() else "All sample their actions."
+    return f"{text} {GREEDY}" if "greedy_score" in rows else text
+
+
+def how_timed(times: pd.DataFrame | None) -> str:
+    """How the time of an update was found: rows of `timing.measure`; None: by the runs' clocks."""
+    if times is None:
+        return "Each is by the clocks of the runs, which shared the machine with others."
+    return (
+        f"Each is the mean over the games of the median of {times['repeat'].nunique()} "
+        "measurements, with nothing else of ours running; the interval of R11's ratio takes these "
+        "times as exact."
     )
 
 
@@ -273,10 +445,11 @@ def beside_cloning(final: pd.DataFrame) -> str:
       final: rows of the last evaluation of each run, with `score`.
 
     Returns:
-      The sentence; nothing if mzu or bc was not run.
+      The sentence; nothing if mzu or bc was not run, or not on the same games.
     """
     sides = [final[final["method"] == name] for name in ("mzu", "bc")]
-    if any(of.empty for of in sides):
+    games = [set(of["environment"]) for of in sides]
+    if not games[0] or games[0] != games[1]:
         return ""
     ours, theirs = (statistics.bootstrap(comparisons.tasks(of, "score")).value for of in sides)
     difference = comparisons.with_interval(comparisons.compare("", *sides))
@@ -313,24 +486,41 @@ def learned(rows: pd.DataFrame) -> str:
     )
 
 
-def caveats(frames: comparisons.Frames) -> dict[str, str]:
+def caveats(frames: comparisons.Frames, study: str = "minatar") -> dict[str, str]:
     """What has to be known beside the verdicts on R11 (`cloning`) and R12 (`learned`).
 
     Args:
       frames: experiment -> rows of `load`, such as a `Study`.
+      study: of which runs: "minatar", or "pixels" for the longer ones.
 
     Returns:
       A sentence each; nothing where the runs are not there.
     """
     found = dict.fromkeys(("cloning", "learned"), "")
+    if study == PIXELS:
+        frames = claims.Longer(frames)
     if "minatar_curves" in frames:
         found["cloning"] = beside_cloning(final(frames["minatar_curves"]))
-    if "minatar_ablations" in frames:
+    if "minatar_ablations" in frames or "minatar_fractions" in frames:
         rows = claims_rosmo.ablations(frames)
         for column, value in claims_rosmo.PRESET.items():
             rows = rows[rows[column] == value]
         found["learned"] = learned(rows)
     return found
+
+
+def caveats_beside(decided: pd.DataFrame, frames: comparisons.Frames) -> dict[str, str]:
+    """`caveats`, each of the study that decides its claim: R11's of `cloning`, R12's of `learned`.
+
+    Args:
+      decided: as `claims.decide` gives it.
+      frames: see `caveats`.
+    """
+    longer = set(decided.loc[decided["study"] == "longer", "id"])
+    return {
+        name: caveats(frames, PIXELS if claim in longer else "minatar")[name]
+        for name, claim in (("cloning", "R11"), ("learned", "R12"))
+    }
 
 
 def above_random(final: pd.DataFrame) -> str:
@@ -449,6 +639,21 @@ def by_verdict(decided: pd.DataFrame) -> str:
     ids = decided.drop_duplicates("id").groupby("claim_verdict")["id"].agg(", ".join)
     order = ("supported", "not supported", "undecided", "not run")
     return " ".join(f"{one.capitalize()}: {ids[one]}." for one in order if one in ids)
+
+
+def decided_by_longer(decided: pd.DataFrame) -> str:
+    """Which claims the longer runs decide, and where their verdict differs from the others'."""
+    ids = decided.loc[decided["study"] == "longer", "id"].unique()
+    if not len(ids):
+        return "So far they decide none."
+    each = decided.groupby(["id", "study"])["study_verdict"].first().unstack()
+    changed = [
+        f"{claim} from {each.loc[claim, 'main']} to {each.loc[claim, 'longer']}"
+        for claim in ids
+        if each.loc[claim].nunique() > 1
+    ]
+    text = f"They decide {', '.join(ids)}."
+    return f"{text} Verdicts that differ: {'; '.join(changed)}." if changed else text
 
 
 def not_run(decided: pd.DataFrame) -> str:

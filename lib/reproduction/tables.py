@@ -86,16 +86,18 @@ def table7(final: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
     """ROSMO's Table 7: returns of its model-based methods by game, mean ± standard deviation.
 
     Args:
-      final: evaluations of `morel`, `combo`, `mzu` and `rosmo`, one of each run.
+      final: evaluations of `morel`, `combo`, `mzu` and `rosmo`, one of each run; `cql_qr`, on
+        which COMBO's conservative term rests, stands below where it is there.
       paper: the paper's table, on Atari's MsPacman: `method`, `mean_return`, `std`.
     """
     theirs = {row.method.lower(): f"{row.mean_return:.0f} ± {row.std:.0f}"
               for row in paper.itertuples()}  # fmt: skip
     rows = []
-    for method in ("morel", "combo", "mzu", "rosmo"):
+    beside = [method for method in ("cql_qr",) if method in set(final["method"])]
+    for method in ("morel", "combo", "mzu", "rosmo", *beside):
         of = final[final["method"] == method].groupby("environment")["mean_return"]
         row = {game: spread(values) for game, values in of}
-        rows.append({"method": method, **row, "MsPacman (paper)": theirs[method]})
+        rows.append({"method": method, **row, "MsPacman (paper)": theirs.get(method, "n/a")})
     table = pd.DataFrame(rows).fillna("")
     return table[["method", *sorted(set(final["environment"])), "MsPacman (paper)"]]
 
@@ -190,16 +192,24 @@ def selected(chosen: pd.DataFrame) -> pd.DataFrame:
 
 
 def claims_table(decided: pd.DataFrame) -> pd.DataFrame:
-    """The decided claims' comparisons in words and numbers."""
-    rows, last = [], None
+    """The decided claims' comparisons in words and numbers.
+
+    Where longer runs decide, those of the others follow, with the verdict that they would give.
+    """
+    rows, last, decides = [], None, None
     for row in decided[decided["claim_verdict"] != "not run"].itertuples():
-        first = row.id != last
-        last = row.id
+        if row.id != (last[0] if last else None):
+            decides = row.study
+        first, last = (row.id, row.study) != last, (row.id, row.study)
+        claim, verdict = row.claim, row.claim_verdict
+        if row.study != decides:
+            claim = f"(the same at {row.updates:,} updates, which does not decide)"
+            verdict = row.study_verdict
         rows.append(
             {
                 "id": row.id,
-                "claim": row.claim if first else "",
-                "verdict": row.claim_verdict if first else "",
+                "claim": claim if first else "",
+                "verdict": verdict if first else "",
                 "comparison": row.comparison,
                 "measure": row.measure,
                 "difference": claims.measured_as(row),
@@ -221,27 +231,31 @@ def returns_by_game(
     Below a game that Atari has too, the paper's numbers, which are on another scale.
 
     Args:
-      final: rows of the last evaluation of each run.
+      final: rows of the last evaluation of each run; or of several updates, a row each.
       datasets: our dataset statistics, indexed by environment.
       paper: the paper's table, `game`, `method`, `iqm_return`, `std`.
     """
     theirs = paper.assign(game=paper["game"].str.lower(), method=paper["method"].str.lower())
+    methods = plots.in_order(final["method"])
+    updates = sorted(final["update"].unique(), reverse=True) if "update" in final else [None]
     rows = []
     for game, of in final.groupby("environment"):
-        cells = _spreads(of)
         ends = datasets.loc[game]
-        rows.append(
-            {
-                "game": game,
-                "random policy": f"{ends['random_return']:.2f}",
-                "online DQN": f"{ends['online_return']:.2f}",
-                **cells,
-            }
-        )
+        for update in updates:
+            cells = _spreads(of if update is None else of[of["update"] == update])
+            rows.append(
+                {
+                    "game": game if len(updates) == 1 else f"{game}, {update:,} updates",
+                    "random policy": f"{ends['random_return']:.2f}",
+                    "online DQN": f"{ends['online_return']:.2f}",
+                    **dict.fromkeys(methods, "n/a"),
+                    **cells,
+                }
+            )
         published = {
             row.method: f"{row.iqm_return:.0f} ± {row.std:.0f}"
             for row in theirs[theirs["game"] == game.replace("_", "")].itertuples()
-            if row.method in cells
+            if row.method in methods
         }
         if published:
             blank = dict.fromkeys(rows[-1], "n/a")
@@ -253,6 +267,10 @@ def returns_by_game(
 # the first acting by search, the others by the policy. ROSMO's CRR has no model.
 _TABLE_1 = {
     "bc": ("baseline", "BC"),
+    "dqn": ("baseline", "DQN"),
+    "iqn": ("baseline", "IQN"),
+    "bcq": ("baseline", "BCQ"),
+    "rem": ("baseline", "REM"),
     "mzu": ("muzero_network", "MZU"),
     "reanalyse": ("muzero_network", "MZU"),
     "crr, MuZero network": ("baseline", "CRR"),
@@ -266,7 +284,8 @@ def overall(
     """MuZero Unplugged's Table 1: scores over the games, how many, the papers' beside ours.
 
     Args:
-      final: rows of the last evaluation of each run, with `score`.
+      final: rows of the last evaluation of each run, with `score`; or of several updates, of
+        which each is a row. If it has `greedy_score`, there is a column of it.
       selected: final scores by selector, maybe none; those of the paper's Table 1 are taken:
         Reanalyse by search, CRR and BC on the MuZero network by their policies.
       mzu: MuZero Unplugged's Table 1a, `group`, `method`, `median_normalised`,
@@ -274,19 +293,25 @@ def overall(
       rosmo: ROSMO's headline numbers, `method`, `final_iqm_normalised`.
     """
     kinds = {"median": statistics.median, "mean": statistics.mean, "IQM": statistics.iqm}
-    sides = {method: final[final["method"] == method] for method in plots.in_order(final["method"])}
+    sides = [
+        (method, final[(final["method"] == method) & (final["update"] == update)])
+        for method in plots.in_order(final["method"])
+        for update in sorted(final.loc[final["method"] == method, "update"].unique())
+    ]
     for name, method, selector in (
         ("reanalyse", "reanalyse", "search"),
         ("crr, MuZero network", "crr_model", "policy"),
         ("bc, MuZero network", "supervised", "policy"),
     ):
         of = selected[(selected["method"] == method) & (selected["selector"] == selector)]
+        of = of[of["unroll_steps"] == 5]
         if not of.empty:
-            sides[name] = of[of["unroll_steps"] == 5]
+            sides.append((name, of))
     theirs = mzu.set_index(["group", "method"])
     iqm = rosmo.assign(method=rosmo["method"].str.lower()).set_index("method")
+    several = len({side["update"].iloc[0] for _, side in sides}) > 1
     rows = []
-    for name, side in sides.items():
+    for name, side in sides:
         scores = tasks(side, "score")
         published = {}
         if name in _TABLE_1:
@@ -295,9 +320,14 @@ def overall(
         if name in iqm.index:
             published["IQM"] = iqm.loc[name, "final_iqm_normalised"]
         row: dict[str, Any] = {"method": name, "games": len(scores)}
+        if several:
+            row["updates"] = f"{side['update'].iloc[0]:,}"
         for kind, statistic in kinds.items():
             row[kind] = _interval(statistics.bootstrap(scores, statistic))
             row[f"{kind} (paper)"] = f"{published[kind]:g}" if kind in published else "n/a"
+        if "greedy_score" in final:
+            greedy = tasks(side, "greedy_score") if "greedy_score" in side else []
+            row["IQM, greedy"] = _interval(statistics.bootstrap(greedy)) if greedy else "n/a"
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -422,10 +452,10 @@ def low_data(final: pd.DataFrame, datasets: pd.DataFrame, paper: pd.DataFrame) -
         online = f"{datasets.loc[game, 'online_return']:.2f}"
         rows.append({**where, **dict.fromkeys(columns, "n/a"), **cells, "online DQN": online})
         theirs = paper[(paper["data_fraction"] == fraction) & (paper["game"] == game)]
-        if not theirs.empty:
-            published = {row["method"].lower(): f"{row['return']:.0f}"
-                         for row in theirs.to_dict("records")
-                         if row["method"].lower() in columns}  # fmt: skip
+        named = theirs.assign(method=theirs["method"].str.lower().str.replace("-", ""))
+        published = {row["method"]: f"{row['return']:.0f}"
+                     for row in named.to_dict("records") if row["method"] in columns}  # fmt: skip
+        if published:
             rows.append(
                 {"data": where["data"], "game": f"{game} (paper)",
                  **dict.fromkeys(columns, "n/a"), **published, "online DQN": "n/a"}
