@@ -127,4 +127,25 @@ def _o5(frames: Frames) -> tuple[list[Comparison], str]:
     return found, verdicts.pop() if len(verdicts) == 1 else "undecided"
 
 
-RULES: dict[str, Rule] = {"O1": _o1, "O2": _o2, "O3": _o3, "O4": _o4, "O5": _o5}
+def _o8(frames: Frames) -> tuple[list[Comparison], str]:
+    rows = frame(frames, "control_curves")
+    rows = even(rows[rows["method"].isin(("rosmo_sampled", "bc", "mzu"))])
+    if rows["environment"].nunique() < len(FIVE):
+        raise NotRun("fewer than five tasks")
+    sides = some(rows, method="rosmo_sampled")
+    cloning, search = (
+        compare(
+            f"rosmo_sampled - {other}", sides, some(rows, method=other), "mean_return",
+            statistics.mean,
+        )
+        for other in ("bc", "mzu")
+    )  # fmt: skip
+    found = [cloning, _judged(search, False, search.high >= 0.0)]
+    if cloning.verdict == "supported" and search.high < 0.0:
+        return found, "undecided"
+    return found, cloning.verdict
+
+
+RULES: dict[str, Rule] = {
+    "O1": _o1, "O2": _o2, "O3": _o3, "O4": _o4, "O5": _o5, "O8": _o8,
+}  # fmt: skip
