@@ -145,7 +145,7 @@ def test_sampled_operators_approach_the_exact_one(small, operator):
 def test_with_uniform_weights_the_expected_gradient_is_0():
     space, number = Normal(1), 8
     drawn = draw(space, jax.random.key(0), jnp.tile(PARAMETERS, [20_000, 1]), number)
-    target = improvement.Improvement(
+    target = improvement.SampledImprovement(
         jnp.full([20_000, number], 1.0 / number), jnp.zeros(20_000), None, drawn
     )
 
@@ -159,7 +159,7 @@ def test_with_uniform_weights_the_expected_gradient_is_0():
 
 def test_absorbing_states_have_uniform_candidates(small):
     actions = jnp.zeros([1, 2, 4, 1])
-    improved = improvement.Improvement(
+    improved = improvement.SampledImprovement(
         jnp.full([1, 2, 4], jnp.array([0.7, 0.1, 0.1, 0.1])), jnp.zeros([1, 2]), None, actions
     )
 

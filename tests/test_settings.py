@@ -77,6 +77,14 @@ ELSEWHERE = {
     "rescale_values": True,
     "cloning_updates": 0,
     "standardize": False,
+    "width": None,
+    "num_atoms": 51,
+    "bin_spacing": 1.0,
+    "behavior_penalty": 1.0,
+    "policy_head": "normal",
+    "action_bins": 7,
+    "num_candidates": 20,
+    "injection": 0.25,
 }
 
 

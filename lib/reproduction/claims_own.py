@@ -130,7 +130,7 @@ def _o5(frames: Frames) -> tuple[list[Comparison], str]:
 def _o8(frames: Frames) -> tuple[list[Comparison], str]:
     rows = frame(frames, "control_curves")
     rows = even(rows[rows["method"].isin(("rosmo_sampled", "bc", "mzu"))])
-    if rows["environment"].nunique() < len(FIVE):
+    if rows["environment"].nunique() < FIVE:
         raise NotRun("fewer than five tasks")
     sides = some(rows, method="rosmo_sampled")
     cloning, search = (

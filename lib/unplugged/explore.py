@@ -122,7 +122,7 @@ def times_recorded(dataset: datasets.Dataset, observation: np.ndarray) -> int:
 @functools.partial(jax.jit, static_argnums=(0, 4))
 def _look(
     model: Model, params: Params, observation: jax.Array, key: jax.Array, settings: Settings
-) -> tuple[mctx.RootFnOutput, improvement.Improvement, jax.Array, mctx.Tree]:
+) -> tuple[mctx.RootFnOutput, improvement.AnyImprovement, jax.Array, mctx.Tree]:
     """One-step improvement and search at [1, ...]; compiled once for each settings record."""
     root = improvement.root_of(model, params, model.represent(params, observation))
     one_step = improvement.one_step(model, params, root, key, settings)

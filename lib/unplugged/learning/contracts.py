@@ -105,7 +105,7 @@ def improve(
     root: Any,
     key: jax.Array,
     settings: Any,
-) -> improvement.Improvement:
+) -> improvement.AnyImprovement:
     """What an operator makes of N root states, its form checked.
 
     Raises:
@@ -114,7 +114,7 @@ def improve(
     found = call(
         "operator", function, model=model, params=params, root=root, key=key, settings=settings
     )
-    if not isinstance(found, improvement.Improvement):
+    if not isinstance(found, improvement.AnyImprovement):
         raise ContractError(
             f"operator {name_of(function)} must return improvement.Improvement(policy, value, "
             f"action_values), got {type(found).__name__}"
@@ -125,12 +125,17 @@ def improve(
         if found.actions is not None:
             raise ContractError(
                 f"operator {name_of(function)} must give a policy over all {number} discrete "
-                "actions, and leave Improvement.actions at None"
+                "actions, an improvement.Improvement"
             )
     else:
         number = np.shape(found.policy)[-1] if np.ndim(found.policy) else 0
         what = "actions, the candidates that its policy is over,"
         shape = (states, number, *model.actions.shape)
+        if found.actions is None:
+            raise ContractError(
+                f"operator {name_of(function)} must return improvement.SampledImprovement, with "
+                "the continuous actions that its policy is over"
+            )
         _check_array("operator", function, what, found.actions, shape)
     for what, shape in (
         ("policy", (states, number)), ("value", (states,)), ("action_values", (states, number))
@@ -177,7 +182,7 @@ def advantage(
     model: Model,
     params: Params,
     roots: mctx.RootFnOutput,
-    improved: improvement.Improvement | None,
+    improved: improvement.AnyImprovement | None,
     recorded: Recorded,
     settings: Settings,
 ) -> jax.Array:
@@ -274,7 +279,7 @@ def try_out(
     if operator is not None and _own(operator):
         number = len(observation)
 
-        def improved(params: Params, observation: jax.Array) -> improvement.Improvement:
+        def improved(params: Params, observation: jax.Array) -> improvement.AnyImprovement:
             kind = candidates.Root if model.actions.continuous else mctx.RootFnOutput
             root = kind(
                 prior_logits=jax.random.normal(keys[2], [number, model.actions.num_parameters]),

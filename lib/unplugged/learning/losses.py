@@ -36,8 +36,8 @@ def where(condition: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def policy_target(
-    actions: Actions, improved: improvement.Improvement, windows: Windows, key: jax.Array
-) -> improvement.Improvement:
+    actions: Actions, improved: improvement.AnyImprovement, windows: Windows, key: jax.Array
+) -> improvement.AnyImprovement:
     """The improved policy; a uniform one in absorbing states.
 
     Args:
@@ -56,7 +56,7 @@ def policy_target(
 
 
 def policy_cross_entropy(
-    actions: Actions, target: improvement.Improvement, parameters: jax.Array
+    actions: Actions, target: improvement.AnyImprovement, parameters: jax.Array
 ) -> jax.Array:
     """-sum_k w_k log pi(a_k) over the target's candidates, or over all discrete actions.
 
@@ -197,7 +197,7 @@ def lookahead_advantage(
     model: Model,
     params: Params,
     root: mctx.RootFnOutput,
-    improved: improvement.Improvement,
+    improved: improvement.AnyImprovement,
     recorded: Recorded,
     settings: Any,
 ) -> jax.Array:
@@ -215,7 +215,7 @@ def dynamics_advantage(
     model: Model,
     params: Params,
     root: mctx.RootFnOutput,
-    improved: improvement.Improvement,
+    improved: improvement.AnyImprovement,
     recorded: Recorded,
     settings: Any,
 ) -> jax.Array:
@@ -234,7 +234,7 @@ def recorded_advantage(
     model: Model,
     params: Params,
     root: mctx.RootFnOutput,
-    improved: improvement.Improvement,
+    improved: improvement.AnyImprovement,
     recorded: Recorded,
     settings: Any,
 ) -> jax.Array:

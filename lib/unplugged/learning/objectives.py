@@ -146,7 +146,7 @@ def improve(
     model: Model,
     method: Method,
     settings: Settings,
-) -> improvement.Improvement:
+) -> improvement.AnyImprovement:
     """The method's operator at the T steps of B windows, or only where its targets need it.
 
     Args:

@@ -17,7 +17,7 @@ import numpy as np
 
 from unplugged.common import memory
 from unplugged.data import bits, windows
-from unplugged.planning.improvement import Improvement
+from unplugged.planning.improvement import AnyImprovement
 
 
 class Tick(NamedTuple):
@@ -37,7 +37,7 @@ class Tick(NamedTuple):
     reward: jax.Array
     discount: jax.Array
     is_last: jax.Array
-    improved: Improvement | None
+    improved: AnyImprovement | None
 
 
 class Source(Protocol):

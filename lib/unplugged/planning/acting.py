@@ -41,12 +41,12 @@ def _sure(action: jax.Array) -> Choice:
     return Choice(action[:, None], jnp.ones([len(action), 1]))
 
 
-def _choice(better: improvement.Improvement) -> Any:
+def _choice(better: improvement.AnyImprovement) -> Any:
     """What an operator returned, as a selector's answer."""
     return better.policy if better.actions is None else Choice(better.actions, better.policy)
 
 
-def _best(better: improvement.Improvement) -> Any:
+def _best(better: improvement.AnyImprovement) -> Any:
     """The action of highest action value."""
     q = better.action_values
     best = jax.nn.one_hot(jnp.argmax(q, axis=-1), q.shape[-1])

@@ -34,14 +34,34 @@ class Improvement(NamedTuple):
         sum to 1 in the limit only; its method says so by `Method.sampled`. Shape [N, A].
       value: value of the root, in units of return. Shape [N].
       action_values: Q(s, a), in units of return. Shape [N, A].
-      actions: K candidates, to which policy and action values belong, [N, K, D]; then those have
-        shape [N, K]. None: all discrete actions.
     """
 
     policy: jax.Array
     value: jax.Array
     action_values: jax.Array
-    actions: jax.Array | None = None
+
+    @property
+    def actions(self) -> None:
+        """None: policy and action values are over all discrete actions."""
+
+
+class SampledImprovement(NamedTuple):
+    """What an operator over continuous actions returns for N root states, at K candidates.
+
+    Attributes:
+      policy: weights of the candidates. Shape [N, K].
+      value: value of the root, in units of return. Shape [N].
+      action_values: Q(s, a) of the candidates, in units of return. Shape [N, K].
+      actions: the candidates. Shape [N, K, D].
+    """
+
+    policy: jax.Array
+    value: jax.Array
+    action_values: jax.Array
+    actions: jax.Array
+
+
+AnyImprovement = Improvement | SampledImprovement
 
 
 class Operator(Protocol):
@@ -49,7 +69,7 @@ class Operator(Protocol):
 
     def __call__(
         self, model: Model, params: Params, root: Any, key: jax.Array, settings: Any
-    ) -> Improvement:
+    ) -> AnyImprovement:
         """Improves on the prior at N root states."""
         ...
 
@@ -79,7 +99,9 @@ def action_values(
     return model.support.scalar(reward_logits) + discount * model.support.scalar(value_logits)
 
 
-def one_step(model: Model, params: Params, root: Any, key: jax.Array, settings: Any) -> Improvement:
+def one_step(
+    model: Model, params: Params, root: Any, key: jax.Array, settings: Any
+) -> AnyImprovement:
     """One-step look-ahead: p ~ prior * exp(q_g - v) over all actions (ROSMO, eq. 6).
 
     The value is the network's own, which the value target bootstraps from (eq. 8). It is exact for
@@ -91,7 +113,7 @@ def one_step(model: Model, params: Params, root: Any, key: jax.Array, settings: 
             model, params, root.embedding[:, None], offered.actions, settings.discount
         )
         policy = jax.nn.softmax(jnp.log(offered.prior) + q - root.value[:, None])
-        return Improvement(policy, root.value, q, offered.actions)
+        return SampledImprovement(policy, root.value, q, offered.actions)
     del key
     actions = jnp.arange(model.num_actions)[None, :]
     q = action_values(model, params, root.embedding[:, None], actions, settings.discount)
@@ -101,7 +123,7 @@ def one_step(model: Model, params: Params, root: Any, key: jax.Array, settings: 
 
 def one_step_sampled(
     model: Model, params: Params, root: Any, key: jax.Array, settings: Any
-) -> Improvement:
+) -> AnyImprovement:
     """One-step look-ahead at `num_samples` actions drawn from the prior (ROSMO, eq. 9 and 10).
 
     The policy holds the weights of log pi in eq. 9: exp(adv) / (N Z) summed over an action's
@@ -125,7 +147,7 @@ def one_step_sampled(
     normaliser = jnp.logaddexp(0.0, jax.nn.logsumexp(others, axis=-1))
     coefficients = jnp.exp(advantages - normaliser)  # N cancels in exp(adv) / (N Z).
     if model.actions.continuous:
-        return Improvement(coefficients, root.value, q, actions)
+        return SampledImprovement(coefficients, root.value, q, actions)
     one_hot = jax.nn.one_hot(actions, model.num_actions)
     drawn = one_hot.max(axis=1) > 0.0
     q_drawn = jnp.max(jnp.where(one_hot > 0.0, q[..., None], -jnp.inf), axis=1)
@@ -300,7 +322,7 @@ def mcts(
     settings: Any,
     *,
     noise: bool = True,
-) -> Improvement:
+) -> AnyImprovement:
     """MuZero's operator: visit distribution, value and Q of the root (ROSMO, eq. 3 and 4).
 
     The root's value is mctx's, in whose mean the network's own value counts as one more visit:
@@ -319,7 +341,7 @@ def sampled_mcts(
     settings: Any,
     *,
     noise: bool = True,
-) -> Improvement:
+) -> SampledImprovement:
     """Sampled MuZero's operator: `mcts` over candidates (Hubert et al., 2021, Section 4).
 
     Where the root knows a recorded action, that is among them (MuZero Unplugged, Section 6).
@@ -327,7 +349,7 @@ def sampled_mcts(
     begin_key, search_key = jax.random.split(key)
     offered, start, step = candidates.begin(model, root, begin_key, settings)
     output = search(model, params, start, search_key, settings, noise=noise, recurrent_fn=step)
-    return _of_tree(output)._replace(actions=offered.actions)
+    return SampledImprovement(*_of_tree(output), actions=offered.actions)
 
 
 def mcts_q(
@@ -338,7 +360,7 @@ def mcts_q(
     settings: Any,
     *,
     noise: bool = True,
-) -> Improvement:
+) -> AnyImprovement:
     """MZU-Q: p ~ prior * exp(Q / tau), Q of the search's root (ROSMO, Section 4.2 b).
 
     The prior over candidates of continuous actions is uniform: they are drawn from it.
