@@ -6,7 +6,8 @@ started again until it is whole; then it must have what the same pipeline has th
 Random bytes of checkpoints, datasets, results and provenance are changed; each change must be
 refused, named, or without any effect.
 
-Writes storm.csv, a row an event, and storm.json, what it ran on; exits with 1 if an event failed.
+Writes storm.csv, a row an event, and storm.json, what each kind of event ran on, as soon as the kind
+is over; other kinds' rows stay (`--only`). Exits with 1 if an event failed.
 A failed event names its round, `--seed S --round R` repeats it.
 """
 
@@ -34,6 +35,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import psutil
@@ -42,6 +44,7 @@ from tqdm import tqdm
 
 from measure import machine
 from reproduction import checksums
+from unplugged.common import files
 
 ROOT = Path(__file__).resolve().parents[1]
 PROFILE = ROOT / "benchmarks" / "storm.yaml"
@@ -659,6 +662,26 @@ def table(events: Sequence[Event]) -> str:
     return "\n".join(lines)
 
 
+def write(out: Path, events: Sequence[Event], about: dict[str, Any]) -> None:
+    """Writes events and what they ran on, in place of those of the same kinds that are there."""
+    out.mkdir(parents=True, exist_ok=True)
+    table, facts = out / "storm.csv", out / "storm.json"
+    frame = pd.DataFrame([dataclasses.asdict(event) for event in events]).round(2)
+    kinds = set(frame["test"])
+    if table.exists():
+        before = pd.read_csv(table)
+        frame = pd.concat([before[~before["test"].isin(kinds)], frame])
+    known = json.loads(facts.read_text()) if facts.exists() else {}
+    known |= {
+        kind: about
+        | {"failures": [line(event) for event in events if event.failed and event.test == kind]}
+        for kind in sorted(kinds)
+    }
+    files.write_whole(table, frame.to_csv(index=False).encode())
+    files.write_whole(facts, (json.dumps(known, indent=2) + "\n").encode())
+    checksums.accept(out)
+
+
 def main() -> int:
     """Runs the storm; returns 1 if an event failed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -693,6 +716,14 @@ def main() -> int:
         ]
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
         events += run_stops(stops, work, shared, reference, cores)
+
+        def report(some: Sequence[Event]) -> None:
+            seconds = round(time.monotonic() - begin)
+            if options.out and some:
+                facts = {"seed": options.seed, "seconds": seconds, "stages": spans}
+                write(options.out, some, about | facts)
+
+        report(events)
         if options.only in (None, "bytes") and options.round is None:
             total, rng = 20 if options.quick else 100, random.Random(f"{options.seed} bytes")
             changed = itertools.chain(
@@ -702,25 +733,18 @@ def main() -> int:
                 events.append(event)
                 if event.failed:
                     tqdm.write(line(event))
+            report([event for event in events if event.test == "byte"])
     finally:
         kill_all(work)
     failed = [event for event in events if event.failed]
     print(f"\n{table(events)}\n")
     for event in failed:
         print(f"{line(event)}   [--seed {options.seed} --round {event.round}]")
-    about |= {"seed": options.seed, "seconds": round(time.monotonic() - begin), "stages": spans}
-    about["failures"] = [line(event) for event in failed]
-    if options.out:
-        options.out.mkdir(parents=True, exist_ok=True)
-        frame = pd.DataFrame([dataclasses.asdict(event) for event in events])
-        frame.round(2).to_csv(options.out / "storm.csv", index=False)
-        (options.out / "storm.json").write_text(json.dumps(about, indent=2) + "\n")
-        checksums.accept(options.out)
     if failed or options.work:
         print(f"what was left is in {work}")
     else:
         shutil.rmtree(work)
-    print(f"{about['seconds']} s, {len(events)} events, {len(failed)} failed")
+    print(f"{time.monotonic() - begin:.0f} s, {len(events)} events, {len(failed)} failed")
     return 1 if failed else 0
 
 

@@ -1,10 +1,12 @@
 """The storm's own parts; `make storm` is no test of the suite."""
 
 import collections
+import json
 import random
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -89,3 +91,17 @@ def test_the_table_counts_what_failed():
     _, kills, bytes_ = storm.table([good, bad, byte]).splitlines()
     assert kills.split() == ["kill", "train", "2", "1", "1.2", "s"]
     assert bytes_.split() == ["byte", "dataset", "1", "0", "1", "refused"]
+
+
+def test_kinds_that_were_not_run_again_stay(tmp_path):
+    kill, byte = (
+        storm.Event("kill", "train", "all", outcome="ok"),
+        storm.Event("byte", "dataset", "catch.npz", outcome="refused"),
+    )
+    storm.write(tmp_path, [kill, byte], {"seed": 0})
+    storm.write(tmp_path, [byte, byte], {"seed": 1})
+    table = pd.read_csv(tmp_path / "storm.csv")
+    assert table["test"].tolist() == ["kill", "byte", "byte"]
+    facts = json.loads((tmp_path / "storm.json").read_text())
+    assert (facts["kill"]["seed"], facts["byte"]["seed"]) == (0, 1)
+    assert facts["byte"]["failures"] == []
