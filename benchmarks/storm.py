@@ -6,8 +6,8 @@ started again until it is whole; then it must have what the same pipeline has th
 Random bytes of checkpoints, datasets, results and provenance are changed; each change must be
 refused, named, or without any effect.
 
-Writes storm.csv, a row an event, and storm.json, what each kind of event ran on, as soon as the kind
-is over; other kinds' rows stay (`--only`). Exits with 1 if an event failed.
+Writes storm.csv, a row an event, and storm.json, what each kind of event ran on, as soon as the
+kind is over; other kinds' rows stay (`--only`). Exits with 1 if an event failed.
 A failed event names its round, `--seed S --round R` repeats it.
 """
 
