@@ -211,6 +211,11 @@ def single_jobs(quick: bool) -> list[tuple[str, dict[str, Any]]]:
         "networks", methods=["bc"] if quick else ["bc", "crr", "cql", "rosmo", "mzu"], data=PIXELS,
         trained=5 if quick else 300, length=5 if quick else 10, repeats=2 if quick else 8,
     )  # fmt: skip
+    add(
+        "continuous", methods=["mzu", "rosmo_sampled"] if quick else
+        ["mzu", "reanalyse", "rosmo_sampled", "bc"],
+        data="walker", length=1, repeats=1 if quick else 5,
+    )  # fmt: skip
     simulations = [1] if quick else [1, 2, 4, 8, 16, 32, 64]
     batches = [32, 64] if quick else [32, 64, 128, 256, 512, 1024]
     common = {"data": "catch", "seconds": seconds}

@@ -531,5 +531,5 @@ def check_equal(
 
 
 if __name__ == "__main__":
-    for data in workload.FORMS:
+    for data in workload.REFERENCED:
         print(data, check_equal(data=data))

@@ -57,7 +57,7 @@ def check(methods: list[str]) -> None:
         for what, difference in reference.check_equal(methods, data=data).items():
             setting = f"data={data}, {what}"
             row("reference - fused", what.split()[0], setting, difference, "difference")
-    for name in workload.FORMS:
+    for name in workload.REFERENCED:
         ratio = flops.check(name)
         row("XLA's FLOPs / ours", "", f"data={name}", ratio, "ratio", "forward pass")
 
@@ -225,6 +225,39 @@ def networks(methods: list[str], data: str, trained: int, length: int, repeats: 
         for name in others:
             ratios = [a / b for a, b in zip(times[first], times[name])]
             row("network", method, f"data={data}, {first} / {name}", ratios, "ratio", "in turn")
+
+
+def continuous(methods: list[str], data: str, length: int, repeats: int) -> None:
+    """Time of an update over continuous actions by each method, in turn, and beside the first."""
+    import jax
+
+    import workload
+    from unplugged import timing, windows
+
+    store = windows.store(workload.dataset(data))
+    learners = {name: workload.learner(name, data) for name in methods}
+    states = {name: jax.jit(one.init)(0) for name, one in learners.items()}
+    times: dict[str, list[float]] = {name: [] for name in methods}
+
+    def step(name: str) -> int:
+        states[name], _ = jax.block_until_ready(learners[name].run(states[name], store, length))
+        return length
+
+    for name in methods:
+        step(name)
+    for _ in range(repeats):
+        for name, found in times.items():
+            one = functools.partial(step, name)
+            rates = timing.rates(one, seconds=0.0, repeats=1, clock=time.process_time)
+            found += [1.0 / rate for rate in rates]
+    of = workload.FORMS[data].settings
+    note = f"CPU time, K = {of.num_candidates}, {of.num_simulations} simulations, "
+    note += f"batch {of.batch_size}"
+    for name, found in times.items():
+        row("time of update", name, f"data={data}", found, "s/update", note)
+    for name in methods[1:]:
+        ratios = [a / b for a, b in zip(times[methods[0]], times[name])]
+        row("sampled", name, f"data={data}, {methods[0]} / {name}", ratios, "ratio", "in turn")
 
 
 def growth(method: str, data: str, field: str, values: list[int], seconds: float) -> None:
@@ -500,6 +533,7 @@ MEASUREMENTS = {
         share,
         split,
         networks,
+        continuous,
         growth,
         seeds,
         sampling,

@@ -10,12 +10,13 @@ import numpy as np
 
 from unplugged import datasets, methods, networks
 from unplugged.learner import Learner
-from unplugged.model.actions import Discrete
+from unplugged.model.actions import Discrete, Normal
 from unplugged.model.critic import Critic
 from unplugged.runs.spec import model_of
-from unplugged.settings import BSUITE, MINATAR, Settings
+from unplugged.settings import BSUITE, CONTROL, MINATAR, Settings
 
 NUM_ACTIONS = 3
+ACTIONS = Discrete(NUM_ACTIONS)
 # On pixels: MinAtar's preset, and the pixel study's settings.
 NETWORKS: dict[str, dict[str, Any]] = {
     "conv": {},
@@ -40,6 +41,7 @@ class Form:
       spread: lengths are uniform within mean_length +- spread.
       settings: the preset.
       packed: whether observations are bits, packed.
+      actions: the action space.
     """
 
     observation_shape: tuple[int, ...]
@@ -48,17 +50,37 @@ class Form:
     spread: int
     settings: Settings = BSUITE
     packed: bool = False
+    actions: Discrete | Normal = ACTIONS
 
+
+# Sampled MuZero's search at a size for DM Control: K = 20, 50 simulations, batch 256.
+SAMPLED = dataclasses.replace(
+    CONTROL,
+    representation=(256, 512),
+    dynamics=(256, 512),
+    prediction=(256,),
+    batch_size=256,
+    unroll_steps=5,
+    num_candidates=20,
+    num_simulations=50,
+    standardize=False,
+)
 
 # ROSMO, Table 5: cartpole 630,262 transitions, catch 18,000; MinAtar's breakout as recorded
-# here, a million. 3 actions each.
+# here, a million. 3 actions each. A walker has 24 numbers and 6 dimensions of actions.
 FORMS = {
     "cartpole": Form((1, 6), episodes=1000, mean_length=630, spread=370),
     "catch": Form((10, 5), episodes=2000, mean_length=9, spread=0),
     "breakout": Form(
         (10, 10, 4), episodes=27_000, mean_length=37, spread=36, settings=MINATAR, packed=True
     ),
+    "walker": Form(
+        (24,), episodes=20, mean_length=1000, spread=0, settings=SAMPLED, actions=Normal(6)
+    ),
 }
+
+
+REFERENCED = ("cartpole", "catch", "breakout")  # what the reference loop learns from, too
 
 
 def dataset(name: str, *, seed: int = 0) -> datasets.Dataset:
@@ -78,12 +100,16 @@ def dataset(name: str, *, seed: int = 0) -> datasets.Dataset:
         episodes.append(
             {
                 "observation": observation,
-                "action": rng.integers(NUM_ACTIONS, size=length),
+                "action": _actions(rng, form.actions, length),
                 "reward": rng.standard_normal(length, dtype=np.float32),
                 "terminated": i % 2 == 0,
             }
         )
-    found = datasets.from_episodes(episodes, {"environment": name, "num_actions": NUM_ACTIONS})
+    space = form.actions
+    facts = (
+        {"action_dims": space.dims} if isinstance(space, Normal) else {"num_actions": NUM_ACTIONS}
+    )
+    found = datasets.from_episodes(episodes, {"environment": name, **facts})
     if not form.packed:
         return found
     return dataclasses.replace(
@@ -91,6 +117,12 @@ def dataset(name: str, *, seed: int = 0) -> datasets.Dataset:
         observation=found.observation.astype(np.uint8),
         metadata={**found.metadata, "packed_shape": list(form.observation_shape)},
     )
+
+
+def _actions(rng: np.random.Generator, space: Discrete | Normal, length: int) -> np.ndarray:
+    if isinstance(space, Discrete):
+        return rng.integers(space.num_actions, size=length)
+    return rng.uniform(-1.0, 1.0, (length, space.dims)).astype(np.float32)
 
 
 def settings(name: str, network: str) -> Settings:
@@ -104,7 +136,7 @@ def model(
 ) -> networks.Model:
     """The learned model for a dataset of `FORMS`, for a method with that critic."""
     settings = settings or FORMS[name].settings
-    return model_of(settings, FORMS[name].observation_shape, Discrete(NUM_ACTIONS), critic)
+    return model_of(settings, FORMS[name].observation_shape, FORMS[name].actions, critic)
 
 
 def learner(method: str, name: str, settings: Settings | None = None) -> Learner:
