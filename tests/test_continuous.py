@@ -1,6 +1,7 @@
 """Each baseline's loss beside plain NumPy, which has of the networks what they answer."""
 
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from conftest import random_params
+from unplugged import runs
 from unplugged.data.windows import Windows
 from unplugged.learning import continuous, methods
 from unplugged.learning.learner import Learner
@@ -300,3 +302,36 @@ def test_methods_say_which_actions_they_are_for():
     assert not methods.get("rosmo").suits(Normal(1)) and methods.get("rosmo").suits(Discrete(2))
     assert not methods.get("d4pg").suits(Discrete(2)) and methods.get("d4pg").suits(Normal(1))
     assert methods.get("mzu").suits(Normal(1)) and methods.get("mzu").suits(Discrete(2))
+
+
+def a_spec(**changes):
+    return runs.Spec(dataset="none.npz", benchmark="classic", environment="pendulum", **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"method": "rosmo"}, "rosmo is not for the continuous actions of 1 dimension of pendulum; "
+                              "these methods are: bc, crr, "),
+        ({"method": "mzu", "selector": "gumbel"}, "selector gumbel is not for the continuous act"),
+        ({"method": "d4pg", "overrides": {"policy_head": "factored"}}, "d4pg follows the gradient"),
+        ({"method": "mzu", "diagnose": True}, "diagnose counts the commonest of discrete actions"),
+    ],
+)  # fmt: skip
+def test_what_is_for_other_actions_is_refused(changes, message):
+    spec = a_spec(**changes)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        spec.learner(*spec.of_benchmark.form("pendulum"))
+
+
+def test_a_continuous_method_on_discrete_actions_is_refused():
+    spec = runs.Spec(dataset="none.npz", environment="catch", method="d4pg")
+    with pytest.raises(ValueError, match="d4pg is not for the 3 discrete actions of catch"):
+        spec.learner(*spec.of_benchmark.form("catch"))
+
+
+def test_one_width_for_every_layer(settings):
+    wide = dataclasses.replace(settings, width=9)
+    params = model_of(wide, (2,), Normal(2)).init(jax.random.key(0))
+    assert params["representation"]["representation_1"]["b"].shape == (9,)
+    assert params["dynamics"]["dynamics_1"]["b"].shape == (9,)

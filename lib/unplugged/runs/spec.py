@@ -238,6 +238,11 @@ class Spec(AnySpec):
         """
         method = methods.get(self.method)
         self.check_suits(actions)
+        if self.diagnose and actions.continuous:
+            raise ValueError(
+                "diagnose counts the commonest of discrete actions, and those of "
+                f"{self.environment} are continuous: leave it at false"
+            )
         model = self.model(observation_shape, actions, moments, critic=method.critic)
         return Learner(method.extend(model) if method.extend else model, method, self.settings)
 
