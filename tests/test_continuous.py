@@ -273,8 +273,8 @@ def test_every_method_for_continuous_actions_takes_a_step(settings, name):
         real=jnp.asarray(np.arange(length)[:, None] < [length, 1, 1, length]),
         known=jnp.asarray(np.arange(length)[:, None] < [length, 2, 2, length]),
     )
-    state = learner.init(0)
-    new, found = jax.jit(learner.update)(state, batch, jax.random.key(0))
+    update = jax.jit(learner.update, donate_argnums=0)  # As `Learner.run` does.
+    new, found = update(learner.init(0), batch, jax.random.key(0))
     assert all(np.isfinite(x) for x in found.values())
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(new.params))
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 
 MARK = "UNPLUGGED_PIPELINE"  # environment variable, "process id of pipeline.py:its clone"
+JOB = "SLURM_JOB_ID"  # environment variable of what a cluster runs, which is the cluster's to end
 _LOOK_EVERY = 0.5  # seconds
 
 
@@ -33,7 +34,10 @@ def marked(root: Path, only: str | None = None) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):  # Another user's, or gone by now.
-            of = process.environ().get(MARK, "")
+            environment = process.environ()
+            if environment.get(JOB) != os.environ.get(JOB):
+                continue
+            of = environment.get(MARK, "")
             ours = of == only if only else of.partition(":")[2] == str(root.resolve())
             if ours and process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
@@ -70,9 +74,10 @@ def _gone(process: int) -> bool:
 def watch(root: Path) -> None:
     """Ends this process and all of its pipeline soon after pipeline.py is gone, however it ended.
 
-    Does nothing in a process that no pipeline.py has started.
+    Does nothing in a process that no pipeline.py has started, nor in a job of a cluster: that may
+    be on another machine than pipeline.py, and goes on without it.
     """
-    if not (own := os.environ.get(MARK, "")):
+    if not (own := os.environ.get(MARK, "")) or JOB in os.environ:
         return
 
     def look() -> None:

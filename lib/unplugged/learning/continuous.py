@@ -48,8 +48,9 @@ def with_multipliers(model: Model) -> Model:
     behaving = with_behavior(model)
 
     def init(key: jax.Array) -> Params:
-        first = jnp.log(jnp.expm1(jnp.full([], FIRST_MULTIPLIER)))
-        return {**behaving.init(key), "multipliers": {"temperature": first, "step": first}}
+        first = jnp.log(jnp.expm1(jnp.full([2], FIRST_MULTIPLIER)))
+        multipliers = {"temperature": first[0], "step": first[1]}  # No buffer is there twice.
+        return {**behaving.init(key), "multipliers": multipliers}
 
     return dataclasses.replace(model, init=init)
 
