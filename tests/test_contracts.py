@@ -206,7 +206,7 @@ def test_a_wrong_objective_or_regulariser_is_named():
     with pytest.raises(ValueError, match=r"must return \(loss, parts\)"):
         contracts.loss(lambda *a, **b: jnp.zeros([]), **given)
     with pytest.raises(ValueError, match=r"advantages must be floating .* \[2, 4\], got .* \[4\]"):
-        recorded = losses.Recorded(jnp.zeros([2, 4], int), None, None, None)
+        recorded = losses.Recorded(jnp.zeros([2, 4], int), jnp.zeros([2, 4]), None, None)
         contracts.advantage(lambda *a: jnp.zeros([4]), None, None, None, None, recorded, None)
 
 
