@@ -24,7 +24,9 @@ _PLACES = {
     "planning": ("acting", "improvement"),
     "data": (
         "bits",
+        "coding",
         "datasets",
+        "logs",
         "minari_io",
         "npz",
         "rlu_control",
