@@ -590,8 +590,8 @@ def save(dataset: Dataset, path: str | os.PathLike[str]) -> None:
         "metadata": dict(dataset.metadata),
     }
     buffer = io.BytesIO()
-    arrays: dict[str, Any] = {"header": np.array(json.dumps(header, sort_keys=True))}
-    np.savez_compressed(buffer, **arrays, **dataset.arrays)
+    arrays: dict[str, Any] = {"header": json.dumps(header, sort_keys=True), **dataset.arrays}
+    np.savez_compressed(buffer, **arrays)
     files.write_whole(path, buffer.getvalue())
 
 
