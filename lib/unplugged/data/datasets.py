@@ -105,8 +105,8 @@ class Dataset:
 
     @property
     def actions(self) -> Discrete | Normal:
-        """The action space, of which the metadata tell."""
-        return of_metadata(self.metadata)
+        """The action space, of which the metadata tell, and whether there are masks."""
+        return _actions(self.metadata, masked=self.allowed is not None)
 
     @property
     def num_steps(self) -> int:
@@ -147,6 +147,10 @@ class Dataset:
         index = np.concatenate([np.arange(first[i], last[i] + 1) for i in numbers])
         arrays = {name: array[index] for name, array in self.arrays.items()}
         return Dataset(**arrays, metadata=dict(self.metadata))
+
+
+def _actions(metadata: Mapping[str, Any], *, masked: bool) -> Discrete | Normal:
+    return Discrete(metadata["num_actions"], masked=True) if masked else of_metadata(metadata)
 
 
 def _facts(value: Any, name: str = "metadata") -> Any:
@@ -635,6 +639,27 @@ def load(path: str | os.PathLike[str]) -> Dataset:
     except (npz.NpzError, DatasetError) as error:
         raise DatasetError(f"{path}: {error}") from error
     return dataset
+
+
+def form(path: str | os.PathLike[str]) -> tuple[tuple[int, ...], Actions]:
+    """Shape of an observation and action space of a dataset's file, whose data stay unread.
+
+    Raises:
+      FileNotFoundError: if there is no such file.
+      DatasetError: see `load`.
+    """
+    path = files.expanded(path)
+    if not path.is_file():
+        raise FileNotFoundError(_missing(path))
+    try:
+        with npz.opened(path, ("header", *_ARRAYS), tuple(_OPTIONAL)) as archive:
+            metadata = _header(archive)["metadata"]
+            _check_facts(metadata)
+            _check_forms(archive.forms, metadata)
+            shape = metadata.get("packed_shape") or archive.forms["observation"].shape[1:]
+            return tuple(shape), _actions(metadata, masked="allowed" in archive.forms)
+    except (npz.NpzError, DatasetError) as error:
+        raise DatasetError(f"{path}: {error}") from error
 
 
 def _missing(path: Path) -> str:

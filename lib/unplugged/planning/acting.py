@@ -97,8 +97,8 @@ def implicit(
 ) -> jax.Array:
     """The action of highest mean over drawn quantiles: how IQN acts."""
     del settings
-    features = critic_logits(model, params, model.represent(params, observation))
-    q = implicit_values(params, features, key)
+    state = model.represent(params, observation)
+    q = model.keep_to(state, implicit_values(params, critic_logits(model, params, state), key))
     return jax.nn.one_hot(jnp.argmax(q, axis=-1), model.num_actions)
 
 

@@ -96,8 +96,10 @@ class Benchmark:
     Attributes:
       preset: hyperparameters that its runs begin from.
       check: raises ValueError if an environment's name is wrong, naming the nearest.
-      form: environment -> (shape of an observation, action space).
-      evaluator: (environment, policy, episodes) -> what plays.
+      form: environment -> (shape of an observation, action space). None: there is no environment,
+        and a dataset's own form counts.
+      evaluator: (environment, policy, episodes) -> what plays. None: nothing does, and runs are
+        evaluated on held-out episodes, see `heldout`.
       source: environment -> hash of its source; None where it is part of compiled programs.
       packages: packages whose versions its numbers depend on, beside the compiled programs.
       game: environment -> pure functions; None where it is no JAX program, so that online runs
@@ -108,8 +110,8 @@ class Benchmark:
 
     preset: settings.Settings
     check: Callable[[str], Any]
-    form: Callable[[str], tuple[tuple[int, ...], Actions]]
-    evaluator: Callable[[str, evaluation.Policy, int], evaluation.Evaluator]
+    form: Callable[[str], tuple[tuple[int, ...], Actions]] | None = None
+    evaluator: Callable[[str, evaluation.Policy, int], evaluation.Evaluator] | None = None
     source: Callable[[str], str] | None = None
     packages: tuple[str, ...] = ()
     game: Callable[[str], games.Game] | None = None
@@ -195,6 +197,8 @@ BENCHMARKS: dict[str, Benchmark] = {
     ),
     "gymnax": compiled("gymnax", preset=settings.BSUITE),
     "classic": compiled("classic", preset=dataclasses.replace(settings.CONTROL, standardize=False)),
+    # No environment: a table of one's own. What it is called is in its metadata.
+    "logged": Benchmark(preset=settings.GYMNASIUM, check=lambda name: None),
 }
 
 

@@ -29,16 +29,19 @@ MAX_STEPS = 1_000_000
 _PATIENCE = 30.0
 
 
-def make_policy(model: Model, selector: str, settings: Settings, *, greedy: bool = False) -> Policy:
-    """Compiles (params, observation [B, ...], key) -> action [B], or [B, D] if continuous.
+def draw(model: Model, selector: str, settings: Settings, *, greedy: bool = False) -> Any:
+    """(params, observation [B, ...], key) -> actions and their probabilities, to be compiled.
 
-    Actions are drawn by a selector or, if `greedy`, are its most probable ones.
+    Actions [B] are drawn by a selector from the probabilities [B, A] or, if `greedy`, are the most
+    probable ones. Continuous actions are [B, D], and have no probabilities (None).
     """
     if greedy and selector == "policy" and model.actions.continuous:
         selector = "greedy"  # Of all actions, not of those drawn.
     select = acting.SELECTORS[checks.one_of("selector", selector, acting.SELECTORS)]
 
-    def act(params: Params, observation: jax.Array, key: jax.Array) -> jax.Array:
+    def act(
+        params: Params, observation: jax.Array, key: jax.Array
+    ) -> tuple[jax.Array, jax.Array | None]:
         select_key, draw_key = jax.random.split(key)
         answer = contracts.select(select, model, params, observation, select_key, settings)
         choice = answer if isinstance(answer, acting.Choice) else None
@@ -48,10 +51,16 @@ def make_policy(model: Model, selector: str, settings: Settings, *, greedy: bool
         else:
             chosen = jax.random.categorical(draw_key, jnp.log(probabilities))
         if choice is None:
-            return chosen
-        return jnp.take_along_axis(choice.actions, chosen[:, None, None], axis=1)[:, 0]
+            return chosen, probabilities
+        return jnp.take_along_axis(choice.actions, chosen[:, None, None], axis=1)[:, 0], None
 
-    return jax.jit(act)
+    return act
+
+
+def make_policy(model: Model, selector: str, settings: Settings, *, greedy: bool = False) -> Policy:
+    """Compiles (params, observation [B, ...], key) -> action [B] or [B, D], see `draw`."""
+    act = draw(model, selector, settings, greedy=greedy)
+    return jax.jit(lambda params, observation, key: act(params, observation, key)[0])
 
 
 def _own(action: np.ndarray) -> int | np.ndarray:
