@@ -107,7 +107,8 @@ def test_every_row_is_whole():
             continue
         compiled = row.game is not None
         world = {
-            "gymnasium": "CartPole-v1", "minatar": "breakout", "control": "cartpole.swingup",
+            "gymnasium": "CartPole-v1", "gymnasium_masked": "Taxi-v4",
+            "minatar": "breakout", "control": "cartpole.swingup",
             "classic": "pendulum",
         }.get(name, "catch")  # fmt: skip
         row.check(world)

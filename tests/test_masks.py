@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +13,7 @@ from test_logged import ROLES, SMALL, table
 from unplugged import (
     acting,
     datasets,
+    environments,
     improvement,
     learner,
     logs,
@@ -136,6 +138,50 @@ def test_a_run_and_its_policy_keep_to_the_masks(tmp_path):
     assert np.isneginf(decided.action_values[forbidden, 0]).all()
     with pytest.raises(ValueError, match="row 0 allows no action"):
         agent.act(rows.assign(may_high=False, may_none=False))
+
+
+@pytest.mark.slow
+def test_environments_that_tell_what_is_allowed(tmp_path):
+    """Taxi's info has a mask; recorded beside the steps, it is kept to in evaluations."""
+    world = gymnasium.make("Taxi-v4", max_episode_steps=20)
+    rng, episodes = np.random.default_rng(0), []
+    for seed in range(3):
+        state, info = world.reset(seed=seed)
+        one = {"observation": [np.eye(500)[state]], "allowed": [info["action_mask"]],
+               "action": [], "reward": [], "probability": [], "terminated": False}  # fmt: skip
+        for _ in range(20):
+            mask = info["action_mask"]
+            action = int(rng.choice(6, p=mask / mask.sum()))
+            state, reward, _, _, info = world.step(action)
+            one["observation"].append(np.eye(500)[state])
+            one["allowed"].append(info["action_mask"])
+            one["action"].append(action)
+            one["reward"].append(reward)
+            one["probability"].append(1 / mask.sum())
+        episodes.append(one)
+    facts = {"environment": "Taxi-v4", "num_actions": 6}
+    dataset = datasets.from_episodes(episodes, facts)
+    assert dataset.allowed.shape == (63, 6) and dataset.probability.shape == (63,)
+    datasets.save(dataset, tmp_path / "taxi.npz")
+    one = runs.Spec(
+        dataset=str(tmp_path / "taxi.npz"), benchmark="gymnasium_masked", environment="Taxi-v4",
+        method="bc", overrides=SMALL, updates=1, eval_every=1, eval_episodes=1,
+    )  # fmt: skip
+    assert one.form() == ((500,), Discrete(6, masked=True))
+    assert np.isfinite(runs.train(one, tmp_path / "run")["mean_return"]).all()
+    with pytest.raises(datasets.DatasetError, match="6 discrete actions with masks, the env"):
+        runs.build(dataclasses.replace(one, benchmark="gymnasium"))
+    with pytest.raises(ValueError, match=r"no info\['action_mask'\] but"):
+        environments.make("gymnasium_masked", "CartPole-v1", seed=0).reset()
+    with pytest.raises(ValueError, match="vectors and Discrete actions"):
+        environments.make("gymnasium_masked", "Pendulum-v1", seed=0)
+    for changes, message in [
+        ({"allowed": [1]}, "20 actions, and allowed is not of L . 1 steps"),
+        ({"allowed": None}, "some episodes have allowed and some have not"),
+        ({"probability": np.zeros(20)}, "probability is 0.0 at step 42"),
+    ]:
+        with pytest.raises(datasets.DatasetError, match=message):
+            datasets.from_episodes([*episodes[:2], {**episodes[2], **changes}], facts)
 
 
 def test_masks_are_for_vectors():

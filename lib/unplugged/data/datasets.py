@@ -180,7 +180,8 @@ def from_episodes(episodes: Iterable[Mapping[str, Any]], metadata: Mapping[str, 
 
     Args:
       episodes: each with `observation` [L + 1, ...], `action` [L] or [L, D], `reward` [L] and
-        `terminated` (bool: it truly ended; False: it was truncated).
+        `terminated` (bool: it truly ended; False: it was truncated). All or none may have
+        `probability` [L] and `allowed` [L + 1, A], see `Dataset`.
       metadata: see `Dataset`; `num_actions` or, for continuous actions, `action_dims` is required.
 
     Raises:
@@ -201,9 +202,12 @@ def from_episodes(episodes: Iterable[Mapping[str, Any]], metadata: Mapping[str, 
         except DatasetError as error:
             raise DatasetError(f"episode {number}: {error}") from error
         for name, array in steps.items():
-            parts[name].append(array)
+            parts.setdefault(name, []).append(array)
     if not parts["action"]:
         raise DatasetError("a dataset needs at least one episode")
+    for name in _OPTIONAL:
+        if len(parts.get(name, parts["action"])) != len(parts["action"]):
+            raise DatasetError(f"some episodes have {name} and some have not; give all or none")
     arrays = {name: np.concatenate(arrays) for name, arrays in parts.items()}
     dataset = Dataset(**arrays, metadata=metadata)
     validate(dataset)
@@ -241,6 +245,7 @@ def _steps(episode: Mapping[str, Any], dims: int | None) -> dict[str, np.ndarray
     with np.errstate(over="ignore"):  # What becomes infinite so is refused.
         observation, reward = observation.astype(np.float32), reward.astype(np.float32)
     return {
+        **_optional_steps(episode, length),
         "observation": observation,
         "action": np.concatenate([action, np.zeros_like(action[:1])]),
         "reward": np.append(reward, 0).astype(np.float32),
@@ -248,6 +253,20 @@ def _steps(episode: Mapping[str, Any], dims: int | None) -> dict[str, np.ndarray
         "is_first": step == 0,
         "is_last": step == length,
     }
+
+
+def _optional_steps(episode: Mapping[str, Any], length: int) -> dict[str, np.ndarray]:
+    """Probabilities and masks of an episode of some transitions, if it has them."""
+    found = {}
+    if (chances := episode.get("probability")) is not None:
+        found["probability"] = np.append(_numbers("probability", chances), 1.0).astype(np.float32)
+    if (allowed := episode.get("allowed")) is not None:
+        found["allowed"] = _numbers("allowed", allowed) != 0
+    for name, array in found.items():
+        if len(array) != length + 1:
+            wanted = "L" if name == "probability" else "L + 1"
+            raise DatasetError(f"{length} actions, and {name} is not of {wanted} steps")
+    return found
 
 
 def _whole(action: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from unplugged.common import checks, hashing
 from unplugged.data import datasets
 from unplugged.envs import control, environments, games
 from unplugged.learning import settings
-from unplugged.model.actions import Actions
+from unplugged.model.actions import Actions, Discrete
 from unplugged.recording import collect, d4pg, dqn
 from unplugged.runs import evaluation
 
@@ -150,6 +150,19 @@ def in_python(name: str, **more: Any) -> Benchmark:
     return Benchmark(form=form, evaluator=evaluator, source=source, **more)
 
 
+def with_masks(row: Benchmark) -> Benchmark:
+    """The row of environments whose observations end with which actions are allowed."""
+    of = row.form
+
+    def form(environment: str) -> tuple[tuple[int, ...], Actions]:
+        assert of is not None  # It has environments.
+        (size,), actions = of(environment)
+        assert isinstance(actions, Discrete)
+        return (size - actions.num_actions,), Discrete(actions.num_actions, masked=True)
+
+    return dataclasses.replace(row, form=form)
+
+
 def compiled(name: str, **more: Any) -> Benchmark:
     """A benchmark of `games.FAMILIES`, whose episodes are one program.
 
@@ -183,6 +196,14 @@ BENCHMARKS: dict[str, Benchmark] = {
     ),
     # Whether there is such an environment is known when it is made: it may come from a module.
     "gymnasium": in_python("gymnasium", preset=settings.GYMNASIUM, check=lambda name: None),
+    "gymnasium_masked": with_masks(
+        in_python(
+            "gymnasium_masked",
+            preset=settings.GYMNASIUM,
+            check=lambda name: None,
+            packages=("gymnasium", "numpy"),
+        )
+    ),
     "control": in_python(
         "control",
         preset=settings.CONTROL,
