@@ -142,12 +142,13 @@ def report(
       resamples: resamples of episodes for the other intervals.
 
     Returns:
-      A row a seed and checkpoint. `data_return`, `wis_return`, `dr_return` and `fqe_return` are
-      discounted, each with its 95% interval (`_low`, `_high`); `data_total`, `wis_total` and
-      `dr_total` are not. `effective` is the effective sample size in episodes of `episodes`,
-      `differs` and `outside` see there in `ope`. `unseen` is the share of held-out decisions for
-      which at most 1 in 50 like states of the log had an action that the policy would take, and
-      `probabilities` is "recorded" or "cloned".
+      The run's rows at checkpoints, and more columns. `data_return`, `wis_return`, `dr_return` and
+      `fqe_return` are discounted, each with its 95% interval (`_low`, `_high`); `data_total`,
+      `wis_total` and `dr_total` are not. `value_return` is what the agent's own values promise.
+      `effective` is the effective sample size in episodes of `episodes`; `differs` and `outside`
+      see there in `ope`. `unseen` is the share of held-out decisions for which at most 1 in 50
+      like states of the log had an action that the policy would take, and `probabilities` is
+      "recorded" or "cloned".
 
     Raises:
       ValueError: if the run held nothing out, acts continuously, or the checkpoints are of
@@ -180,7 +181,8 @@ def report(
         )
     ]
     results = pd.read_csv(files.expanded(folder) / "results.csv")
-    kept = ["run", "environment", "method", "selector", "seed", "update", "mean_return"]
+    own = [name for name in results if name not in rows[0]]
+    kept = [*own, "seed", "update"]
     return results[kept].merge(pd.DataFrame(rows), on=["seed", "update"], how="inner")
 
 
@@ -260,11 +262,20 @@ class _Judge:
             np.asarray(self.store.observe(jnp.asarray(which[some]))), policy[which[some]],
             np.asarray(self.train.observe(jnp.asarray(decides))), self.dataset.action[decides],
         )  # fmt: skip
+        row["value_return"] = self._promised(state.params)
         row["effective"] = ope.effective(log)
         row["differs"] = ope.differs(policy[which], held.action[which])
         row["unseen"] = float((like <= 1.0 / ope.NEIGHBOURS).mean())
         row["outside"] = self.outside
         return row
+
+    def _promised(self, params: Params) -> float | None:
+        """What the agent's own values say of the first states; None: it learns none."""
+        expected = decisions.expected(self.learner)
+        if expected is None:
+            return None
+        first = self.store.observe(jnp.asarray(np.flatnonzero(self.held.is_first)))
+        return float(jax.jit(expected)(params, first).value.mean())
 
     def _values(
         self, trained: jax.Array, policy: np.ndarray, key: jax.Array
