@@ -1,14 +1,17 @@
 """A policy is saved, loaded without the code that trained, and acts as it did."""
 
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import gymnasium
 import jax
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from test_logged import ROLES, SMALL, path, spec, table  # noqa: F401
 from unplugged import coding, datasets, evaluation, policy, runs
@@ -200,3 +203,50 @@ def test_it_plays_gymnasium(tmp_path):
     assert steps > 3 and agent.act(observation).value is None
     with pytest.raises(policy.PolicyError, match=r"takes observations \[4\], no rows of a table"):
         agent.act({"pulse": 1.0})
+
+
+@pytest.mark.slow
+def test_continuous_actions_are_numbers(tmp_path):
+    rng = np.random.default_rng(0)
+    episodes = [
+        {"observation": rng.normal(size=(9, 3)), "action": rng.uniform(-1, 1, (8, 1)),
+         "reward": np.ones(8), "terminated": False} for _ in range(3)
+    ]  # fmt: skip
+    metadata = {"environment": "Pendulum-v1", "action_dims": 1}
+    datasets.save(datasets.from_episodes(episodes, metadata), tmp_path / "pendulum.npz")
+    one = runs.Spec(
+        dataset=str(tmp_path / "pendulum.npz"), benchmark="gymnasium", environment="Pendulum-v1",
+        method="bc", overrides=SMALL, updates=1, eval_every=1, eval_episodes=1,
+    )  # fmt: skip
+    runs.train(one, tmp_path / "run")
+    agent = policy.load(policy.save(tmp_path / "run", tmp_path / "agent"))
+    learner, state = runs.restore(one, tmp_path / "run", 0)
+    play = evaluation.make_policy(learner.model, one.acts_by, one.settings)
+    states, key = rng.normal(size=(4, 3)).astype(np.float32), jax.random.key(2)
+    decided = agent.act(states, key=key)
+    np.testing.assert_array_equal(decided.action, play(state.params, states, key))
+    assert decided.probabilities is None and decided.frame().shape == (4, 1)
+    assert agent.act(states[0]).action.shape == (1,)
+
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+@pytest.mark.slow
+def test_the_readmes_way_from_a_table_to_a_decision(tmp_path, monkeypatch):
+    """Its Python as it stands; its two commands by their parameters, with fewer updates."""
+    monkeypatch.chdir(tmp_path)
+    section = README.read_text().partition("## Your own data")[2].partition("\n## ")[0]
+    make, use = re.findall(r"^```python\n(.*?)^```$", section, re.M | re.S)
+    commands = re.findall(r"notebooks/(\w+)\.ipynb .* -y '(.*)'$", section, re.M)
+    assert [name for name, _ in commands] == ["20_train", "28_estimate"]
+    rows = table().assign(age=50, ward="north")
+    rows.to_csv("clinic.csv", index=False)
+    exec(make, {})
+    given = [yaml.safe_load(text) for _, text in commands]
+    assert given[0] == given[1]
+    folder = given[0].pop("folder")
+    runs.train(runs.Spec(**given[0], updates=2, eval_every=2, overrides=SMALL), folder)
+    scope = {}
+    exec(use, scope)
+    assert scope["agent"].actions == ("high", "none")

@@ -38,7 +38,7 @@ def _root(model: Model, params: Params, observation: jax.Array) -> Any:
 
 def _sure(action: jax.Array) -> Choice:
     """The choice of actions [B, D] alone."""
-    return Choice(action[:, None], jnp.ones([len(action), 1]))
+    return Choice(action[:, None], jnp.ones([action.shape[0], 1]))
 
 
 def _choice(better: improvement.AnyImprovement) -> Any:
