@@ -109,11 +109,10 @@ def test_every_row_is_whole():
         world = {
             "gymnasium": "CartPole-v1", "gymnasium_masked": "Taxi-v4",
             "minatar": "breakout", "control": "cartpole.swingup",
-            "classic": "pendulum",
+            "classic": "pendulum", "tabular": "drifting",
         }.get(name, "catch")  # fmt: skip
         row.check(world)
-        assert isinstance(
-            row.evaluator(world, None, 2), evaluation.Compiled if compiled else evaluation.LockStep
-        )
+        kind = evaluation.Tabular if name == "tabular" else evaluation.LockStep
+        assert isinstance(row.evaluator(world, None, 2), evaluation.Compiled if compiled else kind)
         bits = compiled and games.FAMILIES[name].of_bits
         assert row.packed == bits and bool(row.packages) != compiled

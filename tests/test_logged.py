@@ -92,6 +92,23 @@ def test_methods_without_values_leave_columns_empty(path, tmp_path):
 
 
 @pytest.mark.slow
+def test_continuous_actions_have_losses_alone(tmp_path):
+    rng = np.random.default_rng(0)
+    episodes = [
+        {"observation": rng.normal(size=(9, 3)), "action": rng.uniform(-1, 1, (8, 2)),
+         "reward": np.ones(8), "terminated": True} for _ in range(4)
+    ]  # fmt: skip
+    metadata = {"environment": "doses", "action_dims": 2}
+    datasets.save(datasets.from_episodes(episodes, metadata), tmp_path / "doses.npz")
+    one = spec(str(tmp_path / "doses.npz"), environment="doses", method="bc")
+    frame = runs.train(one, tmp_path / "run")
+    assert np.isfinite(frame[["holdout_loss", "data_return"]]).all().all()
+    assert frame[["differs", "value_return"]].isna().all().all()
+    with pytest.raises(ValueError, match="for discrete actions only"):
+        selection.report(one, tmp_path / "run")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("recorded", [True, False])
 def test_a_report_on_the_checkpoints(path, tmp_path, recorded):
     if not recorded:

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from unplugged import tabular
+from unplugged import datasets, runs, selection, tabular
+from unplugged.recording import processes
 
 
 def test_exact_values_are_what_episodes_earn():
@@ -51,3 +52,40 @@ def test_icu_sepsis_is_an_extra():
     if not tabular.has_sepsis():
         with pytest.raises(ModuleNotFoundError, match=r"pip install 'unplugged\[sepsis\]'"):
             tabular.sepsis()
+
+
+def test_a_recording_is_what_is_played():
+    process = tabular.make("drifting")
+    dataset = processes.record("drifting", seed=3, episodes=50)
+    datasets.validate(dataset)
+    rows = process.record(50, 3)
+    assert dataset.num_episodes == 50 and dataset.num_transitions == len(rows)
+    returns = rows.groupby("episode")["reward"].sum().to_numpy()
+    np.testing.assert_allclose(dataset.episode_returns, returns, rtol=1e-6)
+    decides = ~dataset.is_last
+    np.testing.assert_allclose(dataset.probability[decides], rows["probability"], rtol=1e-6)
+    np.testing.assert_allclose(dataset.observation[decides, 0], rows["f0"], rtol=1e-6)
+    assert (dataset.discount[dataset.is_last] == 0).all()
+    assert processes.random_returns("drifting", episodes=9, seed=0).shape == (9,)
+    with pytest.raises(ValueError, match="unknown process 'driftin': did you mean 'drifting'"):
+        tabular.make("driftin")
+
+
+@pytest.mark.slow
+def test_a_run_on_a_known_process(tmp_path):
+    from test_logged import SMALL
+
+    datasets.save(processes.record("drifting", seed=0, episodes=40), tmp_path / "drifting.npz")
+    one = runs.Spec(
+        dataset=str(tmp_path / "drifting.npz"), benchmark="tabular", environment="drifting",
+        method="bc", overrides=SMALL, updates=2, eval_every=1, eval_episodes=200, holdout=0.25,
+        keep_checkpoints=True,
+    )  # fmt: skip
+    frame = runs.train(one, tmp_path / "run")
+    # Cloning starts with the policy that takes each allowed action as often.
+    exact = tabular.make("drifting").value(tabular.make("drifting").uniform())
+    assert frame["mean_return"].iloc[0] == pytest.approx(exact, abs=0.8)
+    assert set(runs.programs(one)) == {"initialisation", "training", "evaluation", "environment"}
+    found = selection.report(one, tmp_path / "run", fqe_updates=4, resamples=20)
+    assert set(found["probabilities"]) == {"recorded"} and len(found) == 2
+    assert {"mean_return", "fraction", "holdout", "overrides", "dr_total"} <= set(found)

@@ -25,6 +25,7 @@ def test_measures_by_hand():
     assert "value_return" not in found.index
     same = rows().assign(mean_return=1.0)
     assert trust.measured(same).empty
+    assert trust.verdict(trust.summary(trust.measured(same))).startswith("No estimate orders")
 
 
 def test_a_summary_over_tasks_and_what_follows():

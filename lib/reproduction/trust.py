@@ -83,7 +83,8 @@ def summary(measures: pd.DataFrame) -> pd.DataFrame:
                 "low": estimate.low, "high": estimate.high, "runs": estimate.samples,
             }
         )  # fmt: skip
-    return pd.DataFrame(found)
+    columns = ["estimate", "measure", "value", "low", "high", "runs"]
+    return pd.DataFrame(found, columns=columns)
 
 
 def verdict(table: pd.DataFrame) -> str:

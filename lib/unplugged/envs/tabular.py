@@ -9,10 +9,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+
+from unplugged.common import checks
 
 _LIMIT = 1_000  # decisions of an episode
 
@@ -75,6 +78,39 @@ class Process:
         """The policy [S, A] that takes each allowed action as often."""
         return self.allowed / self.allowed.sum(axis=1, keepdims=True)
 
+    def play(
+        self, act: Callable[[np.ndarray], np.ndarray], episodes: int, rng: np.random.Generator
+    ) -> pd.DataFrame:
+        """Plays episodes at once; those that are over wait for the others.
+
+        Args:
+          act: states [episodes] -> actions [episodes].
+          episodes: how many.
+          rng: the process's randomness.
+
+        Returns:
+          A row a decision, by episode and step: `episode`, `step`, `state`, `action`, `reward`,
+          `following`, the next state, and `ended`.
+        """
+        state = drawn(np.broadcast_to(self.begin, (episodes, len(self.begin))), rng)
+        running, parts = np.arange(episodes), []
+        for step in range(_LIMIT):
+            action = np.asarray(act(state))[running]
+            before = state[running]
+            following = drawn(self.move[before, action], rng)
+            over = self.final[following]
+            columns = {
+                "episode": running, "step": step, "state": before, "action": action,
+                "reward": self.reward[before, action, following], "following": following,
+                "ended": over,
+            }  # fmt: skip
+            parts.append(pd.DataFrame(columns))
+            state[running] = following
+            running = running[~over]
+            if not len(running):
+                break
+        return pd.concat(parts).sort_values(["episode", "step"], ignore_index=True)
+
     def record(self, episodes: int, seed: int, policy: np.ndarray | None = None) -> pd.DataFrame:
         """A table of episodes, a row a decision, under a policy [S, A]; None: `behavior`.
 
@@ -84,30 +120,17 @@ class Process:
         """
         policy = self.behavior if policy is None else policy
         rng = np.random.default_rng(seed)
-        state = _drawn(np.broadcast_to(self.begin, (episodes, len(self.begin))), rng)
-        who, parts = np.arange(episodes), []
-        for step in range(_LIMIT):
-            action = _drawn(policy[state], rng)
-            following = _drawn(self.move[state, action], rng)
-            over = self.final[following]
-            parts.append(
-                {
-                    "episode": who, "step": np.full(len(who), step), "state": state,
-                    "action": action, "reward": self.reward[state, action, following],
-                    "ended": over, "probability": policy[state, action],
-                }
-            )  # fmt: skip
-            who, state = who[~over], following[~over]
-            if not len(who):
-                break
-        columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        rows = pd.DataFrame(columns)
+        rows = self.play(lambda state: drawn(policy[state], rng), episodes, rng)
+        rows["probability"] = policy[rows["state"], rows["action"]]
         named = pd.DataFrame(self.features[rows["state"]]).add_prefix("f")
         masks = pd.DataFrame(self.allowed[rows["state"]]).add_prefix("may_a")
         rows["action"] = "a" + rows["action"].astype(str)
-        return pd.concat([rows, named, masks], axis=1).sort_values(
-            ["episode", "step"], ignore_index=True
-        )
+        return pd.concat([rows.drop(columns="following"), named, masks], axis=1)
+
+    def observe(self, state: np.ndarray) -> np.ndarray:
+        """What is seen of states [N]: features, then which actions are allowed. [N, F + A]."""
+        allowed = self.allowed | self.final[:, None]
+        return np.concatenate([self.features, allowed], axis=1)[state].astype(np.float32)
 
     def states(self) -> pd.DataFrame:
         """A row a state, with the columns that a policy learned from `record` asks for."""
@@ -116,11 +139,22 @@ class Process:
         return pd.concat([named, pd.DataFrame(allowed).add_prefix("may_a")], axis=1)
 
 
-def _drawn(probabilities: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def drawn(probabilities: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """One index of each row [N, K]."""
     below = probabilities.cumsum(axis=1)
     uniform = rng.random(len(below)) * below[:, -1]
     return np.minimum((uniform[:, None] >= below).sum(axis=1), below.shape[1] - 1)
+
+
+@functools.cache
+def make(name: str) -> Process:
+    """The process of that name, a row of `PROCESSES`.
+
+    Raises:
+      ValueError: if there is none, naming the nearest.
+      ModuleNotFoundError: if what it is made of is not installed.
+    """
+    return PROCESSES[checks.one_of("process", name, PROCESSES)]()
 
 
 def has_sepsis() -> bool:
@@ -187,3 +221,6 @@ def drifting(states: int = 12, actions: int = 3, seed: int = 0) -> Process:
     behavior /= behavior.sum(axis=1, keepdims=True)
     features = np.append(np.stack([levels, levels**2], axis=1), np.zeros((1, 2)), axis=0)
     return Process(move, reward, begin, final, features, allowed, behavior)
+
+
+PROCESSES: dict[str, Callable[[], Process]] = {"sepsis": sepsis, "drifting": drifting}

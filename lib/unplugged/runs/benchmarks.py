@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import os
 from collections.abc import Callable
 from typing import Any
@@ -13,10 +14,10 @@ import pandas as pd
 
 from unplugged.common import checks, hashing
 from unplugged.data import datasets
-from unplugged.envs import control, environments, games
+from unplugged.envs import control, environments, games, tabular
 from unplugged.learning import settings
 from unplugged.model.actions import Actions, Discrete
-from unplugged.recording import collect, d4pg, dqn
+from unplugged.recording import collect, d4pg, dqn, processes
 from unplugged.runs import evaluation
 
 
@@ -150,6 +151,36 @@ def in_python(name: str, **more: Any) -> Benchmark:
     return Benchmark(form=form, evaluator=evaluator, source=source, **more)
 
 
+def known(**more: Any) -> Benchmark:
+    """A benchmark of `tabular.PROCESSES`, decision processes whose dynamics are known.
+
+    Args:
+      more: fields of `Benchmark`.
+    """
+
+    def form(environment: str) -> tuple[tuple[int, ...], Actions]:
+        process = tabular.make(environment)
+        return process.features.shape[1:], Discrete(process.allowed.shape[1], masked=True)
+
+    def source(environment: str) -> str:
+        process = tabular.make(environment)
+        fields = (getattr(process, field.name) for field in dataclasses.fields(process))
+        arrays = (np.ascontiguousarray(x).tobytes() for x in fields)
+        code = hashing.of_modules([tabular.__name__], alone=True)
+        return hashing.digest(code, *(hashlib.sha256(x).hexdigest() for x in arrays))
+
+    def evaluator(
+        environment: str, policy: evaluation.Policy, episodes: int
+    ) -> evaluation.Evaluator:
+        make = functools.partial(tabular.make, environment)
+        return evaluation.Tabular(make, policy, episodes)
+
+    return Benchmark(
+        check=lambda name: checks.one_of("process", name, tabular.PROCESSES), form=form,
+        evaluator=evaluator, source=source, packages=("numpy",), **more,
+    )  # fmt: skip
+
+
 def with_masks(row: Benchmark) -> Benchmark:
     """The row of environments whose observations end with which actions are allowed."""
     of = row.form
@@ -218,6 +249,10 @@ BENCHMARKS: dict[str, Benchmark] = {
     ),
     "gymnax": compiled("gymnax", preset=settings.BSUITE),
     "classic": compiled("classic", preset=dataclasses.replace(settings.CONTROL, standardize=False)),
+    "tabular": known(
+        preset=settings.GYMNASIUM,
+        recorder=Recorder(processes.record, processes.random_returns, "episodes"),
+    ),
     # No environment: a table of one's own. What it is called is in its metadata.
     "logged": Benchmark(preset=settings.GYMNASIUM, check=lambda name: None),
 }

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import dm_env
@@ -16,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from unplugged.common import checks, hashing
-from unplugged.envs import environments, games
+from unplugged.envs import environments, games, tabular
 from unplugged.learning import contracts
 from unplugged.learning.settings import Settings
 from unplugged.model.networks import Model, Params
@@ -164,6 +165,42 @@ class Compiled:
     def identity(self, params: Params) -> str:
         """A hash of the program that plays."""
         return hashing.of_program(self._play, params, jax.random.key(0))
+
+
+@dataclasses.dataclass(frozen=True)
+class Tabular:
+    """Episodes of a known decision process, all at once.
+
+    Attributes:
+      process: what is acted in.
+      policy: see `make_policy`; its observations end with the masks.
+      episodes: how many.
+    """
+
+    process: Callable[[], tabular.Process]
+    policy: Policy
+    episodes: int
+
+    def __call__(self, params: Params, seed: int, update: int) -> np.ndarray:
+        """Undiscounted returns [episodes]."""
+        process, rng = self.process(), np.random.default_rng([seed, update])
+        keys = _keys(jax.random.fold_in(jax.random.key(seed), update))
+        rows = process.play(
+            lambda state: np.asarray(self.policy(params, process.observe(state), next(keys))),
+            self.episodes,
+            rng,
+        )
+        return rows.groupby("episode")["reward"].sum().to_numpy()
+
+    def identity(self, params: Params) -> str:
+        """A hash of the policy's program."""
+        seen = self.process().observe(np.zeros(self.episodes, int))
+        observation = jax.ShapeDtypeStruct(seen.shape, np.float32)
+        return hashing.of_program(self.policy, params, observation, jax.random.key(0))
+
+
+def _keys(key: jax.Array) -> Iterator[jax.Array]:
+    return (jax.random.fold_in(key, number) for number in itertools.count())
 
 
 @dataclasses.dataclass(frozen=True)

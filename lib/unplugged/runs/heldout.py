@@ -67,20 +67,22 @@ class Evaluation:
 
     def __call__(self, state: Any, seed: int, update: int) -> dict[str, Any]:
         """Columns of the results; those that do not apply are empty."""
-        held = self._held
-        key = jax.random.fold_in(jax.random.key(seed), update)
-        policy, value = ope.at_steps(self._ask, self._steps, state.params, key)
-        which, lengths = ope.decided(held)
-        row = {
+        row: dict[str, Any] = {
             "mean_return": None,
             "episodes": self._episodes,
             "holdout_loss": self._loss(state.params, state.target_params),
             "data_return": self._data_return,
-            "value_return": None if np.isnan(value).any() else float(value[held.is_first].mean()),
-            "differs": ope.differs(policy[which], held.action[which]),
-            "wis_return": None,
-            "effective": None,
+            **dict.fromkeys(("value_return", "differs", "wis_return", "effective")),
         }
+        if self._held.actions.continuous:  # The rest is for probabilities of actions.
+            return row
+        held = self._held
+        key = jax.random.fold_in(jax.random.key(seed), update)
+        policy, value = ope.at_steps(self._ask, self._steps, state.params, key)
+        which, lengths = ope.decided(held)
+        row["differs"] = ope.differs(policy[which], held.action[which])
+        if not np.isnan(value).any():
+            row["value_return"] = float(value[held.is_first].mean())
         if held.probability is not None:
             taken = np.take_along_axis(policy, held.action[:, None], axis=1)[:, 0]
             ratio = (taken / held.probability)[which]
@@ -125,8 +127,11 @@ def identity(spec: Spec, learner: Learner, state: Any) -> str:
         batch = windows.at(store, store.start, length)
         return learner.loss(params, target_params, batch, key)[0]
 
+    of_loss = hashing.of_program(loss, state.params, state.target_params, store)
+    if actions.continuous:
+        return of_loss
     observation = jax.ShapeDtypeStruct((_DESCRIBED[0], *store.observation.shape[1:]), np.float32)
     return hashing.digest(
-        hashing.of_program(loss, state.params, state.target_params, store),
+        of_loss,
         hashing.of_program(_ask(spec, learner), state.params, observation, key),
     )
