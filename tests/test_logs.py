@@ -233,10 +233,11 @@ def test_the_remedies_work():
     assert book.names == ["age", "age is missing", "ward=unknown", "ward=x", "ward=y", "hours"]
     assert book.actions == (0, 1)
     logs.from_table(pd.concat([frame(), frame()]).drop_duplicates(), **ROLES)
-    dated = frame(hour=DATES[[2, 0, 0, 4, 1]].astype(str))
-    assert datasets.checksum(logs.from_table(dated, **ROLES)) == datasets.checksum(
-        logs.from_table(frame(), **ROLES)
-    )
+    wanted = datasets.checksum(logs.from_table(frame(), **ROLES))
+    dates = DATES[[2, 0, 0, 4, 1]]
+    for hour in (dates, dates - DATES[0], dates.astype(str), dates.tz_localize("UTC"),
+                 pd.array([2, 0, 0, 5, 1], "Int64")):  # fmt: skip
+        assert datasets.checksum(logs.from_table(frame(hour=hour), **ROLES)) == wanted
 
 
 def test_skipped_steps_are_told_of():

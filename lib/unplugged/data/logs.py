@@ -253,7 +253,8 @@ def _order(
     coding.check_there(frame[step], step, row, "say when it was, or leave the row out")
     numbers, _ = pd.factorize(frame[episode])
     when = frame[step]
-    if pd.api.types.is_datetime64_any_dtype(when.dtype):
+    kinds = pd.api.types
+    if kinds.is_datetime64_any_dtype(when.dtype) or kinds.is_timedelta64_dtype(when.dtype):
         when = when.astype("int64")
     elif coding.is_category(when, step, row):
         try:
@@ -264,7 +265,7 @@ def _order(
                 f"{when.iloc[0]!r}; make numbers or dates of them, by pandas.to_numeric or "
                 "pandas.to_datetime"
             ) from error
-    when = when.to_numpy()
+    when = when.to_numpy(np.int64 if kinds.is_integer_dtype(when.dtype) else np.float64)
     order = np.lexsort((when, numbers))
     numbers, when = numbers[order], when[order]
     same = numbers[1:] == numbers[:-1]
