@@ -344,6 +344,13 @@ def is_there(name):
     return (DRAW_ONLY or name in made) and os.path.exists(f"{RESULTS}/{name}.csv")
 
 
+def can_be_recorded(name):
+    """Whether a CSV about recordings is there, or will be; others are not asked about here."""
+    benchmark, _, kind = name.rpartition("_")
+    recorded = DRAW_ONLY or benchmark in RECORDED or os.path.exists(f"{RESULTS}/{name}")
+    return kind not in ("returns.csv", "statistics.csv") or recorded
+
+
 def dataset_files(experiments):
     """Where the two ends of these experiments' normalised scores stand, for those that have one."""
     found = {
@@ -370,6 +377,7 @@ for notebook, parts in NOTEBOOKS.items():
         scores = ("bsuite_selection", "minatar_frames", "offline_estimates")
         read = [name for name in scores if f"{name}.csv" in parts.get("reads", [])]
         missing += [name for name in read if not is_there(name)]
+        missing += [name for name in parts.get("reads", []) if not can_be_recorded(name)]
     if missing:
         # Of what a profile has nothing of, nothing needs to be said.
         if not set(parts.get("experiments", [])) <= set(missing):
