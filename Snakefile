@@ -115,6 +115,14 @@ SELECTED = with_checkpoints(
     [(SCORED, run) for run in EXPERIMENTS.get(SCORED, [])], "bsuite_selection"
 )
 
+# Runs whose checkpoints' returns are estimated offline, to be held against the environment.
+ESTIMATION = config.get("estimation", {})
+ESTIMATED = with_checkpoints(
+    [(name, run) for name in ESTIMATION.get("experiments", []) for run in EXPERIMENTS.get(name, [])],
+    "offline_estimates",
+)
+JUDGING = [f"unplugged.runs.{name}" for name in ("selection", "ope", "heldout", "decisions")]
+
 # Whose runs' training is timed: experiments and their environments, by the result's name.
 TIMING = config.get("timing", {})
 TIMED = {
@@ -188,6 +196,11 @@ NOTEBOOKS = {
         "reads": ["bsuite_selection.csv"],
         "draws": ["bsuite_selection"],
         "tables": ["bsuite_best", "bsuite_selection"],
+    },
+    "39_offline_estimates": {
+        "reads": ["offline_estimates.csv"],
+        "draws": ["offline_estimates"],
+        "tables": ["offline_estimates"],
     },
     "38_bsuite_table2": {
         "experiments": ["bsuite_table2", "bsuite_curves"],
@@ -322,10 +335,20 @@ NOTEBOOKS = {
 
 def is_there(name):
     """Whether results can be had: from runs, or as they are committed."""
-    made = {**EVALUATED, **TIMED, "bsuite_selection": SELECTED, "minatar_frames": DREAMT}
+    made = {
+        **EVALUATED, **TIMED, "bsuite_selection": SELECTED, "minatar_frames": DREAMT,
+        "offline_estimates": ESTIMATED,
+    }  # fmt: skip
     if not DRAW_ONLY and (name in EXPERIMENTS or made.get(name)):
         return True
     return (DRAW_ONLY or name in made) and os.path.exists(f"{RESULTS}/{name}.csv")
+
+
+def can_be_recorded(name):
+    """Whether a CSV about recordings is there, or will be; others are not asked about here."""
+    benchmark, _, kind = name.rpartition("_")
+    recorded = DRAW_ONLY or benchmark in RECORDED or os.path.exists(f"{RESULTS}/{name}")
+    return kind not in ("returns.csv", "statistics.csv") or recorded
 
 
 def dataset_files(experiments):
@@ -350,10 +373,11 @@ for notebook, parts in NOTEBOOKS.items():
     missing = [name for name in parts.get("experiments", []) if not is_there(name)]
     if DRAW_ONLY and not missing:  # Snakemake would leave the old figure, and say nothing.
         missing = [path for path in read_by(parts) if not os.path.exists(path)]
-    elif "bsuite_selection.csv" in parts.get("reads", []) and not is_there("bsuite_selection"):
-        missing.append("bsuite_selection")
-    elif "minatar_frames.csv" in parts.get("reads", []) and not is_there("minatar_frames"):
-        missing.append("minatar_frames")
+    else:
+        scores = ("bsuite_selection", "minatar_frames", "offline_estimates")
+        read = [name for name in scores if f"{name}.csv" in parts.get("reads", [])]
+        missing += [name for name in read if not is_there(name)]
+        missing += [name for name in parts.get("reads", []) if not can_be_recorded(name)]
     if missing:
         # Of what a profile has nothing of, nothing needs to be said.
         if not set(parts.get("experiments", [])) <= set(missing):
@@ -492,12 +516,46 @@ if not DRAW_ONLY:
             ),
             code=lambda w: [
                 fingerprint.of_notebook("notebooks/22_select.ipynb"),
-                hashing.of_modules(["unplugged.runs.selection"], alone=True),
+                hashing.of_modules(JUDGING, alone=True),
             ],
         log:
             **logs("{experiment}/{run}/selected"),
         shell:
             PAPERMILL
+
+    rule estimate:
+        input:
+            notebook=ancient("notebooks/28_estimate.ipynb"),
+            rows=f"{RUNS}/{{experiment}}/{{run}}/results.csv",
+        output:
+            f"{RUNS}/{{experiment}}/{{run}}/estimates.csv",
+        params:
+            yaml=lambda w: json.dumps(
+                {
+                    **EXPERIMENTS[w.experiment][w.run],
+                    "folder": f"{RUNS}/{w.experiment}/{w.run}",
+                    "fqe_updates": ESTIMATION["updates"],
+                    "clone_updates": ESTIMATION["updates"],
+                }
+            ),
+            code=lambda w: [
+                fingerprint.of_notebook("notebooks/28_estimate.ipynb"),
+                hashing.of_modules(JUDGING, alone=True),
+            ],
+        log:
+            **logs("{experiment}/{run}/estimated"),
+        shell:
+            PAPERMILL
+
+    if ESTIMATED:
+
+        rule estimate_results:
+            input:
+                [f"{RUNS}/{experiment}/{run}/estimates.csv" for experiment, run in ESTIMATED],
+            output:
+                f"{RESULTS}/offline_estimates.csv",
+            shell:
+                GATHER_ROWS
 
     rule dream:
         input:

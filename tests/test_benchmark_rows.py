@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from unplugged import datasets, environments, runs
+from unplugged import datasets, environments, games, runs
 from unplugged.model.actions import Discrete
 from unplugged.runs import benchmarks, evaluation
 
@@ -68,21 +68,21 @@ def test_a_new_row_is_all_that_a_benchmark_needs(tmp_path, monkeypatch):
         form=lambda name: ((2,), Discrete(2)),
         evaluator=lambda name, policy, episodes: Seven(),
     )
-    monkeypatch.setitem(benchmarks.BENCHMARKS, "logged", row)
+    monkeypatch.setitem(benchmarks.BENCHMARKS, "sevens", row)
     rng = np.random.default_rng(0)
     episode = {"observation": rng.normal(size=(6, 2)), "action": [0, 1] * 2 + [0],
                "reward": [1.0] * 5, "terminated": True}  # fmt: skip
-    metadata = {"benchmark": "logged", "environment": "clinic", "num_actions": 2}
+    metadata = {"benchmark": "sevens", "environment": "clinic", "num_actions": 2}
     datasets.save(datasets.from_episodes([episode] * 3, metadata), tmp_path / "clinic.npz")
     spec = runs.Spec(
-        dataset=str(tmp_path / "clinic.npz"), benchmark="logged", environment="clinic",
+        dataset=str(tmp_path / "clinic.npz"), benchmark="sevens", environment="clinic",
         overrides=SMALL, updates=2, eval_every=1,
     )  # fmt: skip
     frame = runs.train(spec, tmp_path / "run")
     assert frame["mean_return"].tolist() == [7.0] * 3
     assert runs.programs(spec)["evaluation"] == "seven"
-    with pytest.raises(ValueError, match="no agent records datasets of logged, but of bsuite"):
-        benchmarks.dataset_name("logged", "clinic")
+    with pytest.raises(ValueError, match="no agent records datasets of sevens, but of bsuite"):
+        benchmarks.dataset_name("sevens", "clinic")
 
 
 def test_a_recording_is_asked_for_in_its_own_terms():
@@ -102,12 +102,17 @@ def test_an_unknown_benchmark():
 def test_every_row_is_whole():
     for name, row in benchmarks.BENCHMARKS.items():
         assert dataclasses.asdict(row.preset), name
+        if row.evaluator is None:  # Nothing is acted in.
+            assert row.form is None and row.game is None, name
+            continue
         compiled = row.game is not None
         world = {
-            "gymnasium": "CartPole-v1", "minatar": "breakout", "control": "cartpole.swingup",
+            "gymnasium": "CartPole-v1", "gymnasium_masked": "Taxi-v4",
+            "minatar": "breakout", "control": "cartpole.swingup",
+            "classic": "pendulum", "tabular": "drifting",
         }.get(name, "catch")  # fmt: skip
         row.check(world)
-        assert isinstance(
-            row.evaluator(world, None, 2), evaluation.Compiled if compiled else evaluation.LockStep
-        )
-        assert row.packed == compiled and bool(row.packages) != compiled
+        kind = evaluation.Tabular if name == "tabular" else evaluation.LockStep
+        assert isinstance(row.evaluator(world, None, 2), evaluation.Compiled if compiled else kind)
+        bits = compiled and games.FAMILIES[name].of_bits
+        assert row.packed == bits and bool(row.packages) != compiled

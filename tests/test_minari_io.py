@@ -301,22 +301,22 @@ def test_actions_other_than_discrete_from_zero_or_a_bounded_box_are_refused(acti
         minari_io.from_minari(source, environment="E-v0")
 
 
-def test_observations_other_than_a_box_are_refused():
+def test_observations_other_than_a_box_are_flattened():
     box = spaces.Box(-9.0, 9.0, (2,), np.float64)
-    values = np.zeros((4, 2))
+    values = np.arange(8.0).reshape(4, 2)
     kinds = {
-        "dict": (spaces.Dict({"a": box}), {"a": values}),
-        "tuple": (spaces.Tuple([box]), (values,)),
-        "discrete": (spaces.Discrete(5), np.zeros(4, int)),
+        "dict": (spaces.Dict({"a": box}), {"a": values}, values),
+        "tuple": (spaces.Tuple([box]), (values,), values),
+        "discrete": (spaces.Discrete(5), np.arange(4), np.eye(5)[:4]),
     }
-    for name, (space, observations) in kinds.items():
+    for name, (space, observations, wanted) in kinds.items():
         source = minari_dataset(
             [episode(observations=observations)],
             observation_space=space,
             dataset_id=f"test/{name}-v0",
         )
-        with pytest.raises(datasets.DatasetError, match=f"test/{name}-v0: observations must be a"):
-            minari_io.from_minari(source, environment="E-v0")
+        found = minari_io.from_minari(source, environment="CartPole-v1")
+        np.testing.assert_array_equal(found.observation, wanted)
 
 
 def test_bad_episodes_are_refused():

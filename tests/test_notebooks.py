@@ -134,6 +134,18 @@ def test_select_scores_checkpoints(recorded, tmp_path):
     assert rows["update"].tolist() == [5, 10] and rows["holdout_loss"].notna().all()
 
 
+def test_a_table_goes_all_the_way_to_decisions(tmp_path):
+    pytest.importorskip("flatbuffers")
+    execute("02_your_data", tmp_path, process="drifting", episodes=60, methods=["bc", "rosmo"],
+            updates=4, fqe_updates=4, overrides=SMALL, folder=tmp_path / "own")  # fmt: skip
+    run = dict(dataset=tmp_path / "own" / "table.npz", environment="drifting", method="rosmo",
+               overrides=SMALL, updates=4, eval_every=2, holdout=0.2,
+               folder=tmp_path / "own" / "rosmo")  # fmt: skip
+    execute("28_estimate", tmp_path, **run, fqe_updates=4, refits=2, resamples=20)
+    rows = pd.read_csv(tmp_path / "own" / "rosmo" / "estimates.csv")
+    assert rows["update"].tolist() == [4] and rows["fqe_low"].notna().all()
+
+
 def test_explore_runs_from_data_to_comparison(tmp_path):
     execute("00_explore", tmp_path, updates=4, eval_every=2, eval_episodes=2, episodes=15,
             num_simulations=3, compare_seeds=1, folder=tmp_path / "explore")  # fmt: skip

@@ -29,7 +29,7 @@ _TAKEN = {
     "experiment": ("datasets", "figures", "times", "claims"),
 }
 # Ends of names of what is made from experiments and recordings.
-_MADE = ("_statistics", "_returns", "_selection", "_selectors", "_times")
+_MADE = ("_statistics", "_returns", "_selection", "_selectors", "_times", "_estimates")
 
 
 class ProfileError(ValueError):
@@ -148,6 +148,11 @@ class _Selection(_Section):
     fqe_updates: _Count
 
 
+class _Estimation(_Section):
+    experiments: Annotated[list[str], Field(min_length=1)]
+    updates: _Count
+
+
 class _Evaluation(_Section):
     experiments: Annotated[list[str], Field(min_length=1)]
     methods: Annotated[list[str], Field(min_length=1)]
@@ -199,14 +204,15 @@ class Profile(_Section):
     datasets: Annotated[list[Recording], Field(min_length=1)] = None
     collection: _Collection = None
     selection: _Selection = None
+    estimation: _Estimation = None
     evaluation: _a_list(_Evaluation) = None
     timing: _Timing = None
     experiments: Annotated[dict[_named("experiment"), Experiment], Field(min_length=1)]
 
 
 _SECTIONS = {
-    "collection": _Collection, "selection": _Selection, "evaluation": _Evaluation,
-    "timing": _Timing,
+    "collection": _Collection, "selection": _Selection, "estimation": _Estimation,
+    "evaluation": _Evaluation, "timing": _Timing,
 }  # fmt: skip
 
 

@@ -20,11 +20,13 @@ __version__ = "0.2.0"
 _PLACES = {
     "common": ("checks", "files", "hashing", "memory", "notebooks"),
     "model": ("networks", "transforms", "world"),
-    "envs": ("control", "environments", "games"),
+    "envs": ("control", "environments", "games", "tabular"),
     "planning": ("acting", "improvement"),
     "data": (
         "bits",
+        "coding",
         "datasets",
+        "logs",
         "minari_io",
         "npz",
         "rlu_control",
@@ -44,7 +46,18 @@ _PLACES = {
         "world_model",
         "world_settings",
     ),
-    "runs": ("checkpoints", "dreams", "evaluation", "provenance", "selection", "timing", "worlds"),
+    "runs": (
+        "checkpoints",
+        "decisions",
+        "dreams",
+        "evaluation",
+        "heldout",
+        "ope",
+        "provenance",
+        "selection",
+        "timing",
+        "worlds",
+    ),
     "online": ("online_learner", "replay"),
 }
 _MODULES = {name: f"{__name__}.{place}.{name}" for place, of in _PLACES.items() for name in of}
@@ -59,7 +72,7 @@ _MODULES |= {name: f"reproduction.{name}" for name in _STUDY}
 
 def __getattr__(name: str) -> Any:
     """A sub-package, or a module of one by its own name."""
-    if name in (*_PLACES, "explore"):
+    if name in (*_PLACES, "explore", "policy"):
         return importlib.import_module(f"{__name__}.{name}")
     if name in _MODULES:
         return importlib.import_module(_MODULES[name])

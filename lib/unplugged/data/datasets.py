@@ -30,6 +30,8 @@ _KINDS: dict[str, Any] = {
     "is_first": np.bool_, "is_last": np.bool_,
 }  # fmt: skip
 _ARRAYS = tuple(_KINDS)
+# What only some recordings know; where it is None it is no part of file or checksum.
+_OPTIONAL: dict[str, Any] = {"probability": np.float32, "allowed": np.bool_}
 _EPISODE = ("observation", "action", "reward", "terminated")
 _LARGEST = 1e15  # Of more, squares that are summed over a network's units overflow float32.
 _WHOLE = 2**24  # Up to here float32 holds every whole number.
@@ -69,6 +71,9 @@ class Dataset:
       metadata: JSON-ready facts: benchmark, environment, num_actions or action_dims, noise, how
         collected. `action_low` and `action_high` are the environment's own bounds, D numbers each,
         where they are not -1 and 1. NumPy's numbers become Python's.
+      probability: [N] float32, with which the action was taken, 1 at last steps; None: not
+        recorded.
+      allowed: [N, A] bool, which actions could be taken; None: all could.
 
     Raises:
       DatasetError: if JSON cannot hold the metadata.
@@ -81,9 +86,17 @@ class Dataset:
     is_first: np.ndarray
     is_last: np.ndarray
     metadata: Mapping[str, Any]
+    probability: np.ndarray | None = None
+    allowed: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "metadata", _facts(self.metadata))
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Its arrays by name, those that it has."""
+        found = {name: getattr(self, name) for name in (*_ARRAYS, *_OPTIONAL)}
+        return {name: array for name, array in found.items() if array is not None}
 
     @property
     def observation_shape(self) -> tuple[int, ...]:
@@ -92,8 +105,8 @@ class Dataset:
 
     @property
     def actions(self) -> Discrete | Normal:
-        """The action space, of which the metadata tell."""
-        return of_metadata(self.metadata)
+        """The action space, of which the metadata tell, and whether there are masks."""
+        return _actions(self.metadata, masked=self.allowed is not None)
 
     @property
     def num_steps(self) -> int:
@@ -132,8 +145,12 @@ class Dataset:
             )
         first, last = np.flatnonzero(self.is_first), np.flatnonzero(self.is_last)
         index = np.concatenate([np.arange(first[i], last[i] + 1) for i in numbers])
-        arrays = {name: getattr(self, name)[index] for name in _ARRAYS}
+        arrays = {name: array[index] for name, array in self.arrays.items()}
         return Dataset(**arrays, metadata=dict(self.metadata))
+
+
+def _actions(metadata: Mapping[str, Any], *, masked: bool) -> Discrete | Normal:
+    return Discrete(metadata["num_actions"], masked=True) if masked else of_metadata(metadata)
 
 
 def _facts(value: Any, name: str = "metadata") -> Any:
@@ -163,7 +180,8 @@ def from_episodes(episodes: Iterable[Mapping[str, Any]], metadata: Mapping[str, 
 
     Args:
       episodes: each with `observation` [L + 1, ...], `action` [L] or [L, D], `reward` [L] and
-        `terminated` (bool: it truly ended; False: it was truncated).
+        `terminated` (bool: it truly ended; False: it was truncated). All or none may have
+        `probability` [L] and `allowed` [L + 1, A], see `Dataset`.
       metadata: see `Dataset`; `num_actions` or, for continuous actions, `action_dims` is required.
 
     Raises:
@@ -184,9 +202,12 @@ def from_episodes(episodes: Iterable[Mapping[str, Any]], metadata: Mapping[str, 
         except DatasetError as error:
             raise DatasetError(f"episode {number}: {error}") from error
         for name, array in steps.items():
-            parts[name].append(array)
+            parts.setdefault(name, []).append(array)
     if not parts["action"]:
         raise DatasetError("a dataset needs at least one episode")
+    for name in _OPTIONAL:
+        if len(parts.get(name, parts["action"])) != len(parts["action"]):
+            raise DatasetError(f"some episodes have {name} and some have not; give all or none")
     arrays = {name: np.concatenate(arrays) for name, arrays in parts.items()}
     dataset = Dataset(**arrays, metadata=metadata)
     validate(dataset)
@@ -224,6 +245,7 @@ def _steps(episode: Mapping[str, Any], dims: int | None) -> dict[str, np.ndarray
     with np.errstate(over="ignore"):  # What becomes infinite so is refused.
         observation, reward = observation.astype(np.float32), reward.astype(np.float32)
     return {
+        **_optional_steps(episode, length),
         "observation": observation,
         "action": np.concatenate([action, np.zeros_like(action[:1])]),
         "reward": np.append(reward, 0).astype(np.float32),
@@ -231,6 +253,20 @@ def _steps(episode: Mapping[str, Any], dims: int | None) -> dict[str, np.ndarray
         "is_first": step == 0,
         "is_last": step == length,
     }
+
+
+def _optional_steps(episode: Mapping[str, Any], length: int) -> dict[str, np.ndarray]:
+    """Probabilities and masks of an episode of some transitions, if it has them."""
+    found = {}
+    if (chances := episode.get("probability")) is not None:
+        found["probability"] = np.append(_numbers("probability", chances), 1.0).astype(np.float32)
+    if (allowed := episode.get("allowed")) is not None:
+        found["allowed"] = _numbers("allowed", allowed) != 0
+    for name, array in found.items():
+        if len(array) != length + 1:
+            wanted = "L" if name == "probability" else "L + 1"
+            raise DatasetError(f"{length} actions, and {name} is not of {wanted} steps")
+    return found
 
 
 def _whole(action: np.ndarray) -> np.ndarray:
@@ -346,6 +382,17 @@ def _check_forms(forms: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
             raise DatasetError(f"{name} must have shape [N, ...], has {list(shape)}")
         if shape[:1] != steps:
             raise DatasetError(f"{name} has {shape[0]} steps, action has {steps[0]}")
+    for name, kind in _OPTIONAL.items():
+        if name not in forms:
+            continue
+        if actions.continuous:
+            raise DatasetError(f"{name} is of discrete actions only; leave it out")
+        wanted = (*steps, metadata["num_actions"]) if name == "allowed" else steps
+        if (forms[name].shape, forms[name].dtype) != (wanted, kind):
+            raise DatasetError(
+                f"{name} must be {np.dtype(kind)} {list(wanted)}, is {forms[name].dtype} "
+                f"{list(forms[name].shape)}"
+            )
     if steps[0] > _STEPS:
         raise DatasetError(f"{steps[0]:,} steps are more than the {_STEPS:,} that windows count")
 
@@ -373,7 +420,7 @@ def validate(dataset: Dataset) -> None:
     for name in _ARRAYS:
         if not isinstance(array := getattr(dataset, name), np.ndarray):
             raise DatasetError(f"{name} must be a NumPy array, is a {type(array).__name__}")
-    _check_forms({name: getattr(dataset, name) for name in _ARRAYS}, dataset.metadata)
+    _check_forms(dataset.arrays, dataset.metadata)
     steps = dataset.num_steps
     first, last = np.flatnonzero(dataset.is_first), np.flatnonzero(dataset.is_last)
     if not len(first) or len(first) != len(last) or first[0] != 0 or last[-1] != steps - 1:
@@ -405,6 +452,26 @@ def validate(dataset: Dataset) -> None:
         raise DatasetError(
             f"action {dataset.action[wrong[0]]} at step {wrong[0]} is outside 0..{num_actions - 1}"
         )
+    _check_optional(dataset)
+
+
+def _check_optional(dataset: Dataset) -> None:
+    """Raises DatasetError if probabilities or masks contradict the actions that were taken."""
+    if dataset.probability is not None:
+        wrong = np.flatnonzero(~((dataset.probability > 0.0) & (dataset.probability <= 1.0)))
+        if wrong.size:
+            raise DatasetError(
+                f"probability is {dataset.probability[wrong[0]]} at step {wrong[0]}, and of an "
+                "action that was taken it is above 0, at most 1"
+            )
+    if dataset.allowed is not None:
+        taken = np.take_along_axis(dataset.allowed, dataset.action[:, None], axis=1)[:, 0]
+        wrong = np.flatnonzero(~np.where(dataset.is_last, dataset.allowed.any(axis=1), taken))
+        if wrong.size:
+            raise DatasetError(
+                f"allowed at step {wrong[0]} is {dataset.allowed[wrong[0]].tolist()}, and action "
+                f"{dataset.action[wrong[0]]} was taken there"
+            )
 
 
 def subsample(dataset: Dataset, fraction: float, seed: int) -> Dataset:
@@ -523,8 +590,8 @@ def statistics(dataset: Dataset, random_returns: np.ndarray, seed: int) -> pd.Da
 def checksum(dataset: Dataset) -> str:
     """SHA-256 over every array (name, type, shape, bytes) and the metadata."""
     digest = hashlib.sha256()
-    for name in _ARRAYS:
-        array = np.ascontiguousarray(getattr(dataset, name))
+    for name, array in dataset.arrays.items():
+        array = np.ascontiguousarray(array)
         digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
         digest.update(array.data)
     digest.update(json.dumps(dataset.metadata, sort_keys=True).encode())
@@ -546,11 +613,8 @@ def save(dataset: Dataset, path: str | os.PathLike[str]) -> None:
         "metadata": dict(dataset.metadata),
     }
     buffer = io.BytesIO()
-    np.savez_compressed(
-        buffer,
-        header=np.array(json.dumps(header, sort_keys=True)),
-        **{name: getattr(dataset, name) for name in _ARRAYS},
-    )
+    arrays: dict[str, Any] = {"header": json.dumps(header, sort_keys=True), **dataset.arrays}
+    np.savez_compressed(buffer, **arrays)
     files.write_whole(path, buffer.getvalue())
 
 
@@ -575,11 +639,11 @@ def load(path: str | os.PathLike[str]) -> Dataset:
     if not path.is_file():
         raise FileNotFoundError(_missing(path))
     try:
-        with npz.opened(path, ("header", *_ARRAYS)) as archive:
+        with npz.opened(path, ("header", *_ARRAYS), tuple(_OPTIONAL)) as archive:
             header = _header(archive)
             _check_facts(header["metadata"])
             _check_forms(archive.forms, header["metadata"])
-            arrays = {name: archive.read(name) for name in _ARRAYS}
+            arrays = {name: archive.read(name) for name in archive.forms if name != "header"}
         dataset = Dataset(**arrays, metadata=header["metadata"])
         if checksum(dataset) != header["checksum"]:
             raise DatasetError("altered since it was written (its checksum does not match)")
@@ -594,6 +658,27 @@ def load(path: str | os.PathLike[str]) -> Dataset:
     except (npz.NpzError, DatasetError) as error:
         raise DatasetError(f"{path}: {error}") from error
     return dataset
+
+
+def form(path: str | os.PathLike[str]) -> tuple[tuple[int, ...], Actions]:
+    """Shape of an observation and action space of a dataset's file, whose data stay unread.
+
+    Raises:
+      FileNotFoundError: if there is no such file.
+      DatasetError: see `load`.
+    """
+    path = files.expanded(path)
+    if not path.is_file():
+        raise FileNotFoundError(_missing(path))
+    try:
+        with npz.opened(path, ("header", *_ARRAYS), tuple(_OPTIONAL)) as archive:
+            metadata = _header(archive)["metadata"]
+            _check_facts(metadata)
+            _check_forms(archive.forms, metadata)
+            shape = metadata.get("packed_shape") or archive.forms["observation"].shape[1:]
+            return tuple(shape), _actions(metadata, masked="allowed" in archive.forms)
+    except (npz.NpzError, DatasetError) as error:
+        raise DatasetError(f"{path}: {error}") from error
 
 
 def _missing(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Minari datasets in and out: Box observations, Discrete or Box actions, whole episodes."""
+"""Minari datasets in and out: observations as vectors, Discrete or Box actions, whole episodes."""
 
 from __future__ import annotations
 
@@ -44,7 +44,8 @@ def from_minari(
 
     Args:
       dataset: a Minari dataset, or the id of a local one (nothing is downloaded). Its
-        observations are a Box of any shape and type, cast to float32 (images come as Minari
+        observations are a Box of any shape and type, cast to float32, or Discrete, MultiDiscrete,
+        MultiBinary, Dict or Tuple, flattened as Gymnasium does (images come as Minari
         keeps them, by its default as JPEG); its actions are Discrete and start at 0, or are a
         bounded Box of floats, and then rescaled from its bounds to [-1, 1] and raveled.
       environment: the Gymnasium id to evaluate in. None: the one that the dataset names.
@@ -64,11 +65,11 @@ def from_minari(
         dataset = _local_minari(dataset)
     actions, observations = dataset.action_space, dataset.observation_space
     _check_actions(dataset.id, actions)
-    if not isinstance(observations, gymnasium.spaces.Box):
+    if environments.flat_shape(observations) is None:
         raise datasets.DatasetError(
-            f"{dataset.id}: observations must be a Box, got {observations}; record in an "
-            "environment that is registered with gymnasium.wrappers.FlattenObservation around it "
-            "(docs/extending.md, Your own environment)"
+            f"{dataset.id}: observations must be a Box, got {observations}, or what "
+            "Gymnasium flattens to one; record in an environment that is registered with a wrapper "
+            "that makes a Box of it (docs/extending.md, Your own environment)"
         )
     if dataset.total_episodes == 0:
         raise datasets.DatasetError(f"{dataset.id}: holds no episodes")
@@ -80,7 +81,7 @@ def from_minari(
     metadata = carried["metadata"] if carried else _minari_facts(dataset, environment)
     try:
         episodes = [
-            _minari_episode(episode, observations.shape, actions)
+            _minari_episode(episode, observations, actions)
             for episode in dataset.iterate_episodes()
         ]
         result = datasets.from_episodes(episodes, metadata)
@@ -302,10 +303,14 @@ def _come_back(
 
 
 def _minari_episode(
-    episode: minari.EpisodeData, shape: tuple[int, ...], actions: gymnasium.Space
+    episode: minari.EpisodeData, space: gymnasium.Space, actions: gymnasium.Space
 ) -> dict[str, Any]:
     """One episode as `datasets.from_episodes` takes it, which checks the other lengths."""
-    observation = np.asarray(episode.observations)
+    shape = environments.flat_shape(space)
+    if isinstance(space, gymnasium.spaces.Box):
+        observation = np.asarray(episode.observations)
+    else:
+        observation = environments.flattened(space, episode.observations)
     if observation.shape[1:] != shape:
         raise datasets.DatasetError(
             f"episode {episode.id} has observations {observation.shape[1:]}, the space {shape}"

@@ -71,8 +71,13 @@ class Archive:
 
 
 @contextlib.contextmanager
-def opened(path: Path, names: Sequence[str]) -> Iterator[Archive]:
+def opened(path: Path, names: Sequence[str], optional: Sequence[str] = ()) -> Iterator[Archive]:
     """Opens an .npz file and looks at the headers of some arrays; their data stay unread.
+
+    Args:
+      path: the file.
+      names: arrays that it must have.
+      optional: arrays that it may have.
 
     Raises:
       OtherKindError: if it is another kind of file, naming that, or lacks an array.
@@ -90,6 +95,7 @@ def opened(path: Path, names: Sequence[str]) -> Iterator[Archive]:
             if missing := [name for name in names if name not in held]:
                 lacks, has = ", ".join(missing), ", ".join(ascii(x)[1:-1] for x in held[:8])
                 raise OtherKindError(f"lacks {lacks}, and has {has or 'nothing'}")
+            names = (*names, *(name for name in optional if name in held))
             forms = {name: _form(archive, name) for name in names}
         total = sum(archive.getinfo(f"{name}.npy").file_size for name in names)
         fold = total / path.stat().st_size

@@ -19,7 +19,7 @@ import numpy as np
 
 from unplugged.common import checks
 from unplugged.data import bits, datasets
-from unplugged.model.actions import Actions
+from unplugged.model.actions import Actions, Discrete
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +27,8 @@ class Store:
     """A dataset's N steps on the device.
 
     Attributes:
-      observation: [N, ...] float32, or [N, bytes] uint8 if packed.
+      observation: [N, ...] float32, or [N, bytes] uint8 if packed. Of a dataset with masks [N, D +
+        A], which actions are allowed at its end, as `networks.masked` takes it.
       action: [N] int32, or [N, D] float32 in [-1, 1].
       reward: [N] float32.
       discount: [N] float32, 0 where the episode truly ends.
@@ -98,8 +99,16 @@ def store(dataset: datasets.Dataset) -> Store:
     last = np.flatnonzero(dataset.is_last)
     lengths = np.diff(last, prepend=-1)
     shape = dataset.metadata.get("packed_shape")
+    observation = dataset.observation
+    if dataset.allowed is not None:
+        if shape or observation.ndim != 2:
+            raise datasets.DatasetError(
+                "masks are for observations that are vectors, not "
+                f"{list(dataset.observation_shape)}"
+            )
+        observation = np.concatenate([observation, dataset.allowed.astype(np.float32)], axis=1)
     return Store(
-        observation=jnp.asarray(dataset.observation, jnp.uint8 if shape else jnp.float32),
+        observation=jnp.asarray(observation, jnp.uint8 if shape else jnp.float32),
         action=jnp.asarray(dataset.action),
         reward=jnp.asarray(dataset.reward, jnp.float32),
         discount=jnp.asarray(dataset.discount, jnp.float32),
@@ -107,6 +116,13 @@ def store(dataset: datasets.Dataset) -> Store:
         start=jnp.asarray(np.flatnonzero(~dataset.is_last), jnp.int32),
         packed_shape=tuple(shape) if shape else None,
     )
+
+
+def seen(shape: Sequence[int], actions: Actions) -> tuple[int, ...]:
+    """The shape of what networks see of an observation: masks, if there are some, are added."""
+    if isinstance(actions, Discrete) and actions.masked:
+        return (shape[0] + actions.num_actions,)
+    return tuple(shape)
 
 
 def described(
@@ -125,7 +141,7 @@ def described(
     def array(length: int, kind: Any, *rest: int) -> Any:  # Stands for an array; JAX takes it.
         return jax.ShapeDtypeStruct((length, *rest), kind)
 
-    rest = (-(-math.prod(shape) // 8),) if packed else tuple(shape)
+    rest = (-(-math.prod(shape) // 8),) if packed else seen(shape, actions)
     return Store(
         observation=array(steps, jnp.uint8 if packed else jnp.float32, *rest),
         action=array(steps, actions.dtype, *actions.shape),

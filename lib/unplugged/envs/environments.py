@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import math
 from collections.abc import Callable
@@ -40,6 +41,10 @@ def uniform(actions: specs.Array, rng: np.random.Generator) -> int | np.ndarray:
     if isinstance(actions, specs.DiscreteArray):
         return int(rng.integers(actions.num_values))
     return rng.uniform(actions.minimum, actions.maximum, actions.shape).astype(np.float32)
+
+
+# Gymnasium registers these without a time limit, which an evaluation needs.
+LIMITS = {"Blackjack-v1": 100, "CliffWalking-v1": 1_000, "CliffWalkingSlippery-v1": 1_000}
 
 
 class ActionNoise(dm_env.Environment):
@@ -127,6 +132,43 @@ class FromGymnasium(dm_env.Environment):
         return specs.DiscreteArray(int(self._actions.n))
 
 
+class WithMask(gymnasium.Wrapper):
+    """Observations [D + A] that end with `info["action_mask"]`, which actions are allowed.
+
+    Raises:
+      ValueError: if observations are no vectors, actions are not Discrete, or there is no mask.
+    """
+
+    def __init__(self, environment: gymnasium.Env):
+        super().__init__(environment)
+        shape, actions = environment.observation_space.shape, environment.action_space
+        if shape is None or len(shape) != 1 or not isinstance(actions, gymnasium.spaces.Discrete):
+            raise ValueError(
+                "masks are for observations that are vectors and Discrete actions, got "
+                f"{environment.observation_space} and {actions}"
+            )
+        size = (shape[0] + int(actions.n),)
+        self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, size, np.float32)
+
+    def reset(self, **options: Any) -> Any:
+        """Begins an episode."""
+        observation, info = self.env.reset(**options)
+        return self._masked(observation, info), info
+
+    def step(self, action: Any) -> Any:
+        """One step."""
+        observation, *rest, info = self.env.step(action)
+        return (self._masked(observation, info), *rest, info)
+
+    def _masked(self, observation: Any, info: dict[str, Any]) -> np.ndarray:
+        if "action_mask" not in info:
+            raise ValueError(
+                f"{self.env} gives no info['action_mask'] but {sorted(info)}; leave out masks by "
+                "benchmark: gymnasium"
+            )
+        return np.concatenate([observation, info["action_mask"]]).astype(np.float32)
+
+
 def check_bounded(box: gymnasium.spaces.Box) -> None:
     """Raises ValueError if actions of a Box are not floats between finite bounds."""
     if (
@@ -164,26 +206,70 @@ def unscaled(action: np.ndarray, box: gymnasium.spaces.Box) -> np.ndarray:
     return ((own - centre) / np.where(half > 0.0, half, 1.0)).astype(np.float32)
 
 
+def flat_shape(space: gymnasium.Space) -> tuple[int, ...] | None:
+    """Shape of an observation of a Box, or of what `flattened` makes of a space; else None."""
+    if isinstance(space, gymnasium.spaces.Box):
+        return space.shape
+    return gymnasium.spaces.flatten_space(space).shape if _flattens(space) else None
+
+
+def _flattens(space: gymnasium.Space) -> bool:
+    if isinstance(space, (gymnasium.spaces.Dict, gymnasium.spaces.Tuple)):
+        parts = space.spaces
+        return all(map(_flattens, parts.values() if isinstance(parts, dict) else parts))
+    kinds = gymnasium.spaces
+    known = (kinds.Box, kinds.Discrete, kinds.MultiDiscrete, kinds.MultiBinary)
+    return isinstance(space, known)
+
+
+def flattened(space: gymnasium.Space, values: Any) -> np.ndarray:
+    """What `gymnasium.spaces.flatten` makes of N values of a space, float32 [N, D], at once.
+
+    Args:
+      space: Box, Discrete, MultiDiscrete, MultiBinary, or a Dict or Tuple of these.
+      values: [N, ...]; of a Dict or Tuple one such array for each of its parts.
+    """
+    if isinstance(space, gymnasium.spaces.Dict):
+        parts = [flattened(one, values[name]) for name, one in space.spaces.items()]
+        return np.concatenate(parts, axis=1)
+    if isinstance(space, gymnasium.spaces.Tuple):
+        return np.concatenate([flattened(*pair) for pair in zip(space.spaces, values)], axis=1)
+    array = np.asarray(values)
+    if isinstance(space, gymnasium.spaces.Discrete):
+        return np.eye(int(space.n), dtype=np.float32)[array - space.start]
+    if isinstance(space, gymnasium.spaces.MultiDiscrete):
+        columns = (array - space.start).reshape(len(array), -1).T
+        sizes = space.nvec.ravel()
+        codes = [np.eye(size, dtype=np.float32)[x] for size, x in zip(sizes, columns)]
+        return np.concatenate(codes, axis=1)
+    return array.reshape(len(array), -1).astype(np.float32)
+
+
 def _bsuite(name: str, seed: int) -> dm_env.Environment:
     return BSUITE[checks.one_of("bsuite environment", name, BSUITE)](seed)
 
 
-def _gymnasium(name: str, seed: int) -> dm_env.Environment:
+def _gymnasium(name: str, seed: int, *, masked: bool = False) -> dm_env.Environment:
     raw = _registered(name)
+    if name in LIMITS:
+        raw = gymnasium.wrappers.TimeLimit(raw, LIMITS[name])
+    space = raw.observation_space
+    if not isinstance(space, gymnasium.spaces.Box) and flat_shape(space) is not None:
+        raw = gymnasium.wrappers.FlattenObservation(raw)
     try:
         if not _limited(raw):
             raise ValueError(
                 "has no time limit, so that an episode may never end; register it with one, as in "
                 "gymnasium.register(..., max_episode_steps=1000)"
             )
-        return FromGymnasium(raw, seed)
+        return FromGymnasium(WithMask(raw) if masked else raw, seed)
     except ValueError as error:
         raw.close()
         advice = ""
         if not isinstance(raw.observation_space, gymnasium.spaces.Box):
             advice = (
-                "; register it with gymnasium.wrappers.FlattenObservation around it "
-                "(docs/extending.md, Your own environment)"
+                ", or what Gymnasium flattens to one; register it with a wrapper that makes a Box "
+                "of it (docs/extending.md, Your own environment)"
             )
         raise ValueError(f"gymnasium environment {name!r}: {error}{advice}") from error
 
@@ -231,6 +317,7 @@ MAKERS: dict[str, Callable[[str, int], dm_env.Environment]] = {
     "bsuite": _bsuite,
     "control": control.Control,
     "gymnasium": _gymnasium,
+    "gymnasium_masked": functools.partial(_gymnasium, masked=True),
 }
 
 

@@ -161,7 +161,7 @@ def select(
         "selector", function, model=model, params=params, observation=observation, key=key,
         settings=settings,
     )  # fmt: skip
-    states = len(observation)
+    states = observation.shape[0]
     if isinstance(model.actions, Discrete):
         shape: tuple[int, ...] = (states, model.actions.num_actions)
         _check_array("selector", function, "probabilities", found, shape)

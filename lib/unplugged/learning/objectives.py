@@ -284,6 +284,7 @@ def q_learning(
     current = jax.lax.stop_gradient(params)
     state = model.represent(current, ahead)
     judged = values(current, state) if method.double else q_ahead
+    judged = model.keep_to(state, judged)
     if method.learns_policy:
         allowed = likely(model.predict(current, state)[0], settings.bcq_threshold)
         judged = jnp.where(allowed, judged, -jnp.inf)
@@ -296,6 +297,8 @@ def q_learning(
     if method.learns_policy:
         logits, _ = model.predict(params, state)
         parts["policy"] = jnp.mean(-model.actions.log_prob(logits, action))
+        if model.actions.masked:  # type: ignore[union-attr]  # They are discrete.
+            logits = jnp.where(model.allowed(state), logits, 0.0)
         parts["logits"] = jnp.mean(logits**2)
         total += settings.policy_weight * parts["policy"] + LOGITS_WEIGHT * parts["logits"]
     return total, parts
@@ -335,6 +338,7 @@ def quantile_regression(
     else:
         tau = target_tau = jnp.tile(midpoints(model.support.num_bins), [len(reward), 1])
         q_ahead = model.support.scalar(outputs)
+    q_ahead = model.keep_to(ahead, q_ahead)
     best = losses.of_action(outputs, jnp.argmax(q_ahead, axis=-1))
     following = quantiles(target_params, best, target_tau)
     target = jax.lax.stop_gradient(reward[:, None] + discount[:, None] * following)

@@ -151,7 +151,7 @@ MINATAR = Settings(
     num_simulations=20,
 )
 
-# A reader's own environment may have observations of any scale.
+# A reader's own environment, or table, may have observations of any scale.
 GYMNASIUM = dataclasses.replace(BSUITE, standardize=True)
 
 # Continuous actions: discount, target interval and samples of RL Unplugged's code for its

@@ -25,9 +25,12 @@ class Discrete:
 
     Attributes:
       num_actions: how many there are, n.
+      masked: whether only some are allowed in each state, of which its observation then tells, see
+        `networks.masked`.
     """
 
     num_actions: int
+    masked: bool = False
 
     dtype: ClassVar[Any] = np.int32
     shape: ClassVar[tuple[int, ...]] = ()
@@ -213,7 +216,7 @@ def of_metadata(metadata: Any) -> Discrete | Normal:
 def described(actions: Actions) -> str:
     """For messages: "3 discrete actions", "actions of 6 dimensions"."""
     if isinstance(actions, Discrete):
-        return f"{actions.num_actions} discrete actions"
+        return f"{actions.num_actions} discrete actions{' with masks' * actions.masked}"
     return f"continuous actions of {actions.dims} dimension{'s' * (actions.dims > 1)}"
 
 

@@ -44,7 +44,7 @@ def critic_logits(
 
 def critic_values(model: Model, params: Params, state: jax.Array) -> jax.Array:
     """Q(s, a) of the critic, in units of return, for states [..., S]. Shape [..., A]."""
-    return model.support.scalar(critic_logits(model, params, state))
+    return model.keep_to(state, model.support.scalar(critic_logits(model, params, state)))
 
 
 def num_outputs(critic: Critic, settings: Any) -> int:

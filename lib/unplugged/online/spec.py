@@ -191,7 +191,7 @@ def build(spec: OnlineSpec) -> tuple[OnlineLearner, Any, datasets.Dataset | None
       DatasetError: if the dataset is damaged or of another environment.
       MemoryError: if replay and best episodes do not fit into memory; nothing is allocated.
     """
-    form = spec.of_benchmark.form(spec.environment)
+    form = spec.form()
     learner = spec.learner(*form)
     dataset, data = None, {}
     if spec.dataset:  # Named if a source is recorded, and only then.

@@ -38,7 +38,7 @@ def _root(model: Model, params: Params, observation: jax.Array) -> Any:
 
 def _sure(action: jax.Array) -> Choice:
     """The choice of actions [B, D] alone."""
-    return Choice(action[:, None], jnp.ones([len(action), 1]))
+    return Choice(action[:, None], jnp.ones([action.shape[0], 1]))
 
 
 def _choice(better: improvement.AnyImprovement) -> Any:
@@ -97,8 +97,8 @@ def implicit(
 ) -> jax.Array:
     """The action of highest mean over drawn quantiles: how IQN acts."""
     del settings
-    features = critic_logits(model, params, model.represent(params, observation))
-    q = implicit_values(params, features, key)
+    state = model.represent(params, observation)
+    q = model.keep_to(state, implicit_values(params, critic_logits(model, params, state), key))
     return jax.nn.one_hot(jnp.argmax(q, axis=-1), model.num_actions)
 
 

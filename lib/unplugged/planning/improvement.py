@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import mctx
 
 from unplugged.model.actions import draw
-from unplugged.model.networks import Model, Params
+from unplugged.model.networks import MASKED, Model, Params
 from unplugged.planning import candidates
 from unplugged.planning.candidates import Root
 
@@ -117,6 +117,7 @@ def one_step(
     del key
     actions = jnp.arange(model.num_actions)[None, :]
     q = action_values(model, params, root.embedding[:, None], actions, settings.discount)
+    q = model.keep_to(root.embedding, q)
     policy = jax.nn.softmax(root.prior_logits + q - root.value[:, None])
     return Improvement(policy=policy, value=root.value, action_values=q)
 
@@ -221,9 +222,17 @@ def search(
         options["dirichlet_fraction"] = 0.0
     if not settings.rescale_values:
         options["qtransform"] = differences
+    options |= _invalid(model, root)
     run = mctx.muzero_policy if settings.ties == "step" else _search_with_ties_of_nodes
     step = _recurrent(model, settings) if recurrent_fn is None else recurrent_fn
     return run(params, key, root, step, settings.num_simulations, **options)
+
+
+def _invalid(model: Model, root: Any) -> dict[str, jax.Array]:
+    """The searches' argument for actions that are not allowed at the root, if there can be some."""
+    if model.actions.continuous or not model.actions.masked:  # type: ignore[union-attr]
+        return {}
+    return {"invalid_actions": ~model.allowed(root.embedding)}
 
 
 def _search_with_ties_of_nodes(
@@ -239,6 +248,7 @@ def _search_with_ties_of_nodes(
     dirichlet_alpha: float = 0.3,
     pb_c_init: float = 1.25,
     pb_c_base: float = 19_652.0,
+    invalid_actions: jax.Array | None = None,
 ) -> mctx.PolicyOutput:
     """`mctx.muzero_policy`, but each node has one random order of its actions, that breaks ties.
 
@@ -252,13 +262,16 @@ def _search_with_ties_of_nodes(
     noise = jax.random.dirichlet(dirichlet_key, alpha, shape[:-1])
     prior = (1.0 - dirichlet_fraction) * prior + dirichlet_fraction * noise
     logits = jnp.log(jnp.maximum(prior, jnp.finfo(prior.dtype).tiny))
+    if invalid_actions is not None:
+        logits = jnp.where(invalid_actions, MASKED, logits)
 
     def select(_: jax.Array, tree: mctx.Tree, node: jax.Array, depth: Any = 0) -> jax.Array:
-        del depth
         visits, total = tree.children_visits[node], tree.node_visits[node]
         weight = jnp.sqrt(total) * (pb_c_init + jnp.log((total + pb_c_base + 1.0) / pb_c_base))
         exploration = weight * jax.nn.softmax(tree.children_prior_logits[node]) / (visits + 1)
         score = qtransform(tree, node) + exploration + tree.extra_data[node]
+        if invalid_actions is not None:
+            score = jnp.where((depth == 0) & (tree.root_invalid_actions > 0), -jnp.inf, score)
         return jnp.argmax(score).astype(jnp.int32)
 
     tree = mctx.search(
@@ -270,6 +283,7 @@ def _search_with_ties_of_nodes(
         interior_action_selection_fn=select,
         num_simulations=num_simulations,
         max_depth=max_depth,
+        invalid_actions=invalid_actions,
         extra_data=1e-5 * jax.random.uniform(ties_key, (shape[0], num_simulations + 1, shape[1])),
     )
     weights = tree.summary().visit_probs
@@ -303,6 +317,7 @@ def gumbel_search(
         settings.num_simulations,
         max_depth=settings.search_depth,
         gumbel_scale=1.0 if noise else 0.0,
+        **_invalid(model, root),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import os
 from collections.abc import Callable
 from typing import Any
@@ -13,10 +14,10 @@ import pandas as pd
 
 from unplugged.common import checks, hashing
 from unplugged.data import datasets
-from unplugged.envs import control, environments, games
+from unplugged.envs import control, environments, games, tabular
 from unplugged.learning import settings
-from unplugged.model.actions import Actions
-from unplugged.recording import collect, d4pg, dqn
+from unplugged.model.actions import Actions, Discrete
+from unplugged.recording import collect, d4pg, dqn, processes
 from unplugged.runs import evaluation
 
 
@@ -96,8 +97,10 @@ class Benchmark:
     Attributes:
       preset: hyperparameters that its runs begin from.
       check: raises ValueError if an environment's name is wrong, naming the nearest.
-      form: environment -> (shape of an observation, action space).
-      evaluator: (environment, policy, episodes) -> what plays.
+      form: environment -> (shape of an observation, action space). None: there is no environment,
+        and a dataset's own form counts.
+      evaluator: (environment, policy, episodes) -> what plays. None: nothing does, and runs are
+        evaluated on held-out episodes, see `heldout`.
       source: environment -> hash of its source; None where it is part of compiled programs.
       packages: packages whose versions its numbers depend on, beside the compiled programs.
       game: environment -> pure functions; None where it is no JAX program, so that online runs
@@ -108,8 +111,8 @@ class Benchmark:
 
     preset: settings.Settings
     check: Callable[[str], Any]
-    form: Callable[[str], tuple[tuple[int, ...], Actions]]
-    evaluator: Callable[[str, evaluation.Policy, int], evaluation.Evaluator]
+    form: Callable[[str], tuple[tuple[int, ...], Actions]] | None = None
+    evaluator: Callable[[str, evaluation.Policy, int], evaluation.Evaluator] | None = None
     source: Callable[[str], str] | None = None
     packages: tuple[str, ...] = ()
     game: Callable[[str], games.Game] | None = None
@@ -148,6 +151,49 @@ def in_python(name: str, **more: Any) -> Benchmark:
     return Benchmark(form=form, evaluator=evaluator, source=source, **more)
 
 
+def known(**more: Any) -> Benchmark:
+    """A benchmark of `tabular.PROCESSES`, decision processes whose dynamics are known.
+
+    Args:
+      more: fields of `Benchmark`.
+    """
+
+    def form(environment: str) -> tuple[tuple[int, ...], Actions]:
+        process = tabular.make(environment)
+        return process.features.shape[1:], Discrete(process.allowed.shape[1], masked=True)
+
+    def source(environment: str) -> str:
+        process = tabular.make(environment)
+        fields = (getattr(process, field.name) for field in dataclasses.fields(process))
+        arrays = (np.ascontiguousarray(x).tobytes() for x in fields)
+        code = hashing.of_modules([tabular.__name__], alone=True)
+        return hashing.digest(code, *(hashlib.sha256(x).hexdigest() for x in arrays))
+
+    def evaluator(
+        environment: str, policy: evaluation.Policy, episodes: int
+    ) -> evaluation.Evaluator:
+        make = functools.partial(tabular.make, environment)
+        return evaluation.Tabular(make, policy, episodes)
+
+    return Benchmark(
+        check=lambda name: checks.one_of("process", name, tabular.PROCESSES), form=form,
+        evaluator=evaluator, source=source, packages=("numpy",), **more,
+    )  # fmt: skip
+
+
+def with_masks(row: Benchmark) -> Benchmark:
+    """The row of environments whose observations end with which actions are allowed."""
+    of = row.form
+
+    def form(environment: str) -> tuple[tuple[int, ...], Actions]:
+        assert of is not None  # It has environments.
+        (size,), actions = of(environment)
+        assert isinstance(actions, Discrete)
+        return (size - actions.num_actions,), Discrete(actions.num_actions, masked=True)
+
+    return dataclasses.replace(row, form=form)
+
+
 def compiled(name: str, **more: Any) -> Benchmark:
     """A benchmark of `games.FAMILIES`, whose episodes are one program.
 
@@ -181,6 +227,14 @@ BENCHMARKS: dict[str, Benchmark] = {
     ),
     # Whether there is such an environment is known when it is made: it may come from a module.
     "gymnasium": in_python("gymnasium", preset=settings.GYMNASIUM, check=lambda name: None),
+    "gymnasium_masked": with_masks(
+        in_python(
+            "gymnasium_masked",
+            preset=settings.GYMNASIUM,
+            check=lambda name: None,
+            packages=("gymnasium", "numpy"),
+        )
+    ),
     "control": in_python(
         "control",
         preset=settings.CONTROL,
@@ -195,6 +249,12 @@ BENCHMARKS: dict[str, Benchmark] = {
     ),
     "gymnax": compiled("gymnax", preset=settings.BSUITE),
     "classic": compiled("classic", preset=dataclasses.replace(settings.CONTROL, standardize=False)),
+    "tabular": known(
+        preset=settings.GYMNASIUM,
+        recorder=Recorder(processes.record, processes.random_returns, "episodes"),
+    ),
+    # No environment: a table of one's own. What it is called is in its metadata.
+    "logged": Benchmark(preset=settings.GYMNASIUM, check=lambda name: None),
 }
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import dm_env
@@ -16,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from unplugged.common import checks, hashing
-from unplugged.envs import environments, games
+from unplugged.envs import environments, games, tabular
 from unplugged.learning import contracts
 from unplugged.learning.settings import Settings
 from unplugged.model.networks import Model, Params
@@ -29,16 +30,19 @@ MAX_STEPS = 1_000_000
 _PATIENCE = 30.0
 
 
-def make_policy(model: Model, selector: str, settings: Settings, *, greedy: bool = False) -> Policy:
-    """Compiles (params, observation [B, ...], key) -> action [B], or [B, D] if continuous.
+def draw(model: Model, selector: str, settings: Settings, *, greedy: bool = False) -> Any:
+    """(params, observation [B, ...], key) -> actions and their probabilities, to be compiled.
 
-    Actions are drawn by a selector or, if `greedy`, are its most probable ones.
+    Actions [B] are drawn by a selector from the probabilities [B, A] or, if `greedy`, are the most
+    probable ones. Continuous actions are [B, D], and have no probabilities (None).
     """
     if greedy and selector == "policy" and model.actions.continuous:
         selector = "greedy"  # Of all actions, not of those drawn.
     select = acting.SELECTORS[checks.one_of("selector", selector, acting.SELECTORS)]
 
-    def act(params: Params, observation: jax.Array, key: jax.Array) -> jax.Array:
+    def act(
+        params: Params, observation: jax.Array, key: jax.Array
+    ) -> tuple[jax.Array, jax.Array | None]:
         select_key, draw_key = jax.random.split(key)
         answer = contracts.select(select, model, params, observation, select_key, settings)
         choice = answer if isinstance(answer, acting.Choice) else None
@@ -48,10 +52,16 @@ def make_policy(model: Model, selector: str, settings: Settings, *, greedy: bool
         else:
             chosen = jax.random.categorical(draw_key, jnp.log(probabilities))
         if choice is None:
-            return chosen
-        return jnp.take_along_axis(choice.actions, chosen[:, None, None], axis=1)[:, 0]
+            return chosen, probabilities
+        return jnp.take_along_axis(choice.actions, chosen[:, None, None], axis=1)[:, 0], None
 
-    return jax.jit(act)
+    return act
+
+
+def make_policy(model: Model, selector: str, settings: Settings, *, greedy: bool = False) -> Policy:
+    """Compiles (params, observation [B, ...], key) -> action [B] or [B, D], see `draw`."""
+    act = draw(model, selector, settings, greedy=greedy)
+    return jax.jit(lambda params, observation, key: act(params, observation, key)[0])
 
 
 def _own(action: np.ndarray) -> int | np.ndarray:
@@ -155,6 +165,42 @@ class Compiled:
     def identity(self, params: Params) -> str:
         """A hash of the program that plays."""
         return hashing.of_program(self._play, params, jax.random.key(0))
+
+
+@dataclasses.dataclass(frozen=True)
+class Tabular:
+    """Episodes of a known decision process, all at once.
+
+    Attributes:
+      process: what is acted in.
+      policy: see `make_policy`; its observations end with the masks.
+      episodes: how many.
+    """
+
+    process: Callable[[], tabular.Process]
+    policy: Policy
+    episodes: int
+
+    def __call__(self, params: Params, seed: int, update: int) -> np.ndarray:
+        """Undiscounted returns [episodes]."""
+        process, rng = self.process(), np.random.default_rng([seed, update])
+        keys = _keys(jax.random.fold_in(jax.random.key(seed), update))
+        rows = process.play(
+            lambda state: np.asarray(self.policy(params, process.observe(state), next(keys))),
+            self.episodes,
+            rng,
+        )
+        return rows.groupby("episode")["reward"].sum().to_numpy()
+
+    def identity(self, params: Params) -> str:
+        """A hash of the policy's program."""
+        seen = self.process().observe(np.zeros(self.episodes, int))
+        observation = jax.ShapeDtypeStruct(seen.shape, np.float32)
+        return hashing.of_program(self.policy, params, observation, jax.random.key(0))
+
+
+def _keys(key: jax.Array) -> Iterator[jax.Array]:
+    return (jax.random.fold_in(key, number) for number in itertools.count())
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,8 @@ import numpy as np
 
 from unplugged.common import hashing
 from unplugged.data import datasets, windows
-from unplugged.runs.spec import AnySpec
+from unplugged.runs import heldout
+from unplugged.runs.spec import AnySpec, Spec
 
 # A dataset's size is part of its checksum, and not of a program.
 _STEPS, _TRANSITIONS = 1_000, 900
@@ -27,7 +28,7 @@ def programs(spec: AnySpec) -> dict[str, str]:
       `environment`, a hash of its source, where it is in Python.
     """
     benchmark = spec.of_benchmark
-    shape, actions = benchmark.form(spec.environment)
+    shape, actions = spec.form()
     learner = spec.learner(shape, actions)
     state = jax.eval_shape(lambda: learner.init(0))
     store = windows.described(shape, benchmark.packed, _STEPS, _TRANSITIONS, actions)
@@ -39,10 +40,18 @@ def programs(spec: AnySpec) -> dict[str, str]:
     return {
         "initialisation": hashing.of_program(jax.jit(learner.init), seed),
         "training": hashing.of_program(learner.run, state, data, spec.updates_at_once),
-        "evaluation": spec.evaluator(learner.model).identity(state.params),
+        "evaluation": _evaluation(spec, learner, state),
         **greedy,
         **environment(spec),
     }
+
+
+def _evaluation(spec: AnySpec, learner: Any, state: Any) -> str:
+    """A hash of what evaluates: it plays, or looks at held-out episodes."""
+    if spec.of_benchmark.evaluator is None:
+        assert isinstance(spec, Spec)  # Others cannot be without an environment.
+        return heldout.identity(spec, learner, state)
+    return spec.evaluator(learner.model).identity(state.params)
 
 
 def environment(spec: AnySpec) -> dict[str, str]:

@@ -2,118 +2,39 @@
 
 Two ways that leave the choice to recorded episodes: the training loss on held-out episodes,
 and fitted Q evaluation (FQE; Le et al., 2019), the recommended baseline of offline policy
-evaluation (Voloshin et al., 2021; ROSMO, Appendix F.3).
+evaluation (Voloshin et al., 2021; ROSMO, Appendix F.3). `ope` has more estimates.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pandas as pd
 from tqdm import tqdm
 
 from unplugged.common import checks, files
 from unplugged.data import datasets, windows
 from unplugged.learning import losses
-from unplugged.learning.learner import Learner
-from unplugged.model.networks import Model, Params
+from unplugged.model.networks import Params
 from unplugged.planning import acting
+from unplugged.runs import decisions, ope
+from unplugged.runs.heldout import held_out_loss
+from unplugged.runs.ope import fitted_q_evaluation
 from unplugged.runs.spec import Spec, build, divide
 from unplugged.runs.training import saved_states
 
-MOST_WINDOWS = 2_048
+__all__ = ["behavior", "fitted_q_evaluation", "held_out_loss", "report", "score"]
+
 _AT_ONCE = 8_192  # steps at which actions are chosen in one call
-
-
-def held_out_loss(learner: Learner, held_out: windows.Store) -> Callable[[Params, Params], float]:
-    """(params, target_params) -> the method's training loss on held-out episodes.
-
-    Over all windows, or `MOST_WINDOWS` spread evenly if there are more; the same randomness
-    each time.
-    """
-    number = min(MOST_WINDOWS, held_out.start.shape[0])
-    which = np.linspace(0, held_out.start.shape[0] - 1, number).round().astype(int)
-    length = sum(learner.method.window(learner.settings)) + 1
-
-    @jax.jit
-    def loss(params: Params, target_params: Params) -> jax.Array:
-        batch = windows.at(held_out, held_out.start[which], length)
-        return learner.loss(params, target_params, batch, jax.random.key(0))[0]
-
-    return lambda params, target_params: float(loss(params, target_params))
-
-
-def fitted_q_evaluation(
-    model: Model,
-    data: windows.Store,
-    first: jax.Array,
-    probabilities: jax.Array,
-    key: jax.Array,
-    *,
-    discount: float,
-    updates: int,
-    batch_size: int = 128,
-    learning_rate: float = 1e-3,
-    target_interval: int = 50,
-) -> jax.Array:
-    """The discounted return that a policy is estimated to get, from recorded steps alone.
-
-    Fits a critic, in the networks of the methods and as a categorical distribution, to
-    r + discount * sum_a pi(a|s') Q(s', a) of a target network. Pure; to be compiled.
-
-    Args:
-      model: the networks; new parameters are made.
-      data: recorded steps. N of them.
-      first: indices of first steps, where the estimate is averaged. Shape [E].
-      probabilities: the policy at every step. Shape [N, A].
-      key: randomness.
-      discount: gamma.
-      updates: gradient steps.
-      batch_size: transitions a step.
-      learning_rate: Adam's.
-      target_interval: updates between refreshes of the target network.
-
-    Returns:
-      mean over `first` of sum_a pi(a|s) Q(s, a). Shape [].
-    """
-    init_key, key = jax.random.split(key)
-    params = model.init(init_key)
-    optimizer = optax.adam(learning_rate)
-
-    def values(params: Params, index: jax.Array) -> jax.Array:
-        q = losses.critic_values(model, params, model.represent(params, data.observe(index)))
-        return jnp.sum(probabilities[index] * q, axis=-1)
-
-    def loss(params: Params, target: jax.Array, index: jax.Array) -> jax.Array:
-        state = model.represent(params, data.observe(index))
-        logits, _ = model.dynamics(params, state, data.action[index])
-        return jnp.mean(losses.cross_entropy(model.support.two_hot(target), logits))
-
-    def update(carry: tuple, number: jax.Array) -> tuple[tuple, None]:
-        params, target_params, opt_state = carry
-        drawn = jax.random.randint(
-            jax.random.fold_in(key, number), [batch_size], 0, data.start.shape[0]
-        )
-        index = data.start[drawn]
-        bootstrap = values(target_params, index + 1)
-        target = data.reward[index] + discount * data.discount[index] * bootstrap
-        gradient = jax.grad(loss)(params, target, index)
-        change, opt_state = optimizer.update(gradient, opt_state)
-        params = optax.apply_updates(params, change)
-        target_params = optax.periodic_update(params, target_params, number + 1, target_interval)
-        return (params, target_params, opt_state), None
-
-    start = (params, params, optimizer.init(params))
-    (params, _, _), _ = jax.lax.scan(update, start, jnp.arange(updates))
-    return jnp.mean(values(params, first))
+_LOOKED_AT = 1_000  # held-out decisions whose like states are looked for
 
 
 def score(spec: Spec, folder: str | os.PathLike[str], *, fqe_updates: int) -> pd.DataFrame:
@@ -139,7 +60,7 @@ def score(spec: Spec, folder: str | os.PathLike[str], *, fqe_updates: int) -> pd
     checks.within("fqe_updates", fqe_updates, 1, integer=True)
     learner, _, dataset = build(spec)
     moments = datasets.moments(dataset) if spec.settings.standardize else None
-    fitted = spec.model(*spec.of_benchmark.form(spec.environment), moments)
+    fitted = spec.model(*spec.form(), moments)
     whole = datasets.load(spec.dataset)
     _, held = divide(spec, whole)
     assert held is not None  # The holdout is above 0.
@@ -181,3 +102,192 @@ def score(spec: Spec, folder: str | os.PathLike[str], *, fqe_updates: int) -> pd
         )
     results = pd.read_csv(files.expanded(folder) / "results.csv")
     return results.merge(pd.DataFrame(rows), on=["seed", "update"], how="inner")
+
+
+def behavior(spec: Spec, train: windows.Store, updates: int, moments: Any) -> tuple[Any, Params]:
+    """A policy that clones the log, for probabilities that were not recorded.
+
+    Returns:
+      (params, observation, key) -> probabilities [B, A], and its parameters.
+    """
+    cloned = dataclasses.replace(spec, method="bc", selector="policy")
+    learner = cloned.learner(*spec.form(), moments)
+    state, _ = learner.run(learner.init(0), train, updates)
+    return jax.jit(decisions.probabilities(learner, "policy")), state.params
+
+
+def report(
+    spec: Spec,
+    folder: str | os.PathLike[str],
+    *,
+    fqe_updates: int = 4_000,
+    clone_updates: int = 4_000,
+    refits: int = 0,
+    resamples: int = 500,
+) -> pd.DataFrame:
+    """All estimates of a run's checkpoints on the episodes that it held out.
+
+    The critic of fitted Q evaluation is fitted on what the run trained on, and asked about the
+    held-out episodes; the doubly robust estimates correct it there. Probabilities of the log are
+    the recorded ones or, where there are none, those of a policy that clones what was trained on.
+
+    Args:
+      spec: the run, with `holdout`; with `keep_checkpoints` every checkpoint is judged, else the
+        last of each seed.
+      folder: its directory.
+      fqe_updates: gradient steps of each fitted Q evaluation.
+      clone_updates: gradient steps of cloning, if probabilities were not recorded.
+      refits: fitted Q evaluations of resampled episodes, by whose deviation its interval is; 0:
+        it has none.
+      resamples: resamples of episodes for the other intervals.
+
+    Returns:
+      The run's rows at checkpoints, and more columns. `data_return`, `wis_return`, `dr_return` and
+      `fqe_return` are discounted, each with its 95% interval (`_low`, `_high`); `data_total`,
+      `wis_total` and `dr_total` are not. `value_return` is what the agent's own values promise.
+      `effective` is the effective sample size in episodes of `episodes`; `differs` and `outside`
+      see there in `ope`. `unseen` is the share of held-out decisions for which at most 1 in 50
+      like states of the log had an action that the policy would take, and `probabilities` is
+      "recorded" or "cloned".
+
+    Raises:
+      ValueError: if the run held nothing out, acts continuously, or the checkpoints are of
+        another run.
+    """
+    if not spec.holdout:
+        raise ValueError("estimates need held-out episodes: a run with holdout, such as 0.2")
+    for name, value, least in (
+        ("fqe_updates", fqe_updates, 1), ("clone_updates", clone_updates, 1),
+        ("refits", refits, 0), ("resamples", resamples, 1),
+    ):  # fmt: skip
+        checks.within(name, value, least, integer=True)
+    learner, train, dataset = build(spec)
+    if learner.model.actions.continuous:
+        raise ValueError("estimates by probabilities of actions are for discrete actions only")
+    held = ope.held_out(spec)
+    store = windows.store(held)
+    judge = _Judge(spec, learner, train, dataset, held, store, fqe_updates, refits, resamples)
+    chances = held.probability
+    if chances is None:
+        moments = datasets.moments(dataset) if spec.settings.standardize else None
+        clone, params = behavior(spec, train, clone_updates, moments)
+        of_clone = ope.at_steps(clone, store, params, jax.random.key(0))
+        chances = np.take_along_axis(of_clone, held.action[:, None], axis=1)[:, 0]
+    of = "recorded" if held.probability is not None else "cloned"
+    rows = [
+        {"seed": seed, "update": update, "probabilities": of, **judge(seed, update, state, chances)}
+        for seed, update, state in tqdm(
+            saved_states(spec, folder, learner, dataset), unit="checkpoint", file=sys.stdout
+        )
+    ]
+    results = pd.read_csv(files.expanded(folder) / "results.csv")
+    own = [name for name in results if name not in rows[0]]
+    kept = [*own, "seed", "update"]
+    return results[kept].merge(pd.DataFrame(rows), on=["seed", "update"], how="inner")
+
+
+@dataclasses.dataclass
+class _Judge:
+    """What the estimates of one run's checkpoints share."""
+
+    spec: Spec
+    learner: Any
+    train: windows.Store
+    dataset: datasets.Dataset
+    held: datasets.Dataset
+    store: windows.Store
+    fqe_updates: int
+    refits: int
+    resamples: int
+
+    def __post_init__(self) -> None:
+        spec = self.spec
+        moments = datasets.moments(self.dataset) if spec.settings.standardize else None
+        self.model = spec.model(*spec.form(), moments)
+        self.act = jax.jit(decisions.probabilities(self.learner, spec.acts_by))
+        self.fit = jax.jit(
+            functools.partial(
+                ope.fit_q, self.model, discount=spec.settings.discount, updates=self.fqe_updates
+            )
+        )
+
+        def ask(params: Params, observation: jax.Array, key: Any) -> jax.Array:
+            del key
+            return losses.critic_values(
+                self.model, params, self.model.represent(params, observation)
+            )
+
+        self.ask = jax.jit(ask)
+        self.outside = ope.outside(
+            self.dataset, spec.settings.discount, self.learner.model.support.limit
+        )
+
+    def __call__(
+        self, seed: int, update: int, state: Any, chances: np.ndarray
+    ) -> Mapping[str, Any]:
+        """The columns of one checkpoint."""
+        held, discount = self.held, self.spec.settings.discount
+        act_key, fit_key = jax.random.split(jax.random.fold_in(jax.random.key(seed), update))
+        trained = ope.at_steps(self.act, self.train, state.params, act_key)
+        policy = ope.at_steps(self.act, self.store, state.params, act_key)
+        values = self._values(jnp.asarray(trained), policy, fit_key)
+        which, lengths = ope.decided(held)
+        taken = np.take_along_axis(policy, held.action[:, None], axis=1)[:, 0]
+        q, v = next(values)
+        log = ope.Log(
+            lengths, held.reward[which].astype(np.float64), (taken / chances)[which], q[which],
+            v[which], (v * held.discount)[held.is_last],
+        )  # fmt: skip
+        counts = ope.resampled(len(lengths), self.resamples, 0)
+        row: dict[str, Any] = {"episodes": len(lengths)}
+        for name, estimate in (
+            ("data", ope.mean_return), ("wis", ope.importance), ("dr", ope.doubly_robust)
+        ):  # fmt: skip
+            low, high = ope.interval(estimate(log, discount, counts))
+            row |= {
+                f"{name}_return": float(estimate(log, discount)[0]), f"{name}_low": low,
+                f"{name}_high": high, f"{name}_total": float(estimate(log, 1.0)[0]),
+            }  # fmt: skip
+        first = v[held.is_first]
+        row["fqe_return"] = float(first.mean())
+        again = [float((w * v[held.is_first]).sum() / w.sum()) for w, (_, v) in zip(counts, values)]
+        if len(again) > 1:
+            spread = 1.96 * float(np.std(again, ddof=1))
+            row |= {
+                "fqe_low": row["fqe_return"] - spread, "fqe_high": row["fqe_return"] + spread,
+            }  # fmt: skip
+        some = np.linspace(0, len(which) - 1, min(_LOOKED_AT, len(which))).round().astype(int)
+        decides, _ = ope.decided(self.dataset)
+        like = ope.seen(
+            np.asarray(self.store.observe(jnp.asarray(which[some]))), policy[which[some]],
+            np.asarray(self.train.observe(jnp.asarray(decides))), self.dataset.action[decides],
+        )  # fmt: skip
+        row["value_return"] = self._promised(state.params)
+        row["effective"] = ope.effective(log)
+        row["differs"] = ope.differs(policy[which], held.action[which])
+        row["unseen"] = float((like <= 1.0 / ope.NEIGHBOURS).mean())
+        row["outside"] = self.outside
+        return row
+
+    def _promised(self, params: Params) -> float | None:
+        """What the agent's own values say of the first states; None: it learns none."""
+        expected = decisions.expected(self.learner)
+        if expected is None:
+            return None
+        first = self.store.observe(jnp.asarray(np.flatnonzero(self.held.is_first)))
+        return float(jax.jit(expected)(params, first).value.mean())
+
+    def _values(
+        self, trained: jax.Array, policy: np.ndarray, key: jax.Array
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Q of the recorded action and V at held-out steps, of the fit and of each refit."""
+        _, lengths = ope.decided(self.dataset)
+        for number in range(1 + self.refits):
+            weights = None
+            if number:
+                counts = ope.resampled(len(lengths), 1, number)[0]
+                weights = jnp.asarray(np.repeat(counts, lengths), jnp.float32)
+            params = self.fit(self.train, trained, jax.random.fold_in(key, number), weights=weights)
+            q = ope.at_steps(self.ask, self.store, params, key)
+            chosen = np.take_along_axis(q, self.held.action[:, None], axis=1)[:, 0]
+            yield chosen.astype(np.float64), (policy * q).sum(axis=1).astype(np.float64)

@@ -17,7 +17,7 @@ from unplugged.learning import methods
 from unplugged.learning.learner import Diagnosis, Learner
 from unplugged.learning.settings import Settings
 from unplugged.model import networks, transforms
-from unplugged.model.actions import Actions, Factored, Normal, described
+from unplugged.model.actions import Actions, Discrete, Factored, Normal, described
 from unplugged.model.critic import Critic, num_outputs, with_critic
 from unplugged.planning import acting
 from unplugged.runs import benchmarks, evaluation
@@ -95,6 +95,13 @@ class AnySpec:
         """The benchmark's row."""
         return benchmarks.get(self.benchmark)
 
+    def form(self) -> tuple[tuple[int, ...], Actions]:
+        """Shape of an observation, and the action space."""
+        form = self.of_benchmark.form
+        if form is None:
+            raise ValueError(f"{self.benchmark} has no environment to act in; learn offline")
+        return form(self.environment)
+
     def ways_to_act(self) -> list[str]:
         """Selectors that use nothing but what the method learns."""
         method = methods.get(self.method)
@@ -149,11 +156,16 @@ class AnySpec:
         greedy: bool = False,
     ) -> evaluation.Evaluator:
         """Plays fresh episodes; None: as the run does. If `greedy`, by most probable actions."""
+        make = self.of_benchmark.evaluator
+        if make is None:
+            raise ValueError(
+                f"{self.benchmark} has no environment to play in; see selection.report"
+            )
         policy = evaluation.make_policy(
             model, selector or self.acts_by, self.settings, greedy=greedy
         )
         episodes = episodes or self.eval_episodes
-        return self.of_benchmark.evaluator(self.environment, policy, episodes)
+        return make(self.environment, policy, episodes)
 
     @property
     def updates_at_once(self) -> int:
@@ -212,6 +224,22 @@ class Spec(AnySpec):
         super().__post_init__()
         if self.settings.cloning_updates and methods.get(self.method).objective is not None:
             raise ValueError(f"{self.method} does not plan: leave cloning_updates at 0")
+        if self.of_benchmark.evaluator is None:
+            if not self.holdout:
+                raise ValueError(
+                    f"{self.benchmark} has no environment, and runs are evaluated on episodes that "
+                    "they hold out: give holdout, such as 0.2"
+                )
+            if self.greedy:
+                raise ValueError(
+                    f"{self.benchmark} has no environment to play in: leave out greedy"
+                )
+
+    def form(self) -> tuple[tuple[int, ...], Actions]:
+        """Shape of an observation, and the action space: the environment's or the dataset's."""
+        if self.of_benchmark.form is None:
+            return datasets.form(self.dataset)
+        return super().form()
 
     def labels(self) -> dict[str, Any]:
         """Columns of the results that tell which share of a dataset was trained on."""
@@ -243,6 +271,11 @@ class Spec(AnySpec):
                 "diagnose counts the commonest of discrete actions, and those of "
                 f"{self.environment} are continuous: leave it at false"
             )
+        if _has_masks(actions) and (self.settings.network != "mlp" or len(observation_shape) > 1):
+            raise ValueError(
+                "masks of actions are for observations that are vectors and the network mlp, not "
+                f"for {list(observation_shape)} and {self.settings.network}"
+            )
         model = self.model(observation_shape, actions, moments, critic=method.critic)
         return Learner(method.extend(model) if method.extend else model, method, self.settings)
 
@@ -264,10 +297,11 @@ class Spec(AnySpec):
           critic: what reads the outputs of the dynamics' scalar head, see `with_critic`.
         """
         model = model_of(self.settings, observation_shape, actions, critic)
-        if not self.settings.standardize:
-            return model
-        mean, deviation = moments or (np.zeros(observation_shape), np.ones(observation_shape))
-        return networks.standardized(model, mean, np.where(deviation == 0.0, 1.0, deviation))
+        if self.settings.standardize:
+            mean, deviation = moments or (np.zeros(observation_shape), np.ones(observation_shape))
+            scale = np.where(deviation == 0.0, 1.0, deviation)
+            model = networks.standardized(model, mean, scale)
+        return networks.masked(model) if _has_masks(actions) else model
 
     def build(self) -> tuple[Learner, windows.Store, datasets.Dataset | None]:
         """The learner, its data on the device, and the dataset; see `build`."""
@@ -276,6 +310,10 @@ class Spec(AnySpec):
     def described_data(self, store: windows.Store) -> windows.Store:
         """The store itself."""
         return store
+
+
+def _has_masks(actions: Actions) -> bool:
+    return isinstance(actions, Discrete) and actions.masked
 
 
 PARAMETERS = [field.name for field in dataclasses.fields(Spec)]
@@ -343,7 +381,7 @@ def build(spec: Spec) -> tuple[Learner, windows.Store, datasets.Dataset]:
         are bits and to be standardised.
       ValueError: if a batch is larger than the windows there are.
     """
-    form = spec.of_benchmark.form(spec.environment)
+    form = spec.form()
     dataset, _ = divide(spec, load_dataset(spec.dataset, spec.environment, *form))
     settings = spec.settings
     if settings.batch_size > dataset.num_transitions:

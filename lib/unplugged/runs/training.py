@@ -20,8 +20,8 @@ from unplugged.common import checks, files
 from unplugged.data import datasets
 from unplugged.learning import contracts, methods
 from unplugged.learning.learner import NonFiniteLossError
-from unplugged.runs import checkpoints, identity, provenance, results
-from unplugged.runs.spec import AnySpec
+from unplugged.runs import checkpoints, heldout, identity, ope, provenance, results
+from unplugged.runs.spec import AnySpec, Spec
 
 
 def check_params(params: Any, update: int) -> None:
@@ -49,6 +49,26 @@ def check_losses(losses: Mapping[str, jax.Array], first_update: int) -> None:
         raise NonFiniteLossError(first_update + int(bad[0]) + 1, str(parts))
 
 
+def _measure(spec: AnySpec, learner: Any) -> Callable[[Any, int, int], dict[str, Any]]:
+    """(state, seed, update) -> columns of an evaluation: returns, or what held-out episodes say."""
+    if spec.of_benchmark.evaluator is None:
+        assert isinstance(spec, Spec)  # Others cannot be without an environment.
+        return heldout.Evaluation(spec, learner, ope.held_out(spec))
+    play = spec.evaluator(learner.model)
+    greedy = spec.evaluator(learner.model, greedy=True) if spec.greedy else None
+
+    def measure(state: Any, seed: int, update: int) -> dict[str, Any]:
+        found: dict[str, Any] = {
+            "mean_return": float(play(state.params, seed, update).mean()),
+            "episodes": spec.eval_episodes,
+        }
+        if greedy:
+            found["greedy_return"] = float(greedy(state.params, seed, update).mean())
+        return found
+
+    return measure
+
+
 @dataclasses.dataclass
 class _Trainer:
     """What the groups of seeds of one run share: the compiled update and the policy."""
@@ -64,10 +84,7 @@ class _Trainer:
     def __post_init__(self) -> None:
         self._begin = time.perf_counter()
         self._resumed = self.progress.n
-        self.evaluate = self.spec.evaluator(self.learner.model)
-        self.greedy = (
-            self.spec.evaluator(self.learner.model, greedy=True) if self.spec.greedy else None
-        )
+        self.measure = _measure(self.spec, self.learner)
         step, every = self.spec.updates_at_once, self.spec.eval_every
         self.chunk = max(n for n in range(step, max(1_001, step + 1), step) if every % n == 0)
         self._compiled: dict[int, Any] = {}
@@ -93,8 +110,7 @@ class _Trainer:
         return self._compiled[seeds]
 
     def row(self, seed: int, update: int, seconds: float, state: Any, loss: float | None) -> dict:
-        spec, greedy = self.spec, self.greedy
-        returns = self.evaluate(state.params, seed, update)
+        spec = self.spec
         return {
             "run": self.note.parent.name,
             "benchmark": spec.benchmark,
@@ -108,13 +124,7 @@ class _Trainer:
             "update": update,
             "seconds": round(seconds, 3),
             "loss": loss,
-            "mean_return": float(returns.mean()),
-            "episodes": spec.eval_episodes,
-            **(
-                {"greedy_return": float(greedy(state.params, seed, update).mean())}
-                if greedy
-                else {}
-            ),
+            **self.measure(state, seed, update),
             **spec.columns(state, self.learner, self.data),
         }
 
@@ -161,8 +171,10 @@ class _Trainer:
                     means = []
                     own.save(update, state, rows)
                     self.note_progress()
-                    shown = " ".join(f"{row['mean_return']:.4g}" for row in rows[-len(seeds) :])
-                    self.progress.set_description(f"seed {list(seeds)}, return {shown}")
+                    what = "return" if rows[-1]["mean_return"] is not None else "holdout_loss"
+                    name = "mean_return" if what == "return" else what
+                    shown = " ".join(f"{row[name]:.4g}" for row in rows[-len(seeds) :])
+                    self.progress.set_description(f"seed {list(seeds)}, {what} {shown}")
         finally:
             own.close()
         return [row for row in rows if row["update"] <= spec.updates]
@@ -179,7 +191,7 @@ def _try_out(spec: AnySpec, model: Any, data: Any) -> None:
         if stores:
             return stores[0].observe(np.arange(min(_TRIED, len(stores[0].action))))
         # Nothing is recorded; observations of compiled games are 0 and 1.
-        shape, _ = spec.of_benchmark.form(spec.environment)
+        shape, _ = spec.form()
         return jax.random.bernoulli(jax.random.key(0), 0.5, (_TRIED, *shape)).astype(np.float32)
 
     contracts.try_out(model, methods.get(spec.method), spec.acts_by, spec.settings, observe)

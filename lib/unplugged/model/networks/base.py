@@ -14,6 +14,7 @@ from unplugged.model import transforms
 from unplugged.model.actions import Actions, Discrete
 
 Params = Any
+MASKED = -1e9  # logit, or value, of an action that is not allowed; its probability is exactly 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +40,16 @@ class Model:
     predict: Callable[[Params, jax.Array], tuple[jax.Array, jax.Array]]
     actions: Actions
     support: transforms.Support
+
+    def allowed(self, state: jax.Array) -> jax.Array:
+        """Which actions are allowed in states [..., S], bool [..., A]; of a model with masks."""
+        return state[..., -self.num_actions :] > 0.5
+
+    def keep_to(self, state: jax.Array, values: jax.Array) -> jax.Array:
+        """Values of all actions [..., A], those not allowed in the states as `MASKED`."""
+        if not (isinstance(self.actions, Discrete) and self.actions.masked):
+            return values
+        return jnp.where(self.allowed(state), values, MASKED)
 
     @property
     def num_actions(self) -> int:
@@ -69,3 +80,31 @@ def standardized(model: Model, mean: np.ndarray, scale: np.ndarray) -> Model:
         return model.represent(params, (observation - of["mean"]) / of["scale"])
 
     return dataclasses.replace(model, init=init, represent=represent)
+
+
+def masked(model: Model) -> Model:
+    """The model of observations that end with which of the A actions are allowed, as 0 and 1.
+
+    States [..., S + A] carry that along, so that whatever reads logits of the policy or values of
+    all actions keeps to it. Of states that the dynamics imagine nobody knows it: all are allowed,
+    as in MuZero's search below the root.
+
+    Args:
+      model: networks of observations [D], without masks, whose states are vectors.
+    """
+    number = model.num_actions
+
+    def represent(params: Params, observation: jax.Array) -> jax.Array:
+        state = model.represent(params, observation[..., :-number])
+        return jnp.concatenate([state, observation[..., -number:]], axis=-1)
+
+    def dynamics(params: Params, state: jax.Array, action: jax.Array) -> Any:
+        logits, following = model.dynamics(params, state[..., :-number], action)
+        all_of_them = jnp.ones([*following.shape[:-1], number])
+        return logits, jnp.concatenate([following, all_of_them], axis=-1)
+
+    def predict(params: Params, state: jax.Array) -> tuple[jax.Array, jax.Array]:
+        policy_logits, value_logits = model.predict(params, state[..., :-number])
+        return jnp.where(state[..., -number:] > 0.5, policy_logits, MASKED), value_logits
+
+    return dataclasses.replace(model, represent=represent, dynamics=dynamics, predict=predict)

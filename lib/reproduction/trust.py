@@ -1,0 +1,103 @@
+"""How far estimates that need no environment can be trusted, where the truth is known.
+
+The measures of published benchmarks of off-policy evaluation (Fu et al., 2021; Voloshin et al.,
+2021): absolute error, rank correlation, and regret of the best by estimate. Frames only.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import scipy.stats
+
+from reproduction import statistics
+
+# What is compared with the undiscounted return in the environment, and how it is called.
+ESTIMATES = {
+    "data_total": "the log's own return", "wis_total": "importance sampling",
+    "dr_total": "doubly robust", "fqe_return": "fitted Q (discounted)",
+    "value_return": "learned value (discounted)",
+}  # fmt: skip
+MEASURES = {
+    "error": "absolute error / spread of the truth", "rank": "rank correlation",
+    "regret": "regret of the best / spread of the truth",
+}  # fmt: skip
+
+
+def measured(rows: pd.DataFrame, truth: str = "mean_return") -> pd.DataFrame:
+    """The measures of each estimate on each task, over methods and checkpoints.
+
+    Args:
+      rows: a row a checkpoint: `environment`, `seed`, the truth and columns of `ESTIMATES`; those
+        that are not there are left out.
+      truth: the column that estimates try to predict.
+
+    Returns:
+      A row an environment, seed and estimate: `error`, the mean of |estimate - truth|; `rank`,
+      Spearman's correlation, 0 if an estimate is the same for all; and `regret`, what the
+      checkpoint of the highest estimate lacks of the best one. Error and regret are divided by
+      the range of the truth over the task's checkpoints, so that tasks can be averaged.
+    """
+    found = []
+    for (environment, seed), of in rows.groupby(["environment", "seed"]):
+        spread = np.ptp(of[truth])
+        for name in ESTIMATES:
+            known = of[of[name].notna()] if name in of else of.head(0)
+            if len(known) < 2 or spread == 0:
+                continue
+            estimate, true = known[name].to_numpy(), known[truth].to_numpy()
+            constant = np.ptp(estimate) == 0 or np.ptp(true) == 0
+            rank = 0.0 if constant else float(scipy.stats.spearmanr(estimate, true).statistic)
+            found.append(
+                {
+                    "environment": environment,
+                    "seed": seed,
+                    "estimate": name,
+                    "error": float(np.abs(estimate - true).mean() / spread),
+                    "rank": rank,
+                    "regret": float((of[truth].max() - true[np.argmax(estimate)]) / spread),
+                }
+            )
+    columns = ["environment", "seed", "estimate", *MEASURES]
+    return pd.DataFrame(found, columns=columns)
+
+
+def summary(measures: pd.DataFrame) -> pd.DataFrame:
+    """Mean over tasks and seeds of each measure, and its stratified 95% interval, a row each.
+
+    Returns:
+      `estimate`, `measure`, `value`, `low`, `high` and `runs`.
+    """
+    found = []
+    for name, measure in itertools.product(ESTIMATES, MEASURES):
+        of = measures[measures["estimate"] == name]
+        if not len(of):
+            continue
+        tasks = [part[measure].to_numpy() for _, part in of.groupby("environment")]
+        estimate = statistics.bootstrap(tasks, statistics.mean)
+        found.append(
+            {
+                "estimate": ESTIMATES[name], "measure": measure, "value": estimate.value,
+                "low": estimate.low, "high": estimate.high, "runs": estimate.samples,
+            }
+        )  # fmt: skip
+    columns = ["estimate", "measure", "value", "low", "high", "runs"]
+    return pd.DataFrame(found, columns=columns)
+
+
+def verdict(table: pd.DataFrame) -> str:
+    """What follows for choosing a checkpoint, in a sentence made from the numbers."""
+    ranks = table[table["measure"] == "rank"]
+    good = ranks[ranks["low"] > 0]
+    if not len(good):
+        return "No estimate orders checkpoints better than chance here: take the last."
+    best = good.loc[good["value"].idxmax()]
+    regret = table[(table["measure"] == "regret") & (table["estimate"] == best["estimate"])].iloc[0]
+    return (
+        f"{best['estimate']} orders checkpoints best (rank correlation {best['value']:.2f} "
+        f"[{best['low']:.2f}, {best['high']:.2f}]); the checkpoint that it chooses lacks "
+        f"{regret['value']:.0%} [{regret['low']:.0%}, {regret['high']:.0%}] of the range between "
+        "the worst and the best."
+    )

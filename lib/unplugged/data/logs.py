@@ -1,0 +1,472 @@
+"""A table of one's own as a dataset: a row a decision, from a frame, a CSV or a Parquet file."""
+
+from __future__ import annotations
+
+import os
+import reprlib
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from unplugged.common import checks, files
+from unplugged.data import coding, datasets
+from unplugged.data.coding import CodeBook, Column, Row, TableError
+
+__all__ = ["TableError", "code_book", "from_table"]
+
+BENCHMARK = "logged"  # the row of benchmarks that a table's dataset is of
+KEY = "table"  # of the metadata: the code book, and what became of the rows
+_MOST_ACTIONS = 1_000
+_GAPS = 0.1  # share of steps that are skipped beyond which they are not numbered one by one
+
+
+def from_table(
+    table: pd.DataFrame | str | os.PathLike[str],
+    *,
+    episode: str,
+    step: str,
+    observation: Sequence[str],
+    action: str,
+    reward: str,
+    ended: str | bool,
+    probability: str | None = None,
+    allowed: Mapping[Any, str] | None = None,
+    fewest: int = 2,
+    name: str = "table",
+) -> datasets.Dataset:
+    """A dataset of the rows of a table, a row a decision.
+
+    Rows may stand in any order; an episode's are sorted by `step`, of which only the order counts.
+    Numbers of observations are standardised, texts and pandas' categories one-hot coded; the code
+    book is in the metadata, so that `policy.load(...).act` takes raw rows. Nothing is filled in.
+
+    What followed the last row of an episode:
+
+    - If the episode truly ended there, nothing needs to be known, and nothing is: the last row's
+      observation stands for the final one, which no method looks at.
+    - A last row with neither action nor reward is the final observation.
+    - Otherwise the episode was cut off, and the last row's observation is the final one: its
+      action and reward are lost, since nobody knows what they led to. A warning says how many.
+
+    Args:
+      table: a pandas frame, or the path of a .csv (also compressed) or .parquet file.
+      episode: column of the episode's id.
+      step: column of numbers or dates by which an episode's rows are ordered.
+      observation: columns of what was known when the action was chosen.
+      action: column of what was done: texts, whole numbers or truths.
+      reward: column of what it earned, until the next row.
+      ended: column of truths: whether the episode truly ended with this row. Or one truth for all
+        episodes' last rows.
+      probability: column of the probability with which the action was taken. None: not known.
+      allowed: for each action the column that says whether it may be taken. None: all may.
+      fewest: how often each action must occur at least, since nothing is learned from one example.
+      name: what the table is called in results, its `environment`.
+
+    Raises:
+      TableError: naming column, row and remedy, if the table cannot be used.
+      FileNotFoundError: if there is no such file.
+      ModuleNotFoundError: if Parquet cannot be read here.
+    """
+    _check_roles(episode, step, observation, action, reward, ended, probability)
+    checks.within("fewest", fewest, 1, integer=True)
+    optional = [probability, ended if isinstance(ended, str) else None]
+    columns = [
+        episode, step, *observation, action, reward, *(x for x in optional if x is not None),
+        *(() if allowed is None else allowed.values()),
+    ]  # fmt: skip
+    frame, row = _read(table, columns)
+    if not len(frame):
+        raise TableError("the table has no rows")
+
+    order, first, last = _order(frame, episode, step, row)
+    frame = frame[list(dict.fromkeys(columns))].iloc[order].reset_index(drop=True)
+    sorted_row: Row = lambda i: row(int(order[i]))  # noqa: E731
+
+    final = _final_rows(frame, action, reward, last, sorted_row)
+    over = _ends(frame, ended, last, final, sorted_row)
+    ended_here = over & ~final  # The final observation was not recorded, and is not needed.
+    cut = last & ~over & ~final
+    _check_lengths(frame[episode], first & last & (final | cut), final, sorted_row)
+    decides = ~(final | cut)
+
+    book, codes = _code_book(
+        frame, observation, action, allowed, decides, fewest, sorted_row
+    )  # fmt: skip
+    remedy = (
+        "write 0 where nothing was earned (in an episode's last row leave out the action too, and "
+        "it is the final observation)"
+    )
+    rewards = np.zeros(len(frame))
+    there = np.flatnonzero(~final)
+    rewards[there] = coding.numbers(
+        frame[reward].iloc[there], reward, lambda i: sorted_row(int(there[i])), remedy
+    )
+    chances = _probabilities(frame, probability, decides, sorted_row)
+    masks = None
+    if book.allowed is not None:
+        masks = np.ones((len(frame), len(book.actions)), bool)
+        masks[there] = book.masks(frame.iloc[there], lambda i: sorted_row(int(there[i])))
+        _check_allowed(masks, codes, decides, book, sorted_row)
+
+    # A row a step; where an episode truly ended, its last row twice.
+    index = np.repeat(np.arange(len(frame)), 1 + ended_here)
+    is_last = np.zeros(len(index), bool)
+    is_last[np.cumsum(1 + ended_here)[last] - 1] = True
+    truly = over[last][np.cumsum(is_last) - is_last]  # of each step's episode
+    near_end = is_last | np.append(is_last[1:], False)
+    acts = ~is_last
+    dataset = datasets.Dataset(
+        observation=book.encode(frame, sorted_row)[index],
+        action=np.where(acts, codes[index], 0).astype(np.int32),
+        reward=np.where(acts, rewards[index], 0.0).astype(np.float32),
+        discount=np.where(truly & near_end, 0.0, 1.0).astype(np.float32),
+        is_first=np.append(True, is_last[:-1]),
+        is_last=is_last,
+        probability=(
+            None if chances is None else np.where(acts, chances[index], 1.0).astype(np.float32)
+        ),
+        allowed=None if masks is None else masks[index],
+        metadata={
+            "benchmark": BENCHMARK,
+            "environment": name,
+            "num_actions": len(book.actions),
+            KEY: {
+                **book.to_json(),
+                "rows": len(frame),
+                "rows_cut_off": int(cut.sum()),
+                "episode": episode,
+                "step": step,
+                "reward": reward,
+                "ended": ended,
+                "probability": probability,
+            },
+        },
+    )
+    datasets.validate(dataset)
+    if cut.any():
+        warnings.warn(
+            f"{int(cut.sum())} of {int(last.sum())} episodes were cut off: of their last rows only "
+            f"the observation is used, the first in {sorted_row(int(np.argmax(cut)))}. Where what "
+            "followed is known, add a row of it without action and reward",
+            stacklevel=2,
+        )
+    return dataset
+
+
+def code_book(dataset: datasets.Dataset) -> CodeBook | None:
+    """The code book of a dataset that was a table; None of any other."""
+    found = dataset.metadata.get(KEY)
+    return None if found is None else CodeBook.from_json(found)
+
+
+def _check_roles(
+    episode: str,
+    step: str,
+    observation: Sequence[str],
+    action: str,
+    reward: str,
+    ended: str | bool,
+    probability: str | None,
+) -> None:
+    """Raises TableError if a column has no name or two roles that contradict each other."""
+    if isinstance(observation, str) or not len(observation):
+        raise TableError(f"observation must be a list of columns, got {observation!r}")
+    roles = {
+        "episode": episode, "step": step, "action": action, "reward": reward,
+        "probability": probability, "ended": ended if isinstance(ended, str) else None,
+    }  # fmt: skip
+    for i, one in enumerate(observation):
+        if one in list(observation)[:i]:
+            raise TableError(f"observation names column {one!r} twice; name it once")
+        for role, column in roles.items():
+            if one == column and role != "step":
+                raise TableError(
+                    f"column {one!r} is the {role} and among the observations; an observation is "
+                    "what was known before the action, so leave it out"
+                )
+    named = {role: column for role, column in roles.items() if column is not None}
+    for role, column in named.items():
+        if not isinstance(column, str):
+            raise TableError(f"{role} must be a column's name, got {column!r}")
+        for other, same in named.items():
+            if other < role and same == column:
+                raise TableError(f"column {column!r} is named as {other} and {role}; give each one")
+
+
+def _read(table: Any, columns: Sequence[str]) -> tuple[pd.DataFrame, Row]:
+    """The table's rows, and what they are called in messages."""
+    if isinstance(table, pd.DataFrame):
+        coding.check_columns(table, columns)
+        return table, coding.by_number
+    if not isinstance(table, (str, os.PathLike)):
+        raise TableError(
+            f"a table is a pandas frame or a path, got a {type(table).__name__}; "
+            "pandas.DataFrame(...) makes a frame of most"
+        )
+    path = files.expanded(table)
+    if not path.is_file():
+        beside = [x.name for x in path.parent.glob("*")] if path.parent.is_dir() else []
+        close = checks.nearest(path.name, beside).partition("Valid:")[0].strip()
+        raise FileNotFoundError(f"no table {path}{f': {close}' if close else ''}")
+    if ".csv" in path.suffixes:
+        return _read_csv(path, columns), coding.by_line
+    if path.suffix not in (".parquet", ".pq"):
+        raise TableError(
+            f"{path.name} is neither .csv nor .parquet; read it with pandas and give the frame"
+        )
+    try:
+        frame = pd.read_parquet(path)
+    except ImportError as error:
+        raise ModuleNotFoundError(
+            f"reading {path.name} needs pyarrow: pip install 'unplugged[tables]', or write the "
+            "table as .csv"
+        ) from error
+    except Exception as error:
+        raise TableError(f"{path} cannot be read as Parquet ({error}); write it again") from error
+    coding.check_columns(frame, columns)
+    return frame, coding.by_number
+
+
+def _read_csv(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    try:
+        coding.check_columns(pd.read_csv(path, nrows=0), columns)
+        return pd.read_csv(path, usecols=list(dict.fromkeys(columns)))
+    except TableError as error:
+        raise TableError(f"{path.name}: {error}") from error
+    except (ValueError, UnicodeDecodeError, OSError) as error:
+        what = str(error).strip().replace("\n", " ")
+        raise TableError(
+            f"{path} cannot be read as CSV ({what}); save it with commas and UTF-8, or read it "
+            "with pandas and give the frame"
+        ) from error
+
+
+def _order(
+    frame: pd.DataFrame, episode: str, step: str, row: Row
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The order of rows, episodes as they first appear; and which of those begin and end one."""
+    coding.check_there(frame[episode], episode, row, "say whose row it is, or leave it out")
+    coding.check_there(frame[step], step, row, "say when it was, or leave the row out")
+    numbers, _ = pd.factorize(frame[episode])
+    when = frame[step]
+    kinds = pd.api.types
+    if kinds.is_datetime64_any_dtype(when.dtype) or kinds.is_timedelta64_dtype(when.dtype):
+        when = when.astype("int64")
+    elif coding.is_category(when, step, row):
+        try:
+            when = pd.to_datetime(when.astype(str), format="ISO8601", utc=True).astype("int64")
+        except ValueError as error:
+            raise TableError(
+                f"column {step!r} must order an episode's rows, and holds texts such as "
+                f"{when.iloc[0]!r}; make numbers or dates of them, by pandas.to_numeric or "
+                "pandas.to_datetime"
+            ) from error
+    when = when.to_numpy(np.int64 if kinds.is_integer_dtype(when.dtype) else np.float64)
+    order = np.lexsort((when, numbers))
+    numbers, when = numbers[order], when[order]
+    same = numbers[1:] == numbers[:-1]
+    if when.dtype.kind in "iu":
+        _tell_gaps(np.where(same, np.diff(when), 1), step, lambda i: row(int(order[i])))
+    twice = same & (when[1:] == when[:-1])
+    if twice.any():
+        i = int(np.argmax(twice))
+        one, other = sorted(order[i : i + 2].tolist())
+        shown = frame[episode].iloc[one], frame[step].iloc[one]
+        raise TableError(
+            f"column {step!r}: {row(one)} and {row(other)} are both step {shown[1]} of episode "
+            f"{shown[0]}; drop one (frame.drop_duplicates()), or number the rows"
+        )
+    return order, np.append(True, ~same), np.append(~same, True)
+
+
+def _tell_gaps(apart: np.ndarray, step: str, row: Row) -> None:
+    """Warns where rows are numbered one by one, and some are missing."""
+    gaps = apart > 1
+    if gaps.any() and gaps.mean() < _GAPS:
+        i = int(np.argmax(gaps))
+        warnings.warn(
+            f"column {step!r} skips steps {int(gaps.sum())} times, first between {row(i)} and "
+            f"{row(i + 1)}: the later row is taken for what followed; if time matters, make it an "
+            "observation",
+            stacklevel=4,
+        )
+
+
+def _final_rows(
+    frame: pd.DataFrame, action: str, reward: str, last: np.ndarray, row: Row
+) -> np.ndarray:
+    """Which rows are an episode's final observation: last ones without action and reward."""
+    no_action, no_reward = (frame[name].isna().to_numpy() for name in (action, reward))
+    if (wrong := no_action & ~(last & no_reward)).any():
+        raise TableError(
+            f"column {action!r} has no value in {row(int(np.argmax(wrong)))}; name what was done, "
+            "such as 'nothing', or leave the episode out (only an episode's last row, as its final "
+            "observation, may lack both action and reward)"
+        )
+    return no_action
+
+
+def _ends(
+    frame: pd.DataFrame, ended: str | bool, last: np.ndarray, final: np.ndarray, row: Row
+) -> np.ndarray:
+    """Which rows are the last of an episode that truly ended."""
+    if isinstance(ended, (bool, np.bool_)):
+        return last & bool(ended)
+    found = coding.truths(frame[ended], ended, row)
+    # Where the final observation is a row, the truth may stand at the last decision.
+    decided_last = np.append(final[1:], False)
+    if (wrong := found & ~last & ~decided_last).any():
+        i = int(np.argmax(wrong))
+        raise TableError(
+            f"column {ended!r} is true in {row(i)}, and {row(i + 1)} goes on with the episode; it "
+            "must be true in an episode's last row alone"
+        )
+    return last & (found | (final & np.append(False, found[:-1])))
+
+
+def _check_lengths(episode: pd.Series, alone: np.ndarray, final: np.ndarray, row: Row) -> None:
+    """Raises TableError if an episode has no decision of which is known what followed."""
+    if alone.any():
+        i = int(np.argmax(alone))
+        why = "no action" if final[i] else "nothing of what followed"
+        raise TableError(
+            f"episode {episode.iloc[i]} has one row, {row(i)}, and {why}; leave it out, or say "
+            f"that it ended (of {int(alone.sum())} such episodes the first)"
+        )
+
+
+def _code_book(
+    frame: pd.DataFrame,
+    observation: Sequence[str],
+    action: str,
+    allowed: Mapping[Any, str] | None,
+    decides: np.ndarray,
+    fewest: int,
+    row: Row,
+) -> tuple[CodeBook, np.ndarray]:
+    """The code book, and the action numbers of all rows (0 where nothing is decided)."""
+    columns = []
+    for name in observation:
+        series = frame[name]
+        if coding.is_category(series, name, row):
+            remedy = f"give it a name, such as frame[{name!r}].fillna('unknown')"
+            coding.check_there(series, name, row, remedy)
+            columns.append(Column(name, values=tuple(_values(series, name, row))))
+        else:
+            values = coding.numbers(series, name, row)
+            mean, scale = float(values.mean()), float(values.std())
+            constant = scale <= 1e-12 * max(abs(mean), 1e-300)
+            columns.append(Column(name, mean, 1.0 if constant else scale))
+    which = np.flatnonzero(decides)
+    taken = _named_actions(frame[action].iloc[which], action, lambda i: row(int(which[i])))
+    actions = coding.categories(taken)
+    if len(actions) > _MOST_ACTIONS:
+        raise TableError(
+            f"column {action!r} has {len(actions):,} different actions, more than "
+            f"{_MOST_ACTIONS:,}; merge those that are alike, numbers by pandas.cut"
+        )
+    if len(actions) < 2:
+        raise TableError(
+            f"column {action!r} is {actions[0]!r} in every decision; there is nothing to choose"
+        )
+    codes = np.zeros(len(frame), np.int64)
+    codes[which] = coding.codes_of(taken, action, actions, lambda i: row(int(which[i])))
+    counts = np.bincount(codes[which], minlength=len(actions))
+    if counts.min() < fewest:
+        rare = int(np.argmin(counts))
+        i = int(which[np.argmax(codes[which] == rare)])
+        times = "once" if counts[rare] == 1 else f"{counts[rare]} times"
+        raise TableError(
+            f"column {action!r} is {actions[rare]!r} only {times}, first in {row(i)}: too seldom "
+            f"to learn from; merge it with another action, leave its episodes out, or give "
+            f"fewest={counts[rare]}"
+        )
+    return CodeBook(tuple(columns), action, tuple(actions), _masks(allowed, actions)), codes
+
+
+def _masks(allowed: Mapping[Any, str] | None, actions: Sequence[Any]) -> tuple[str, ...] | None:
+    """The columns of masks in the order of the actions."""
+    if allowed is None:
+        return None
+    if missing := [action for action in actions if action not in allowed]:
+        raise TableError(f"allowed has no column for action {missing[0]!r}; name one for each")
+    if unknown := [action for action in allowed if action not in actions]:
+        raise TableError(
+            f"allowed names {unknown[0]!r}, which nobody did: "
+            f"{checks.nearest(str(unknown[0]), map(str, actions))}"
+        )
+    return tuple(allowed[action] for action in actions)
+
+
+def _values(series: pd.Series, name: str, row: Row) -> list[Any]:
+    """Categories of an observation's column, if they are few and no numbers."""
+    found = coding.categories(series)
+    own_order = isinstance(series.dtype, pd.CategoricalDtype)
+    if not own_order and all(isinstance(value, str) for value in found):
+        as_numbers = pd.to_numeric(pd.Series(found, dtype=object), errors="coerce")
+        if as_numbers.notna().mean() > 0.5:
+            odd = next((x for x, ok in zip(found, as_numbers.notna()) if not ok), found[0])
+            i = int(np.argmax((series == odd).to_numpy()))
+            raise TableError(
+                f"column {name!r} holds numbers as texts, and {odd!r} in {row(i)}; make numbers of "
+                f"them by pandas.to_numeric, or a category by astype('category')"
+            )
+    if len(found) > coding.MOST_VALUES:
+        raise TableError(
+            f"column {name!r} has {len(found):,} different texts, such as "
+            f"{reprlib.repr(found[0])}; leave out names and free text, or group them to at most "
+            f"{coding.MOST_VALUES}"
+        )
+    return found
+
+
+def _named_actions(series: pd.Series, name: str, row: Row) -> pd.Series:
+    """Actions as texts, whole numbers or truths; those that are floats are made whole."""
+    if coding.is_category(series, name, row) or pd.api.types.is_bool_dtype(series.dtype):
+        return series
+    values = coding.numbers(series, name, row)
+    if (parts := values != np.round(values)).any():
+        i = int(np.argmax(parts))
+        raise TableError(
+            f"column {name!r} is {values[i]:g} in {row(i)}, and actions are few things to choose "
+            f"from; cut a quantity into some, such as pandas.cut(frame[{name!r}], 5, labels=False)"
+        )
+    return pd.Series(values.astype(np.int64), index=series.index)
+
+
+def _probabilities(
+    frame: pd.DataFrame, name: str | None, decides: np.ndarray, row: Row
+) -> np.ndarray | None:
+    """The recorded probabilities of all rows, 1 where nothing is decided; None: not recorded."""
+    if name is None:
+        return None
+    which = np.flatnonzero(decides)
+    remedy = "give that of every decision, or leave probability=None"
+    found = coding.numbers(frame[name].iloc[which], name, lambda i: row(int(which[i])), remedy)
+    if (wrong := ~((found > 0.0) & (found <= 1.0))).any():
+        i = int(np.argmax(wrong))
+        raise TableError(
+            f"column {name!r} is {found[i]:g} in {row(int(which[i]))}, and what was done had a "
+            "probability above 0, at most 1; give that of the action that was taken"
+        )
+    chances = np.ones(len(frame))
+    chances[which] = found
+    return chances
+
+
+def _check_allowed(
+    masks: np.ndarray, codes: np.ndarray, decides: np.ndarray, book: CodeBook, row: Row
+) -> None:
+    """Raises TableError if something was done that was not allowed."""
+    wrong = decides & ~masks[np.arange(len(codes)), codes]
+    if wrong.any():
+        i = int(np.argmax(wrong))
+        assert book.allowed is not None
+        raise TableError(
+            f"{row(i)} took {book.actions[codes[i]]!r}, which column {book.allowed[codes[i]]!r} "
+            "does not allow; correct one of both"
+        )

@@ -1,0 +1,37 @@
+"""Measures of estimates whose truth is known."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from reproduction import trust
+
+
+def rows():
+    return pd.DataFrame({
+        "environment": "catch", "seed": 0, "mean_return": [0.0, 1.0, 2.0, 4.0],
+        "dr_total": [1.0, 2.0, 3.0, 5.0], "wis_total": [4.0, 2.0, 1.0, 0.0],
+        "data_total": 2.0, "fqe_return": [0.0, np.nan, 3.0, 2.0],
+    })  # fmt: skip
+
+
+def test_measures_by_hand():
+    found = trust.measured(rows()).set_index("estimate")
+    assert found.loc["dr_total", ["error", "rank", "regret"]].tolist() == [0.25, 1.0, 0.0]
+    assert found.loc["wis_total", "rank"] == pytest.approx(-1.0)
+    assert found.loc["wis_total", "regret"] == 1.0
+    assert found.loc["data_total", "rank"] == 0.0
+    assert found.loc["fqe_return", ["error", "rank", "regret"]].tolist() == [0.25, 0.5, 0.5]
+    assert "value_return" not in found.index
+    same = rows().assign(mean_return=1.0)
+    assert trust.measured(same).empty
+    assert trust.verdict(trust.summary(trust.measured(same))).startswith("No estimate orders")
+
+
+def test_a_summary_over_tasks_and_what_follows():
+    tasks = [rows().assign(environment=name, seed=s) for name in ("a", "b") for s in (0, 1)]
+    table = trust.summary(trust.measured(pd.concat(tasks)))
+    assert set(table["measure"]) == set(trust.MEASURES) and (table["runs"] == 4).all()
+    assert "doubly robust orders checkpoints best (rank correlation 1.00" in trust.verdict(table)
+    worse = table[table["estimate"] == "importance sampling"]
+    assert trust.verdict(worse).startswith("No estimate orders")
