@@ -109,7 +109,7 @@ def test_every_row_is_whole():
         world = {
             "gymnasium": "CartPole-v1", "gymnasium_masked": "Taxi-v4",
             "minatar": "breakout", "control": "cartpole.swingup",
-            "classic": "pendulum", "tabular": "drifting",
+            "classic": "pendulum", "atari": "pong", "tabular": "drifting",
         }.get(name, "catch")  # fmt: skip
         row.check(world)
         kind = evaluation.Tabular if name == "tabular" else evaluation.LockStep

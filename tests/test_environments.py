@@ -287,7 +287,7 @@ def test_noise_on_continuous_actions_is_uniform_within_the_bounds():
     ("benchmark", "name", "message"),
     [
         ("bsuit", "catch", r"unknown benchmark 'bsuit': did you mean 'bsuite'\?"),
-        ("zzz", "Pong", r"unknown benchmark 'zzz': Valid: bsuite, control, gymnasium"),
+        ("zzz", "Pong", r"unknown benchmark 'zzz': Valid: atari, bsuite, control, gymnasium"),
         ("bsuite", "cach", r"unknown bsuite environment 'cach': did you mean 'catch'\?"),
         ("bsuite", "mountaincar", r"did you mean 'mountain_car'\?"),
         (

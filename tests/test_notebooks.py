@@ -10,7 +10,8 @@ import pandas as pd
 import papermill
 import pytest
 
-from unplugged import notebooks, online, runs, worlds
+from test_rlu_atari import shards, write
+from unplugged import frames, notebooks, online, runs, worlds
 
 pytestmark = pytest.mark.slow
 
@@ -61,6 +62,29 @@ def test_collecting_again_gives_the_same_file(recorded, tmp_path):
             random_episodes=5, seed=3, folder=tmp_path)  # fmt: skip
     name = "bsuite_catch_noise0.1.npz"
     assert (tmp_path / name).read_bytes() == (recorded / name).read_bytes()
+
+
+def test_a_dqn_on_atari_is_recorded(tmp_path):
+    pytest.importorskip("ale_py")
+    tiny = {"environments": 2, "checkpoint": 40, "channels": [2, 2, 2], "hidden": 4,
+            "learn_after": 20, "batch_size": 2}  # fmt: skip
+    execute("12_collect_atari", tmp_path, game="breakout", transitions=80, agent=tiny,
+            random_episodes=1, folder=tmp_path)  # fmt: skip
+    row = pd.read_csv(tmp_path / "atari_breakout_dqn0.statistics.csv").iloc[0]
+    recording = frames.load(tmp_path / "atari_breakout_dqn0")
+    assert row["episodes"] == recording.num_episodes == 4
+    assert recording.metadata["settings"]["channels"] == [2, 2, 2]
+
+
+def test_a_recording_of_atari_is_imported(tmp_path):
+    pytest.importorskip("ale_py")
+    write(tmp_path / "data", shards(episodes=4))
+    options = dict(files_in=tmp_path / "data", game="pong", share=0.5, folder=tmp_path)
+    execute("13_import_atari", tmp_path, random_episodes=1, **options)
+    row = pd.read_csv(tmp_path / "atari_pong_run1.statistics.csv").iloc[0]
+    assert row["episodes"] == 4 and row["environment"] == "pong"
+    assert row["checksum"] == frames.load(tmp_path / "atari_pong_run1").checksum
+    assert len(pd.read_csv(tmp_path / "atari_pong_run1.returns.csv")) == 4
 
 
 OWN = """

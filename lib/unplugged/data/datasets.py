@@ -588,7 +588,12 @@ def statistics(dataset: Dataset, random_returns: np.ndarray, seed: int) -> pd.Da
 
 
 def checksum(dataset: Dataset) -> str:
-    """SHA-256 over every array (name, type, shape, bytes) and the metadata."""
+    """SHA-256 over every array (name, type, shape, bytes) and the metadata.
+
+    A recording whose observations are on disk (`frames.Recording`) has its own.
+    """
+    if not isinstance(dataset, Dataset):
+        return dataset.checksum
     digest = hashlib.sha256()
     for name, array in dataset.arrays.items():
         array = np.ascontiguousarray(array)

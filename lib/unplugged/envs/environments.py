@@ -22,7 +22,7 @@ from bsuite.environments import (
 from dm_env import specs
 
 from unplugged.common import checks
-from unplugged.envs import control
+from unplugged.envs import atari, control
 from unplugged.model.actions import Actions, Discrete, Normal
 
 BSUITE: dict[str, Callable[[int], dm_env.Environment]] = {  # seed -> environment
@@ -314,6 +314,7 @@ def same(one: str, other: str) -> bool:
 
 
 MAKERS: dict[str, Callable[[str, int], dm_env.Environment]] = {
+    "atari": atari.Atari,
     "bsuite": _bsuite,
     "control": control.Control,
     "gymnasium": _gymnasium,
@@ -326,8 +327,8 @@ def make(benchmark: str, name: str, *, seed: int, noise: float = 0.0) -> dm_env.
 
     Args:
       benchmark: one of `MAKERS`.
-      name: one of `BSUITE` or of `control.TASKS`; or a Gymnasium id such as "CartPole-v1", or
-        "module:id" if a module must be imported that registers it.
+      name: one of `BSUITE`, `control.TASKS` or `atari.GAMES`; or a Gymnasium id such as
+        "CartPole-v1", or "module:id" if a module must be imported that registers it.
       seed: seed of the episodes, and of the noise.
       noise: probability that an action is replaced by a uniform one. In [0, 1].
 

@@ -151,6 +151,19 @@ MINATAR = Settings(
     num_simulations=20,
 )
 
+# ROSMO's Table 3, the networks of its Appendix D.2.1 and the simulations of D.2.2.
+ATARI = Settings(
+    network="resnet",
+    representation=(64,) * 6,
+    dynamics=(64, 64),
+    prediction=(128, 128),
+    num_bins=601,
+    batch_size=512,
+    td_steps=5,
+    num_samples=4,
+    num_simulations=20,
+)
+
 # A reader's own environment, or table, may have observations of any scale.
 GYMNASIUM = dataclasses.replace(BSUITE, standardize=True)
 

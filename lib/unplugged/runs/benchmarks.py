@@ -14,7 +14,7 @@ import pandas as pd
 
 from unplugged.common import checks, hashing
 from unplugged.data import datasets
-from unplugged.envs import control, environments, games, tabular
+from unplugged.envs import atari, control, environments, games, tabular
 from unplugged.learning import settings
 from unplugged.model.actions import Actions, Discrete
 from unplugged.recording import collect, d4pg, dqn, processes
@@ -106,6 +106,7 @@ class Benchmark:
       game: environment -> pure functions; None where it is no JAX program, so that online runs
         cannot compile it.
       packed: whether recorded observations are packed bits.
+      of_frames: whether recordings hold single frames, which are stacked when drawn.
       recorder: makes its datasets; None: they come from elsewhere.
     """
 
@@ -117,6 +118,7 @@ class Benchmark:
     packages: tuple[str, ...] = ()
     game: Callable[[str], games.Game] | None = None
     packed: bool = False
+    of_frames: bool = False
     recorder: Recorder | None = None
 
 
@@ -241,6 +243,13 @@ BENCHMARKS: dict[str, Benchmark] = {
         check=lambda name: checks.one_of("control task", name, control.TASKS),
         packages=("dm_control", "mujoco", "numpy"),
         recorder=Recorder(d4pg.train, d4pg.random_returns, "episodes"),
+    ),
+    "atari": in_python(
+        "atari",
+        preset=settings.ATARI,
+        check=atari.check,
+        packages=("ale-py", "numpy"),
+        of_frames=True,
     ),
     "minatar": compiled(
         "minatar",

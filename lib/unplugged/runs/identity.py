@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from unplugged.common import hashing
-from unplugged.data import datasets, windows
+from unplugged.data import datasets, frames, windows
 from unplugged.runs import heldout
 from unplugged.runs.spec import AnySpec, Spec
 
@@ -31,7 +31,11 @@ def programs(spec: AnySpec) -> dict[str, str]:
     shape, actions = spec.form()
     learner = spec.learner(shape, actions)
     state = jax.eval_shape(lambda: learner.init(0))
-    store = windows.described(shape, benchmark.packed, _STEPS, _TRANSITIONS, actions)
+    size = (_STEPS, _TRANSITIONS, actions)
+    if benchmark.of_frames:
+        store: windows.Store = frames.described(shape, *size)
+    else:
+        store = windows.described(shape, benchmark.packed, *size)
     data, seed = spec.described_data(store), jax.ShapeDtypeStruct((), np.uint32)
     greedy = {}
     if spec.greedy:

@@ -11,7 +11,7 @@ import numpy as np
 
 from unplugged.common import checks
 from unplugged.common.checks import Count, Range
-from unplugged.data import datasets, windows
+from unplugged.data import datasets, frames, windows
 from unplugged.envs import environments
 from unplugged.learning import methods
 from unplugged.learning.learner import Diagnosis, Learner
@@ -84,9 +84,10 @@ class AnySpec:
             )
         # Raises if an override is wrong, too.
         checks.one_of("network", self.settings.network, networks.NETWORKS)
-        if self.settings.standardize and self.of_benchmark.packed:
+        if self.settings.standardize and (self.of_benchmark.packed or self.of_benchmark.of_frames):
+            kind = "bits" if self.of_benchmark.packed else "pixels"
             raise ValueError(
-                f"standardize is true, and observations of {self.benchmark} are bits, which are "
+                f"standardize is true, and observations of {self.benchmark} are {kind}, which are "
                 "never standardised; leave it at false"
             )
 
@@ -332,12 +333,12 @@ def divide(
 def load_dataset(
     path: str, environment: str, observation_shape: Sequence[int], actions: Actions
 ) -> datasets.Dataset:
-    """A dataset that was recorded in an environment of that name and form.
+    """A dataset, or a recording of frames, of an environment of that name and form.
 
     Raises:
       DatasetError: if the dataset is damaged or does not fit the environment.
     """
-    dataset = datasets.load(path)
+    dataset: Any = frames.load(path) if frames.is_recording(path) else datasets.load(path)
     recorded_in = dataset.metadata.get("environment")
     if recorded_in is None:
         raise datasets.DatasetError(
@@ -394,13 +395,16 @@ def build(spec: Spec) -> tuple[Learner, windows.Store, datasets.Dataset]:
     learner = spec.learner(*form, moments)
     if methods.get(spec.method).critic == "categorical":
         check_range(dataset, learner.model.support, settings)
-    return learner, windows.store(dataset), dataset
+    on_device = frames.opened if isinstance(dataset, frames.Recording) else windows.store
+    return learner, on_device(dataset), dataset
 
 
 def _moments(
     path: str, dataset: datasets.Dataset, settings: Settings
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """The moments to standardise by; None, and a warning if it seems needed, if that is off."""
+    if isinstance(dataset, frames.Recording):
+        return None
     if dataset.metadata.get("packed_shape"):
         if settings.standardize:
             raise datasets.DatasetError(
@@ -444,6 +448,9 @@ def check_scale(dataset: datasets.Dataset, mean: np.ndarray, deviation: np.ndarr
 
 def check_range(dataset: datasets.Dataset, support: Any, settings: Settings) -> None:
     """Warns if rewards or discounted returns are beyond what the bins of values represent."""
+    largest = np.abs(dataset.reward).max()
+    if largest <= support.limit * (1.0 - settings.discount):
+        return  # Whatever the returns are.
     totals, after = [], 0.0
     going_on = settings.discount * dataset.discount.astype(np.float64) * ~dataset.is_last
     for reward, discount in zip(dataset.reward[::-1].tolist(), going_on[::-1].tolist()):

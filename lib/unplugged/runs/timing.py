@@ -12,6 +12,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from unplugged.common import checks
+from unplugged.learning import feeding
 from unplugged.runs.spec import AnySpec
 
 
@@ -57,7 +58,7 @@ def stepper(spec: AnySpec, updates: int) -> Callable[[], int]:
     learner, data, _ = spec.build()
     state = learner.init(spec.seeds[0])
     number = -(-updates // spec.updates_at_once) * spec.updates_at_once
-    run = learner.run.lower(state, data, number).compile()
+    run = feeding.compiled(learner, state, data, number)
 
     def step() -> int:
         nonlocal state

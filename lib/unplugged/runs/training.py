@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from unplugged.common import checks, files
 from unplugged.data import datasets
-from unplugged.learning import contracts, methods
+from unplugged.learning import contracts, feeding, methods
 from unplugged.learning.learner import NonFiniteLossError
 from unplugged.runs import checkpoints, heldout, identity, ope, provenance, results
 from unplugged.runs.spec import AnySpec, Spec
@@ -105,8 +105,7 @@ class _Trainer:
         if not self._compiled:
             self.starting()
         if seeds not in self._compiled:
-            run = self.learner.run_seeds if state.updates.ndim else self.learner.run
-            self._compiled[seeds] = run.lower(state, self.data, self.chunk).compile()
+            self._compiled[seeds] = feeding.compiled(self.learner, state, self.data, self.chunk)
         return self._compiled[seeds]
 
     def row(self, seed: int, update: int, seconds: float, state: Any, loss: float | None) -> dict:
@@ -236,7 +235,7 @@ def train(spec: AnySpec, folder: str | os.PathLike[str]) -> pd.DataFrame:
         checkpoints.tidy(saved)
         together = spec.vmap_seeds
         if together is None:
-            together = jax.default_backend() != "cpu"
+            together = jax.default_backend() != "cpu" and not feeding.is_fed(data)
         rows, adopted = results.adopted(spec, folder, who["data"])
         elsewhere = {row["seed"] for row in rows}
         seeds = [seed for seed in spec.seeds if seed not in elsewhere]

@@ -1,0 +1,220 @@
+"""RL Unplugged's episodes of Atari (Gulcehre et al., 2020), from files on disk.
+
+They are `atari_episodes_ordered/{Game}/run_{1..5}-*`: whole episodes in their order, a record each,
+a file a checkpoint; or the same in TFDS's form, `{Game}_run_{r}/1.1.0/` with files
+`*-checkpoint_{NN}.tfrecord-*`. A row is a frame, which is a PNG of 84 x 84 grey pixels, an action,
+and a reward. Rewards are clipped, under whatever name. Whether an episode's last row holds a
+reward, or its frame alone, the files do not say; its last reward and its return show it
+(`last_row`).
+"""
+
+from __future__ import annotations
+
+import collections
+import io
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from unplugged.common import checks, files
+from unplugged.data import frames, tfrecord
+from unplugged.data.datasets import DatasetError
+from unplugged.envs import atari
+
+RUNS = (1, 2, 3, 4, 5)
+_STEPS = "steps/"  # of names in TFDS's form
+_CHECKPOINT = re.compile(r"(?P<prefix>.+-checkpoint_(?P<number>\d+)\.tfrecord)-\d{5}-of-\d{5}")
+_CLOSE = 1e-3  # within which a float32 return is a sum of rewards
+
+
+def source(folder: str | os.PathLike[str], game: str, run: int = 1) -> frames.Source:
+    """A game's episodes of one run, of five that were recorded.
+
+    Args:
+      folder: where the games' folders lie.
+      game: one of `atari.GAMES`.
+      run: 1 to 5.
+
+    Raises:
+      FileNotFoundError: if there are no such files.
+      DatasetError: if some are missing.
+      ValueError: if there is no such game or run.
+    """
+    name, run = _named(game, run)
+    folder = files.expanded(folder)
+    shards = tfrecord.shards(_below(folder, name), f"run_{run}")
+    return _source(
+        frames.of_game(game, run, "RL Unplugged, atari_episodes_ordered"),
+        [[path] for path in shards],
+    )
+
+
+def source_tfds(folder: str | os.PathLike[str], game: str, run: int = 1) -> frames.Source:
+    """The same from TFDS's form, `rlu_atari_checkpoints_ordered`; see `source`.
+
+    Raises:
+      FileNotFoundError: if there are no such files.
+      DatasetError: if some are missing.
+      ValueError: if there is no such game or run.
+    """
+    name, run = _named(game, run)
+    folder = _below(files.expanded(folder), f"{name}_run_{run}")
+    if versions := sorted(path for path in folder.iterdir() if path.is_dir()):
+        folder = versions[-1]
+    matches = (_CHECKPOINT.fullmatch(path.name) for path in folder.iterdir())
+    prefixes = {int(match["number"]): match["prefix"] for match in matches if match}
+    if not prefixes:
+        raise FileNotFoundError(f"no files ...-checkpoint_NN.tfrecord-NNNNN-of-NNNNN in {folder}")
+    numbers = range(max(prefixes) + 1)
+    if missing := [number for number in numbers if number not in prefixes]:
+        raise DatasetError(f"{folder} lacks {len(missing)} checkpoints, the first {missing[0]}")
+    return _source(
+        frames.of_game(game, run, "RL Unplugged, rlu_atari_checkpoints_ordered of TFDS"),
+        [tfrecord.shards(folder, prefixes[number]) for number in numbers],
+    )
+
+
+def _named(game: str, run: int) -> tuple[str, int]:
+    """The game's name in folders, and the run; raises ValueError if there is none such."""
+    return atari.folder_name(game), checks.within("run", run, RUNS[0], RUNS[-1], integer=True)
+
+
+def _below(folder: Path, name: str) -> Path:
+    """The folder of that name, or the one in it."""
+    if folder.name == name and folder.is_dir():
+        return folder
+    if (folder / name).is_dir():
+        return folder / name
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {folder}")
+    there = [path.name for path in sorted(folder.iterdir()) if path.is_dir()]
+    shown = ", ".join(there[:5]) + (f" and {len(there) - 5} more" if len(there) > 5 else "")
+    raise FileNotFoundError(f"there is no folder {name} in {folder}; it has {shown or 'none'}")
+
+
+def _source(facts: dict[str, Any], shards: Sequence[Sequence[Path]]) -> frames.Source:
+    def episodes(shard: int, share: float) -> Iterator[frames.Episode]:
+        return _episodes(shards[shard], shard, share)
+
+    return frames.Source(facts, [paths[0].name for paths in shards], episodes)
+
+
+def _episodes(paths: Sequence[Path], shard: int, share: float) -> Iterator[frames.Episode]:
+    """The first episodes of each checkpoint in some files, all records of which are looked at."""
+    counts = collections.Counter[int]()
+    if share < 1.0:
+        counts.update(_checkpoint(steps, shard) for _, steps in _records(paths))
+    seen = collections.Counter[int]()
+    for where, steps in _records(paths):
+        checkpoint = _checkpoint(steps, shard)
+        number, seen[checkpoint] = seen[checkpoint], seen[checkpoint] + 1
+        if share == 1.0 or number < frames.first(counts[checkpoint], share):
+            try:
+                yield _episode(steps, checkpoint, number)
+            except DatasetError as error:
+                raise DatasetError(f"{where}: {error}") from error
+
+
+def _records(paths: Iterable[Path]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Where each record stands, and its features by their names without TFDS's prefix."""
+    for path in paths:
+        for number, record in enumerate(tfrecord.records(path)):
+            where = f"{path}: record {number}"
+            try:
+                features = tfrecord.example(record)
+            except DatasetError as error:
+                raise DatasetError(f"{where}: {error}") from error
+            yield where, features
+
+
+def _checkpoint(features: dict[str, Any], shard: int) -> int:
+    """The checkpoint of an episode; files that do not say have one each."""
+    for name in ("checkpoint_idx", "checkpoint_id"):
+        if name in features and len(features[name]):
+            return int(features[name][0])
+    return shard
+
+
+def _episode(features: dict[str, Any], checkpoint: int, number: int) -> frames.Episode:
+    """An episode of either form."""
+    if "o_t" in features:
+        raise DatasetError(
+            "is a shuffled transition, not an episode: take the folder atari_episodes_ordered"
+        )
+    tfds = any(name.startswith(_STEPS) for name in features)
+    if tfds:
+        of = {name.removeprefix(_STEPS): values for name, values in features.items()}
+        names = ("observation", "action", "reward", "is_terminal")
+        returns = of.get("clipped_episode_return")  # `episode_return` need not be of these rewards
+    else:
+        of, returns = features, features.get("clipped_episode_return")
+        names = ("observations", "actions", "clipped_rewards", "discounts")
+    if missing := [name for name in names if name not in of]:
+        raise DatasetError(f"lacks {', '.join(missing)}; it has {', '.join(sorted(of))}")
+    images, action, reward, end = (of[name] for name in names)
+    if not len(images) == len(action) == len(reward) == len(end) or not len(images):
+        raise DatasetError(
+            f"has {len(images)} observations, {len(action)} actions, {len(reward)} rewards and "
+            f"{len(end)} {names[3]}"
+        )
+    terminated = bool(end[-1]) if tfds else bool(end[-1] == 0.0)
+    reward = np.asarray(reward, np.float32)
+    if np.abs(reward).max() > 1.0:
+        raise DatasetError(f"has a reward {np.abs(reward).max():g}, and clipped ones are within 1")
+    return frames.Episode(
+        frames=np.stack([_pixels(png, i) for i, png in enumerate(images)]),
+        action=np.asarray(action),
+        reward=reward,
+        terminated=terminated,
+        checkpoint=checkpoint,
+        number=number,
+        last=last_row(reward, returns) if terminated else None,
+    )
+
+
+def last_row(reward: np.ndarray, returns: np.ndarray | None) -> str | None:
+    """What the last row of an episode is that truly ended, as its rewards and return show it.
+
+    Args:
+      reward: [T], of every row.
+      returns: the episode's clipped return, [1]; None: it is not known.
+
+    Returns:
+      `frames.TRANSITION` if the last reward, not 0, is part of the return, or the return is not
+      known; `frames.FRAME` if it is not part of it; None if the last reward is 0.
+
+    Raises:
+      DatasetError: if the return is neither sum.
+    """
+    if reward[-1] == 0.0:
+        return None
+    if returns is None or not len(returns):
+        return frames.TRANSITION
+    total = float(reward.sum(dtype=np.float64))
+    claimed, without = float(returns[0]), total - float(reward[-1])
+    if abs(claimed - total) < _CLOSE:
+        return frames.TRANSITION
+    if abs(claimed - without) < _CLOSE:
+        return frames.FRAME
+    raise DatasetError(
+        f"says that its clipped return is {claimed:g}, and its rewards make {total:g} with the "
+        f"last and {without:g} without"
+    )
+
+
+def _pixels(png: bytes, step: int) -> np.ndarray:
+    """A frame [H, W] uint8 of a PNG, whose checksums are looked at."""
+    try:
+        with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
+            if image.mode != "L":
+                raise DatasetError(f"frame {step} is of mode {image.mode}, expected grey (L)")
+            return np.asarray(image)
+    except (OSError, SyntaxError, ValueError) as error:
+        if isinstance(error, DatasetError):
+            raise
+        raise DatasetError(f"frame {step} is no PNG, or a damaged one ({error})") from error

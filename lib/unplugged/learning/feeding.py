@@ -1,0 +1,103 @@
+"""Updates on data that do not fit the device: the host gathers windows ahead of the learner.
+
+The windows are those that `Learner.run` would draw: the same states come of either.
+"""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import dataclasses
+import functools
+import math
+from typing import Any
+
+import jax
+import numpy as np
+
+from unplugged.data import frames
+from unplugged.learning.learner import Learner, LearnerState
+
+_PIECE = 2**28  # bytes of frames that are gathered and sent at once
+_AHEAD = 2  # pieces that wait, beside the one in use
+
+
+def is_fed(data: Any) -> bool:
+    """Whether a run's data stay on the host."""
+    return isinstance(data, frames.Host)
+
+
+def compiled(learner: Any, state: Any, data: Any, updates: int) -> Any:
+    """(state, data) -> (state, losses) over some updates, of one seed or of several together.
+
+    Args:
+      learner: a `Learner`, or what has its interface.
+      state: of one seed, or stacked.
+      data: what it trains on; a `frames.Host` feeds it.
+      updates: how many a call.
+
+    Raises:
+      ValueError: if several seeds at once are to be fed.
+    """
+    if not is_fed(data):
+        run = learner.run_seeds if state.updates.ndim else learner.run
+        return run.lower(state, data, updates).compile()
+    if state.updates.ndim:
+        raise ValueError(
+            "frames that do not fit the device feed one seed at a time: set vmap_seeds to false"
+        )
+    return _Fed(learner, updates)
+
+
+class _Fed:
+    """Calls of a compiled loop over some updates, whose windows come in pieces."""
+
+    def __init__(self, learner: Learner, updates: int):
+        self._learner, self._updates = learner, updates
+        self._length = sum(learner.method.window(learner.settings)) + 1
+        self._run = jax.jit(self._scan, donate_argnums=0)
+        self._draw = jax.jit(self._starts)
+
+    def _starts(self, key: jax.Array, first: jax.Array, start: jax.Array) -> jax.Array:
+        """First steps [updates, B] of the windows that `windows.sample` draws in each update."""
+
+        def one(update: jax.Array) -> jax.Array:
+            sample_key, _ = jax.random.split(jax.random.fold_in(key, update))
+            size = self._learner.settings.batch_size
+            return start[jax.random.randint(sample_key, [size], 0, start.shape[0])]
+
+        return jax.vmap(one)(first + np.arange(self._updates))
+
+    def _scan(self, state: LearnerState, steps: frames.FedStore, gathered: jax.Array) -> Any:
+        def body(state: LearnerState, some: jax.Array) -> Any:
+            data = dataclasses.replace(steps, observation=some)
+            return self._learner._sample_and_update(data, state)
+
+        return jax.lax.scan(body, state, gathered)
+
+    def __call__(self, state: LearnerState, data: frames.Host) -> tuple[LearnerState, Any]:
+        """As the compiled `Learner.run`."""
+        starts = np.asarray(self._draw(state.key, state.updates, data.steps.start))
+        stack, pixels = data.steps.stack, math.prod(data.steps.frame_shape)
+        of_update = starts.shape[1] * (self._length + stack - 1) * pixels
+        most = max(1, _PIECE // of_update)
+        piece = max(n for n in range(1, most + 1) if self._updates % n == 0)  # one compilation
+        pieces = np.split(starts, self._updates // piece)
+
+        def gather(some: np.ndarray) -> jax.Array:
+            found = data.gather(some.ravel(), self._length)
+            return jax.device_put(found.reshape(*some.shape, *found.shape[1:]))
+
+        losses: list[Any] = []
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            ahead = collections.deque(pool.submit(gather, some) for some in pieces[:_AHEAD])
+            for number in range(len(pieces)):
+                gathered = ahead.popleft().result()
+                if number + _AHEAD < len(pieces):
+                    ahead.append(pool.submit(gather, pieces[number + _AHEAD]))
+                state, found = self._run(state, data.steps, gathered)
+                if losses:
+                    jax.block_until_ready(losses[-1])  # The device holds no more than two.
+                losses.append(found)
+        join = functools.partial(np.concatenate, axis=0)
+        return state, jax.tree.map(lambda *parts: join(parts), *losses)
