@@ -167,10 +167,10 @@ def test_a_damaged_folder_is_named(saved, tmp_path):
 def test_every_selector(path, tmp_path, method, selectors):  # noqa: F811
     one = spec(path, method=method, updates=2, overrides={**SMALL, "num_simulations": 2})
     runs.train(one, tmp_path / "run")
+    learner, state = runs.restore(one, tmp_path / "run", 0)
     rows, key = table(3, seed=5), jax.random.key(1)
     for selector in selectors:
         agent = policy.load(policy.save(tmp_path / "run", tmp_path / selector, selector=selector))
-        learner, state = runs.restore(one, tmp_path / "run", 0)
         play = evaluation.make_policy(learner.model, selector, one.settings)
         chosen = play(state.params, agent.book.encode(rows), key)
         decided = agent.act(rows, key=key)
