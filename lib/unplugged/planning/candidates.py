@@ -98,7 +98,7 @@ def begin(model: Model, root: Root, key: jax.Array, settings: Any) -> Any:
     """
     offer_key, seed_key = jax.random.split(key)
     offered = offer(model, root, offer_key, settings)
-    number, of = len(root.value), space(model)
+    number, of = root.value.shape[0], space(model)
     node = _Node(
         root.embedding, root.prior_logits, jax.random.bits(seed_key, [number, 2]),
         jnp.zeros(number, bool),
