@@ -24,6 +24,7 @@ from unplugged import (
     settings,
     transforms,
 )
+from unplugged.model.actions import Discrete
 
 pytestmark = pytest.mark.slow
 
@@ -105,7 +106,7 @@ def test_parameters_change_the_programs_that_they_are_part_of(before, parameters
         (losses, "scale_gradient", lambda x, scale: x, {"training"}),
         (transforms, "EPSILON", 1e-2, {"training", "evaluation"}),
         (improvement, "mcts", None, set()),  # mzu's
-        (environments, "form", lambda world: ((10, 5), 3), set()),
+        (environments, "form", lambda world: ((10, 5), Discrete(3)), set()),
     ],
 )
 def test_code_counts_where_a_program_has_it(monkeypatch, before, where, name, value, parts):
