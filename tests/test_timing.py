@@ -32,7 +32,8 @@ def test_runs_are_timed_in_turn(tmp_path):
         "terminated": True,
     }
     metadata = {
-        "benchmark": "bsuite", "environment": "catch", "num_actions": actions.num_actions, "noise": 0.0,
+        "benchmark": "bsuite", "environment": "catch", "num_actions": actions.num_actions,
+        "noise": 0.0,
     }  # fmt: skip
     path = tmp_path / "catch.npz"
     datasets.save(datasets.from_episodes([episode] * 3, metadata), path)
