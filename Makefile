@@ -65,7 +65,7 @@ bench: $(READY) ## speed and memory beside the reference loop, and their figure
 	$(BIN)/python benchmarks/measure.py --out results/bench
 	$(draw_bench)
 
-storm: $(READY) ## kill the pipeline and damage its files at random: some 15 minutes on two cores
+storm: $(READY) ## kill the pipeline and damage its files at random: some 40 minutes on two cores
 	$(BIN)/python benchmarks/storm.py --out results/bench
 
 clean: ## remove the environment and caches; runs, results and figures stay

@@ -572,9 +572,9 @@ def change_kept(reference: Copy, work: Path, total: int, rng: random.Random) -> 
         with contextlib.redirect_stdout(io.StringIO()):
             record(work / "bsuite_catch.partial")
         kept = work / "bsuite_catch.partial"
-        yield from change("recording", kept, total // 20, rng, work, record)
+        yield from change("recording", kept, total // 16, rng, work, record)
         for path in sorted(trained.glob("datasets/*.npz")):
-            yield from change("dataset", path, total // 8, rng, work, load)
+            yield from change("dataset", path, 3 * total // 8, rng, work, load)
 
 
 GROUPS = {  # of files that the pipeline reads: which, and with which options it is run
