@@ -57,9 +57,9 @@ _LOOKS = {
     "morel": Look(_PALETTE[8], "$m$", (0, (4, 2))),
     "combo": Look(_PALETTE[7], "$c$", (0, (2, 3, 6, 3))),
     "world_model": Look((0.6, 0.6, 0.6), "_", (0, (1, 4))),
-    "d4pg": Look(_PALETTE[7], "$d$", (0, (5, 2))),
-    "brac": Look(_PALETTE[4], "$b$", (0, (2, 2))),
-    "rabm": Look(_PALETTE[9], "$r$", (0, (6, 1, 1, 1))),
+    "d4pg": Look(_PALETTE[7], "$d$", (0, (11, 2))),
+    "brac": Look(_PALETTE[4], "$b$", (0, (1, 5))),
+    "rabm": Look(_PALETTE[9], "$r$", (0, (12, 1, 2, 1))),
     "rosmo_recorded": Look(_PALETTE[0], ".", (0, (10, 3))),
 }
 _SPARE_MARKERS = "dH8x12"
