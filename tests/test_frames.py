@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import unplugged.data.frame_stores
 import unplugged.data.frames
-from unplugged import atari, datasets, feeding, files, frames, methods, runs, windows
+from unplugged import atari, datasets, feeding, files, frame_stores, frames, methods, runs, windows
 from unplugged.datasets import DatasetError
 from unplugged.learner import Learner
 from unplugged.runs.spec import model_of
@@ -100,7 +101,7 @@ def test_windows_are_those_of_stacks_made_by_hand(converted):
     for name in ("action", "reward", "discount", "is_first", "is_last"):
         np.testing.assert_array_equal(getattr(recording, name), getattr(plain, name))
         assert getattr(recording, name).dtype == getattr(plain, name).dtype
-    ours, theirs = frames.store(recording), windows.store(plain)
+    ours, theirs = frame_stores.store(recording), windows.store(plain)
     for key in range(3):
         draw = jax.jit(windows.sample, static_argnums=(2, 3))
         a = draw(ours, jax.random.key(key), 32, 6)
@@ -114,7 +115,7 @@ def test_some_episodes_are_a_recording_too(converted):
     shards, recording = converted
     plain = by_hand(shards, recording.metadata["last_row"])
     for which in ([7, 2], [0], list(range(12))):
-        ours = frames.store(recording.episodes(which))
+        ours = frame_stores.store(recording.episodes(which))
         theirs = windows.store(plain.episodes(which))
         every = jnp.arange(len(theirs.action))
         np.testing.assert_array_equal(ours.observe(every), theirs.observe(every))
@@ -129,10 +130,10 @@ def test_some_episodes_are_a_recording_too(converted):
 
 def test_blocks_go_to_the_device_one_after_the_other(converted, monkeypatch):
     _, recording = converted
-    whole = frames.store(recording).observation
+    whole = frame_stores.store(recording).observation
     for block in (1, 7, recording.num_steps):
-        monkeypatch.setattr(unplugged.data.frames, "_BLOCK", block)
-        np.testing.assert_array_equal(frames.store(recording).observation, whole)
+        monkeypatch.setattr(unplugged.data.frame_stores, "_BLOCK", block)
+        np.testing.assert_array_equal(frame_stores.store(recording).observation, whole)
 
 
 def test_frames_are_written_in_many_parts(tmp_path, monkeypatch):
@@ -170,7 +171,7 @@ def test_a_killed_conversion_goes_on_to_the_same_recording(tmp_path, shard, at):
     resumed = frames.convert(source(again), folder)
     assert resumed.checksum == whole.checksum
     np.testing.assert_array_equal(
-        frames.store(resumed).observation, frames.store(whole).observation
+        frame_stores.store(resumed).observation, frame_stores.store(whole).observation
     )
     names = ("recording.json", "conversion.json", "shard-00001/rows.npz")
     for name in names:
@@ -252,10 +253,10 @@ def test_damage_after_the_conversion_is_found(tmp_path):
         damaged[at] ^= 1
         chunk.write_bytes(damaged)
         with pytest.raises(DatasetError, match=r"shard-00001: .*(damaged|read).* convert again"):
-            frames.store(recording)
+            frame_stores.store(recording)
     chunk.write_bytes(whole[:-9])
     with pytest.raises(DatasetError, match="shard-00001: frames cannot be read"):
-        frames.store(recording)
+        frame_stores.store(recording)
     # The advice: without this shard and the header the rest stays.
     shutil.rmtree(folder / "shard-00001")
     (folder / "recording.json").unlink()
@@ -287,26 +288,26 @@ def test_what_it_says_must_be_what_it_holds(tmp_path):
 
 def test_more_memory_than_there_is_is_said_before_any_is_taken(converted, monkeypatch):
     _, recording = converted
-    monkeypatch.setattr(unplugged.data.frames, "device_memory", lambda: 1_000)
+    monkeypatch.setattr(unplugged.data.frame_stores, "device_memory", lambda: 1_000)
 
     def never(*arguments):
         raise AssertionError
 
-    monkeypatch.setattr(unplugged.data.frames, "_resident", never)
+    monkeypatch.setattr(unplugged.data.frame_stores, "_resident", never)
     with pytest.raises(DatasetError, match=r"frames of pong need .* GB can be had: lower fraction"):
-        frames.store(recording)
+        frame_stores.store(recording)
     usage = shutil.disk_usage("/")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10))
     with pytest.raises(
         DatasetError, match=r"fraction to at most .*; or make room .* and 1e-08 GB are free"
     ):
-        frames.opened(recording)
+        frame_stores.opened(recording)
 
 
 def test_windows_from_the_host_are_those_of_the_device(converted):
     _, whole = converted
     for recording in (whole, whole.episodes([7, 2, 11])):
-        ours, theirs = frames.store(recording), frames.host(recording)
+        ours, theirs = frame_stores.store(recording), frame_stores.host(recording)
         every = np.arange(recording.num_steps)
         np.testing.assert_array_equal(theirs.observe(every), ours.observe(every))
         start = jnp.asarray(ours.start)
@@ -318,8 +319,8 @@ def test_windows_from_the_host_are_those_of_the_device(converted):
     unpacked = whole.folder / "frames.raw"
     assert unpacked.stat().st_size == int(whole.table.rows.sum()) * 30
     unpacked.write_bytes(unpacked.read_bytes()[:-1])  # cut short: it is made again
-    np.testing.assert_array_equal(frames.host(whole).observe(every), frames.host(whole.episodes(
-        list(range(12)))).observe(every))  # fmt: skip
+    again = frame_stores.host(whole.episodes(list(range(12))))
+    np.testing.assert_array_equal(frame_stores.host(whole).observe(every), again.observe(every))
     assert unpacked.stat().st_size == int(whole.table.rows.sum()) * 30
 
 
@@ -329,7 +330,7 @@ def test_updates_that_the_host_feeds_are_those_of_the_device(tmp_path, monkeypat
     settings = Settings(**SMALL)
     model = model_of(settings, recording.observation_shape, recording.actions)
     learner = Learner(model, methods.get("bc"), settings)
-    resident, fed = frames.store(recording), frames.host(recording)
+    resident, fed = frame_stores.store(recording), frame_stores.host(recording)
     assert feeding.is_fed(fed) and not feeding.is_fed(resident)
     of_update = 4 * 6 * 30
     monkeypatch.setattr(feeding, "_PIECE", 2 * of_update)  # three pieces of two
@@ -362,13 +363,15 @@ def test_a_run_trains_on_a_recording(tmp_path, monkeypatch):
     spec = runs.Spec(environment="pong", **common)
     rows = runs.train(spec, tmp_path / "run")
     assert rows["update"].tolist() == [0, 1, 2] and np.isfinite(rows["loss"].iloc[1:]).all()
-    monkeypatch.setattr(unplugged.data.frames, "device_memory", lambda: 1_000)  # from the host
+    monkeypatch.setattr(
+        unplugged.data.frame_stores, "device_memory", lambda: 1_000
+    )  # from the host
     fed = runs.train(spec, tmp_path / "fed")
     assert (tmp_path / "pong" / "frames.raw").exists()
     np.testing.assert_allclose(fed["loss"].iloc[1:], rows["loss"].iloc[1:], rtol=1e-6)
     monkeypatch.undo()
-    store = frames.store(recording)
-    seen = frames.described((84, 84, 4), recording.num_steps, recording.num_transitions,
+    store = frame_stores.store(recording)
+    seen = frame_stores.described((84, 84, 4), recording.num_steps, recording.num_transitions,
                             recording.actions)  # fmt: skip
     assert jax.tree.map(lambda x: (x.shape, x.dtype), store) == jax.tree.map(
         lambda x: (x.shape, x.dtype), seen

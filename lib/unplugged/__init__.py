@@ -27,6 +27,7 @@ _PLACES = {
         "coding",
         "datasets",
         "dqn_replay",
+        "frame_stores",
         "frames",
         "importers",
         "logs",

@@ -1,4 +1,4 @@
-"""Recordings of single frames: on disk as they were recorded, stacked on the device when drawn.
+"""Recordings of single frames, on disk as they were recorded; `frame_stores` stacks them.
 
 A recording is a folder. Each shard of its source is a folder in it: `frames`, a zarr array
 [F, H, W] uint8 under zstd, and `rows.npz`, what belongs to the frames and a checksum of each
@@ -17,7 +17,6 @@ import hashlib
 import io
 import itertools
 import json
-import math
 import os
 import shutil
 import zlib
@@ -25,31 +24,25 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import tensorstore
 from tqdm import tqdm
 
-from unplugged.common import checks, files, memory
+from unplugged.common import checks, files
 from unplugged.data import npz
 from unplugged.data.datasets import CODE_VERSION, DatasetError
-from unplugged.data.windows import Store
 from unplugged.envs import atari
-from unplugged.model.actions import Actions, Discrete, of_metadata
+from unplugged.model.actions import Actions, of_metadata
 
 VERSION = 1
 CHUNK = 256  # frames that are compressed together
 _FLUSH = 16 * CHUNK  # frames that are written at once
-_BLOCK = 8_192  # frames that go to the device at once
-_SHARE = 0.9  # of a device's free memory that frames may take; the learner needs some
 _CACHE = {"cache_pool": {"total_bytes_limit": 64 * 2**20}}
 _ROWS = (
     "action", "reward", "length", "terminated", "checkpoint", "number", "crc", "last",
 )  # fmt: skip
-_PLAN, _DONE, _LOCK = "conversion.json", "recording.json", ".lock"
-_UNPACKED = "frames.raw"  # all frames as they are, for what does not fit the device
+_PLAN, _DONE, LOCK = "conversion.json", "recording.json", ".lock"
 
 # What the last row of an episode is: only its frame means something, or it is a transition, too.
 FRAME, TRANSITION = "frame", "transition"
@@ -139,7 +132,7 @@ def convert(source: Source, folder: str | os.PathLike[str], *, share: float = 1.
     checks.within("share", share, 0.0, 1.0, open_low=True)
     folder = files.writable_folder(folder)
     busy = f"another process converts in {folder}"
-    with files.lock(folder / _LOCK, patience=0.0, busy=busy):
+    with files.lock(folder / LOCK, patience=0.0, busy=busy):
         files.sweep(folder)
         _claim(folder, source, share)
         if (folder / _DONE).exists():
@@ -626,284 +619,4 @@ def _read(folder: Path, header: Mapping[str, Any]) -> Recording:
         is_first=within == 0,
         is_last=is_last,
         metadata=header["metadata"],
-    )
-
-
-# --- On the device ------------------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class FrameStore(Store):
-    """A recording's N steps on the device; `observation` are single frames, [N, H * W] uint8.
-
-    Attributes:
-      begin: [N] int32, index of the first step of each step's episode.
-      frame_shape: H and W.
-      stack: frames of an observation.
-    """
-
-    begin: jax.Array
-    frame_shape: tuple[int, int]
-    stack: int
-
-    def observe(self, index: jax.Array) -> jax.Array:
-        """Observations at steps [...], float32 [..., H, W, stack] in [0, 1], the newest last.
-
-        Before an episode's start its first frame stands.
-        """
-        back = jnp.arange(self.stack - 1, -1, -1)
-        at = jnp.maximum(index[..., None] - back, self.begin[index][..., None])
-        frames = self.observation[at].reshape(*at.shape, *self.frame_shape)
-        return jnp.moveaxis(frames, -3, -1).astype(jnp.float32) * atari.SCALE
-
-
-jax.tree_util.register_dataclass(
-    FrameStore,
-    data_fields=["observation", "action", "reward", "discount", "end", "start", "begin"],
-    meta_fields=["packed_shape", "frame_shape", "stack"],
-)
-
-
-class FedStore(FrameStore):
-    """A recording's steps on the device, with the frames of some windows alone.
-
-    `observation` are the frames of B windows of T steps and of those that their stacks reach back
-    to, [B, T + stack - 1, H * W] uint8, see `Host.gather`. Nothing else can be observed.
-    """
-
-    def observe(self, index: jax.Array) -> jax.Array:
-        """Observations at the windows' steps [T, B], as `FrameStore.observe` has them."""
-        back = jnp.arange(self.stack - 1, -1, -1)
-        at = jnp.maximum(index[..., None] - back, self.begin[index][..., None])
-        at -= index[0][:, None] - (self.stack - 1)  # from the first step of each window
-        window = jnp.arange(index.shape[1])[:, None]
-        frames = self.observation[window, at].reshape(*at.shape, *self.frame_shape)
-        return jnp.moveaxis(frames, -3, -1).astype(jnp.float32) * atari.SCALE
-
-
-jax.tree_util.register_dataclass(
-    FedStore,
-    data_fields=["observation", "action", "reward", "discount", "end", "start", "begin"],
-    meta_fields=["packed_shape", "frame_shape", "stack"],
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class Host:
-    """A recording whose frames do not fit the device: they are read from a file, window by window.
-
-    Attributes:
-      frames: [F, H * W] uint8, mapped from the file, as the system's memory holds it.
-      row: [N] where each step's frame stands there.
-      begin: [N] first step of each step's episode.
-      end: [N] last step of it.
-      steps: all but the frames, on the device.
-    """
-
-    frames: np.ndarray
-    row: np.ndarray
-    begin: np.ndarray
-    end: np.ndarray
-    steps: FedStore
-
-    @property
-    def action(self) -> jax.Array:
-        """[N] int32."""
-        return self.steps.action
-
-    def observe(self, index: np.ndarray) -> jax.Array:
-        """Observations at some steps [B], as `FrameStore.observe` has them."""
-        store = dataclasses.replace(self.steps, observation=jnp.asarray(self.gather(index, 1)))
-        return store.observe(jnp.asarray(index)[None])[0]
-
-    def gather(self, start: np.ndarray, length: int) -> np.ndarray:
-        """Frames of windows of T steps, for a `FedStore`.
-
-        Args:
-          start: [B] first step of each window.
-          length: T.
-
-        Returns:
-          [B, T + stack - 1, H * W] uint8; the first are those before the windows. What lies
-          outside of a window's episode is not filled.
-        """
-        before = self.steps.stack - 1
-        found = np.empty([len(start), length + before, self.frames.shape[1]], np.uint8)
-        low = np.maximum(start - before, self.begin[start])
-        high = np.minimum(start + length - 1, self.end[start])
-        places = zip(
-            found, (low - start + before).tolist(), (high - start + before).tolist(),
-            self.row[low].tolist(), self.row[high].tolist(),
-        )  # fmt: skip
-        for window, begin, last, row, last_row in places:
-            window[begin : begin + last_row + 1 - row] = self.frames[row : last_row + 1]
-            window[last] = self.frames[last_row]  # A frame may stand for two steps.
-        return found
-
-
-def device_memory() -> int:
-    """Bytes that the first device can give; the system, where that is the device."""
-    found = jax.local_devices()[0].memory_stats()
-    if not found or "bytes_limit" not in found:
-        return memory.free()
-    return int(found["bytes_limit"] - found.get("bytes_in_use", 0))
-
-
-def opened(recording: Recording) -> FrameStore | Host:
-    """The frames on the device where they fit, else on the host.
-
-    Raises:
-      DatasetError: if neither has room, or frames are damaged.
-    """
-    try:
-        check_fits(recording)
-    except DatasetError as error:
-        try:
-            return host(recording)
-        except DatasetError as beside:
-            raise DatasetError(f"{error}; or make room to unpack them: {beside}") from None
-    return store(recording)
-
-
-def check_fits(recording: Recording) -> None:
-    """Raises DatasetError if a recording's frames need more memory than the device has."""
-    needed = recording.num_steps * math.prod(recording.frame_shape)
-    room = int(_SHARE * device_memory())
-    if needed > room:
-        raise DatasetError(
-            f"{recording.num_steps:,} frames of {recording.metadata.get('environment')} need "
-            f"{needed / 1e9:.3g} GB of the device's memory, and {room / 1e9:.3g} GB can be had: "
-            f"lower fraction to at most {room / needed:.2g} of what it is"
-        )
-
-
-def store(recording: Recording) -> FrameStore:
-    """Puts a recording on the device, frames as uint8.
-
-    Raises:
-      DatasetError: if it needs more memory than the device has, before any is taken; or if frames
-        are damaged.
-    """
-    check_fits(recording)
-    steps = _steps(recording)
-    pixels = math.prod(recording.frame_shape)
-    held = _resident(recording.frames(), recording.num_steps, pixels)
-    return FrameStore(observation=held, **steps)
-
-
-def host(recording: Recording) -> Host:
-    """A recording whose frames stay on the host, unpacked to a file in its folder once.
-
-    Raises:
-      DatasetError: if the disk has no room for that, before anything is written; or if frames are
-        damaged.
-    """
-    whole = load(recording.folder)
-    path = recording.folder / _UNPACKED
-    total, pixels = int(whole.table.rows.sum()), math.prod(recording.frame_shape)
-    if not path.exists() or path.stat().st_size != total * pixels:
-        _unpack(whole, path, total * pixels)
-    # An episode is known by its shard and its first row there.
-    places = whole.table.shard.astype(np.int64) << 40 | whole.table.row
-    offsets = np.cumsum(whole.table.rows) - whole.table.rows
-    mine = recording.table.shard.astype(np.int64) << 40 | recording.table.row
-    offsets = offsets[np.searchsorted(places, mine)]
-    last = np.flatnonzero(recording.is_last)
-    lengths = np.diff(last, prepend=-1)
-    begin = np.repeat(last + 1 - lengths, lengths)
-    within = np.arange(recording.num_steps) - begin
-    row = np.repeat(offsets, lengths) + np.minimum(
-        within, np.repeat(recording.table.rows, lengths) - 1
-    )
-    nothing: Any = None  # A batch's frames take its place.
-    return Host(
-        frames=np.memmap(path, np.uint8, "r", shape=(total, pixels)),
-        row=row,
-        begin=begin,
-        end=np.repeat(last, lengths),
-        steps=FedStore(observation=nothing, **_steps(recording)),
-    )
-
-
-def _unpack(recording: Recording, path: Path, size: int) -> None:
-    """Writes all rows' frames to one file, which has its name when it is whole."""
-    if size > (free := shutil.disk_usage(path.parent).free):
-        raise DatasetError(
-            f"{path.parent} needs {size / 1e9:.3g} GB of disk for that, and {free / 1e9:.3g} GB "
-            "are free"
-        )
-    temporary = path.with_name(path.name + files.TEMPORARY)
-    with files.lock(path.parent / _LOCK, patience=float("inf"), busy=f"{path} is being written"):
-        if path.exists() and path.stat().st_size == size:
-            return  # Somebody else was first.
-        with temporary.open("wb") as file:
-            for frames, rows in zip(recording.frames(), recording.table.rows):
-                file.write(np.ascontiguousarray(frames[:rows]).data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(path)
-
-
-def _steps(recording: Recording) -> dict[str, Any]:
-    """All fields of a store but its observations."""
-    last = np.flatnonzero(recording.is_last)
-    lengths = np.diff(last, prepend=-1)
-    return {
-        "action": jnp.asarray(recording.action),
-        "reward": jnp.asarray(recording.reward),
-        "discount": jnp.asarray(recording.discount),
-        "end": jnp.asarray(np.repeat(last, lengths), jnp.int32),
-        "start": jnp.asarray(np.flatnonzero(~recording.is_last), jnp.int32),
-        "begin": jnp.asarray(np.repeat(last + 1 - lengths, lengths), jnp.int32),
-        "frame_shape": recording.frame_shape,
-        "stack": recording.metadata["stack"],
-    }
-
-
-@functools.partial(jax.jit, donate_argnums=0)
-def _put(frames: jax.Array, block: jax.Array, at: jax.Array) -> jax.Array:
-    return jax.lax.dynamic_update_slice(frames, block, (at, jnp.zeros_like(at)))
-
-
-def _resident(episodes: Iterator[np.ndarray], steps: int, pixels: int) -> jax.Array:
-    """Frames [steps, pixels] on the device, of which the host holds a block at a time."""
-    frames, at, held = jnp.zeros([steps, pixels], jnp.uint8), 0, 0
-    waiting: list[np.ndarray] = []
-    for episode in episodes:
-        waiting.append(episode.reshape(len(episode), pixels))
-        held += len(episode)
-        while held >= _BLOCK or (held and at + held == steps):
-            block = np.concatenate(waiting)
-            waiting = [block[_BLOCK:]]
-            block = block[:_BLOCK]
-            frames = _put(frames, block, jnp.int32(at))
-            at, held = at + len(block), held - len(block)
-    return frames
-
-
-def described(shape: Sequence[int], steps: int, transitions: int, actions: Actions) -> FrameStore:
-    """The form of a store without its content, see `windows.described`.
-
-    Args:
-      shape: of one observation, height, width and frames.
-      steps: N.
-      transitions: M.
-      actions: the action space, discrete.
-    """
-    height, width, stack = shape
-    assert isinstance(actions, Discrete)
-
-    def array(length: int, kind: Any, *rest: int) -> Any:  # Stands for an array; JAX takes it.
-        return jax.ShapeDtypeStruct((length, *rest), kind)
-
-    return FrameStore(
-        observation=array(steps, jnp.uint8, height * width),
-        action=array(steps, jnp.int32),
-        reward=array(steps, jnp.float32),
-        discount=array(steps, jnp.float32),
-        end=array(steps, jnp.int32),
-        start=array(transitions, jnp.int32),
-        begin=array(steps, jnp.int32),
-        frame_shape=(height, width),
-        stack=stack,
     )

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from unplugged.data import frames
+from unplugged.data import frame_stores
 from unplugged.learning.learner import Learner, LearnerState
 
 _PIECE = 2**28  # bytes of frames that are gathered and sent at once
@@ -24,7 +24,7 @@ _AHEAD = 2  # pieces that wait, beside the one in use
 
 def is_fed(data: Any) -> bool:
     """Whether a run's data stay on the host."""
-    return isinstance(data, frames.Host)
+    return isinstance(data, frame_stores.Host)
 
 
 def compiled(learner: Any, state: Any, data: Any, updates: int) -> Any:
@@ -33,7 +33,7 @@ def compiled(learner: Any, state: Any, data: Any, updates: int) -> Any:
     Args:
       learner: a `Learner`, or what has its interface.
       state: of one seed, or stacked.
-      data: what it trains on; a `frames.Host` feeds it.
+      data: what it trains on; a `frame_stores.Host` feeds it.
       updates: how many a call.
 
     Raises:
@@ -68,14 +68,14 @@ class _Fed:
 
         return jax.vmap(one)(first + np.arange(self._updates))
 
-    def _scan(self, state: LearnerState, steps: frames.FedStore, gathered: jax.Array) -> Any:
+    def _scan(self, state: LearnerState, steps: frame_stores.FedStore, gathered: jax.Array) -> Any:
         def body(state: LearnerState, some: jax.Array) -> Any:
             data = dataclasses.replace(steps, observation=some)
             return self._learner._sample_and_update(data, state)
 
         return jax.lax.scan(body, state, gathered)
 
-    def __call__(self, state: LearnerState, data: frames.Host) -> tuple[LearnerState, Any]:
+    def __call__(self, state: LearnerState, data: frame_stores.Host) -> tuple[LearnerState, Any]:
         """As the compiled `Learner.run`."""
         starts = np.asarray(self._draw(state.key, state.updates, data.steps.start))
         stack, pixels = data.steps.stack, math.prod(data.steps.frame_shape)

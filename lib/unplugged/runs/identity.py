@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from unplugged.common import hashing
-from unplugged.data import datasets, frames, windows
+from unplugged.data import datasets, frame_stores, windows
 from unplugged.runs import heldout
 from unplugged.runs.spec import AnySpec, Spec
 
@@ -33,7 +33,7 @@ def programs(spec: AnySpec) -> dict[str, str]:
     state = jax.eval_shape(lambda: learner.init(0))
     size = (_STEPS, _TRANSITIONS, actions)
     if benchmark.of_frames:
-        store: windows.Store = frames.described(shape, *size)
+        store: windows.Store = frame_stores.described(shape, *size)
     else:
         store = windows.described(shape, benchmark.packed, *size)
     data, seed = spec.described_data(store), jax.ShapeDtypeStruct((), np.uint32)

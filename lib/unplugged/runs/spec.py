@@ -11,7 +11,7 @@ import numpy as np
 
 from unplugged.common import checks
 from unplugged.common.checks import Count, Range
-from unplugged.data import datasets, frames, windows
+from unplugged.data import datasets, frame_stores, frames, windows
 from unplugged.envs import environments
 from unplugged.learning import methods
 from unplugged.learning.learner import Diagnosis, Learner
@@ -395,7 +395,7 @@ def build(spec: Spec) -> tuple[Learner, windows.Store, datasets.Dataset]:
     learner = spec.learner(*form, moments)
     if methods.get(spec.method).critic == "categorical":
         check_range(dataset, learner.model.support, settings)
-    on_device = frames.opened if isinstance(dataset, frames.Recording) else windows.store
+    on_device = frame_stores.opened if isinstance(dataset, frames.Recording) else windows.store
     return learner, on_device(dataset), dataset
 
 
