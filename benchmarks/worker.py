@@ -189,39 +189,59 @@ def split(method: str, data: str, network: str, trained: int, length: int, repea
         row("time of part", method, setting + name, microseconds, "us/update", note)
 
 
-def networks(methods: list[str], data: str, trained: int, length: int, repeats: int) -> None:
-    """Time of an update by each kind of network, in turn, after some updates of training."""
+def in_turn(
+    learners: dict[str, Any], store: Any, *, trained: int, length: int, repeats: int
+) -> dict[str, list[float]]:
+    """CPU seconds of an update of each learner, one after another, again and again.
+
+    Args:
+      learners: by name.
+      store: what they learn from.
+      trained: updates of each before.
+      length: updates that are timed at once.
+      repeats: how often.
+    """
     import jax
 
+    from unplugged import timing
+
+    states = {
+        name: jax.block_until_ready(one.run(jax.jit(one.init)(0), store, trained)[0])
+        for name, one in learners.items()
+    }
+
+    def step(name: str) -> int:
+        states[name], _ = jax.block_until_ready(learners[name].run(states[name], store, length))
+        return length
+
+    for name in learners:
+        step(name)
+    times: dict[str, list[float]] = {name: [] for name in learners}
+    for _ in range(repeats):
+        for name, found in times.items():
+            one = functools.partial(step, name)
+            rates = timing.rates(one, seconds=0.0, repeats=1, clock=time.process_time)
+            found += [1.0 / rate for rate in rates]
+    return times
+
+
+def networks(methods: list[str], data: str, trained: int, length: int, repeats: int) -> None:
+    """Time of an update by each kind of network, in turn, after some updates of training."""
     import workload
-    from unplugged import timing, windows
+    from unplugged import windows
 
     store = windows.store(workload.dataset(data))
     for method in methods:
-        times: dict[str, list[float]] = {name: [] for name in workload.NETWORKS}
         learners = {
-            name: workload.learner(method, data, workload.settings(data, name)) for name in times
+            name: workload.learner(method, data, workload.settings(data, name))
+            for name in workload.NETWORKS
         }
-        states = {
-            name: jax.block_until_ready(one.run(jax.jit(one.init)(0), store, trained)[0])
-            for name, one in learners.items()
-        }
-
-        def step(name: str, learners: Any = learners, states: Any = states) -> int:
-            states[name], _ = jax.block_until_ready(learners[name].run(states[name], store, length))
-            return length
-
-        for name in times:
-            step(name)
-        for _ in range(repeats):
-            for name, found in times.items():
-                one = functools.partial(step, name)
-                rates = timing.rates(one, seconds=0.0, repeats=1, clock=time.process_time)
-                found += [1e6 / rate for rate in rates]
+        times = in_turn(learners, store, trained=trained, length=length, repeats=repeats)
         setting, note = f"data={data}, network=", f"CPU time, after {trained} updates"
         first, *others = times
         for name, found in times.items():
-            row("time of update", method, setting + name, found, "us/update", note)
+            micros = [1e6 * one for one in found]
+            row("time of update", method, setting + name, micros, "us/update", note)
         for name in others:
             ratios = [a / b for a, b in zip(times[first], times[name])]
             row("network", method, f"data={data}, {first} / {name}", ratios, "ratio", "in turn")
@@ -229,27 +249,12 @@ def networks(methods: list[str], data: str, trained: int, length: int, repeats: 
 
 def continuous(methods: list[str], data: str, length: int, repeats: int) -> None:
     """Time of an update over continuous actions by each method, in turn, and beside the first."""
-    import jax
-
     import workload
-    from unplugged import timing, windows
+    from unplugged import windows
 
     store = windows.store(workload.dataset(data))
     learners = {name: workload.learner(name, data) for name in methods}
-    states = {name: jax.jit(one.init)(0) for name, one in learners.items()}
-    times: dict[str, list[float]] = {name: [] for name in methods}
-
-    def step(name: str) -> int:
-        states[name], _ = jax.block_until_ready(learners[name].run(states[name], store, length))
-        return length
-
-    for name in methods:
-        step(name)
-    for _ in range(repeats):
-        for name, found in times.items():
-            one = functools.partial(step, name)
-            rates = timing.rates(one, seconds=0.0, repeats=1, clock=time.process_time)
-            found += [1.0 / rate for rate in rates]
+    times = in_turn(learners, store, trained=1, length=length, repeats=repeats)
     of = workload.FORMS[data].settings
     note = f"CPU time, K = {of.num_candidates}, {of.num_simulations} simulations, "
     note += f"batch {of.batch_size}"
