@@ -353,6 +353,11 @@ def load_dataset(
     return dataset
 
 
+def _support(settings: Settings) -> transforms.Support:
+    """What the bins of rewards and values stand for."""
+    return transforms.Support(settings.num_bins, settings.bin_spacing)
+
+
 def model_of(
     settings: Settings,
     observation_shape: Sequence[int],
@@ -368,9 +373,8 @@ def model_of(
         num_bins=num_outputs(critic, settings),
         **settings.sizes(),
     )
-    if settings.bin_spacing != 1.0 and critic == "categorical":
-        support = transforms.Support(settings.num_bins, settings.bin_spacing)
-        model = dataclasses.replace(model, support=support)
+    if critic == "categorical":
+        model = dataclasses.replace(model, support=_support(settings))
     return with_critic(model, critic)
 
 
@@ -394,7 +398,7 @@ def build(spec: Spec) -> tuple[Learner, windows.Store, datasets.Dataset]:
     moments = _moments(spec.dataset, dataset, settings)
     learner = spec.learner(*form, moments)
     if methods.get(spec.method).critic == "categorical":
-        check_range(dataset, learner.model.support, settings)
+        check_range(dataset, _support(settings), settings)
     on_device = frame_stores.opened if isinstance(dataset, frames.Recording) else windows.store
     return learner, on_device(dataset), dataset
 
@@ -446,7 +450,7 @@ def check_scale(dataset: datasets.Dataset, mean: np.ndarray, deviation: np.ndarr
     )
 
 
-def check_range(dataset: datasets.Dataset, support: Any, settings: Settings) -> None:
+def check_range(dataset: datasets.Dataset, support: transforms.Support, settings: Settings) -> None:
     """Warns if rewards or discounted returns are beyond what the bins of values represent."""
     largest = np.abs(dataset.reward).max()
     if largest <= support.limit * (1.0 - settings.discount):
