@@ -4,6 +4,7 @@ It starts the daemons itself, as root, where Debian's slurm-wlm and munge are in
 nothing is configured yet: in a container of its own. Elsewhere it is skipped.
 """
 
+import importlib.util
 import json
 import os
 import shutil
@@ -34,6 +35,10 @@ pytestmark = [
     pytest.mark.skipif(
         shutil.which("slurmctld") is None or os.geteuid() != 0 or CONFIGURATION.exists(),
         reason="no SLURM to be set up by root",
+    ),
+    pytest.mark.skipif(
+        importlib.util.find_spec("snakemake_executor_plugin_slurm") is None,
+        reason="needs snakemake-executor-plugin-slurm, which is an extra",
     ),
 ]
 
@@ -114,7 +119,8 @@ def test_a_requeued_job_goes_on_from_its_checkpoint(cluster, tmp_path):
             cwd=clone, env=environment, stdout=log, stderr=log,
         )  # fmt: skip
     folder = clone / "runs" / "tiny" / "quick_catch" / "catch_bc"
-    wait_for(lambda: list(folder.glob("checkpoints/seed_0/*")))
+    wait_for(lambda: list(folder.glob("checkpoints/seed_0/*")) or pipeline.poll() is not None)
+    assert pipeline.poll() is None, (tmp_path / "log").read_text()[-3000:]
     (job,) = run("squeue", "-h", "-t", "running", "-o", "%A").split()
     run("scontrol", "requeue", job)
     run("scontrol", "update", f"JobId={job}", "StartTime=now")
