@@ -154,8 +154,9 @@ SIZES = {
 
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize("padding", ["SAME", "VALID"])
-def test_gradients_of_a_convolution_are_autodiffs(stride, padding):
-    x = jax.random.normal(jax.random.key(0), (7, 10, 9, 6))
+@pytest.mark.parametrize("size", [(10, 9), (40, 38)])
+def test_gradients_of_a_convolution_are_autodiffs(size, stride, padding):
+    x = jax.random.normal(jax.random.key(0), (7, *size, 6))
     w = jax.random.normal(jax.random.key(1), (3, 3, 6, 5))
 
     def plain(x, w):
