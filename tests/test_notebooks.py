@@ -93,7 +93,7 @@ own = methods.Method(summary="mine", operator=improvement.one_step, selector="po
 """
 
 
-def test_a_method_in_a_file_is_trained_and_evaluated(recorded, tmp_path):
+def test_a_method_in_a_file_is_trained_evaluated_and_watched(recorded, tmp_path):
     (tmp_path / "own_file.py").write_text(OWN)
     run = dict(dataset=recorded / "bsuite_catch_noise0.1.npz", benchmark="bsuite",
                environment="catch", method="own_file:own", overrides=SMALL, seeds=[4], updates=10,
@@ -105,6 +105,10 @@ def test_a_method_in_a_file_is_trained_and_evaluated(recorded, tmp_path):
     rows = pd.read_csv(tmp_path / "run" / "results.csv")
     assert rows["update"].tolist() == [0, 5, 10] and set(rows["seed"]) == {4}
     assert set(rows["noise"]) == {0.1} and json.loads(rows["overrides"][0]) == SMALL
+    execute("29_watch", tmp_path, run=tmp_path / "run", seed=4, folder=tmp_path / "watch")
+    assert (tmp_path / "watch" / "episode.gif").stat().st_size
+    assert abs(pd.read_csv(tmp_path / "watch" / "episode.csv")["reward"].sum()) == 1.0
+    execute("03_explore_recording", tmp_path, run=tmp_path / "run", seed=4, num_simulations=2)
 
 
 def test_an_unknown_parameter_stops_the_notebook(tmp_path):

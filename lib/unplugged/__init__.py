@@ -78,7 +78,7 @@ _MODULES |= {name: f"reproduction.{name}" for name in _STUDY}
 
 def __getattr__(name: str) -> Any:
     """A sub-package, or a module of one by its own name."""
-    if name in (*_PLACES, "explore", "policy"):
+    if name in (*_PLACES, "explore", "policy", "videos"):
         return importlib.import_module(f"{__name__}.{name}")
     if name in _MODULES:
         return importlib.import_module(_MODULES[name])

@@ -1,7 +1,7 @@
-"""Looking at one state of catch: prior, one-step improvement, search, and the search tree.
+"""Looking at one state: prior, one-step improvement, search, and the search tree.
 
-For the notebook `00_explore`: numbers first (`examine`, `tree_nodes`), then
-figures of them (`show`, `draw_tree`), which are plain matplotlib figures.
+For the notebooks `00_explore` and `03_explore_recording`: numbers first (`examine`, `tree_nodes`),
+then figures of them (`show`, `draw_tree`), which are plain matplotlib figures.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from unplugged import videos
 from unplugged.common import checks, files
 from unplugged.data import datasets
 from unplugged.learning.settings import Settings
@@ -243,6 +244,10 @@ def draw_tree(ax: Axes, nodes: Sequence[TreeNode], moves: Sequence[str] = CATCH_
 
 
 def _draw_board(ax: Axes, observation: np.ndarray) -> None:
+    if observation.ndim > 2:
+        ax.imshow(videos.picture(observation))
+        ax.set(xticks=[], yticks=[])
+        return
     rows, columns = observation.shape
     ax.imshow(observation, cmap="Greys", vmin=0.0, vmax=1.3)
     ax.set_xticks(np.arange(columns + 1) - 0.5, minor=True)
@@ -309,7 +314,7 @@ def show(
     Args:
       model: the learned model.
       params: its parameters.
-      observation: a board. Shape [rows, columns].
+      observation: a board [rows, columns], or an image that `videos.picture` takes.
       settings: `num_simulations`, `search_depth` and `discount` of the look-ahead.
       note: what to write above the board.
       moves: names of the actions.

@@ -2,7 +2,7 @@
 
 from unplugged.runs.identity import description, environment, programs, source, versions
 from unplugged.runs.results import ADOPTED, differs_in_seeds_only
-from unplugged.runs.spec import PARAMETERS, AnySpec, Spec, build, check_range, divide
+from unplugged.runs.spec import PARAMETERS, AnySpec, Spec, build, check_range, divide, of_folder
 from unplugged.runs.training import (
     by_selectors,
     check_losses,
@@ -26,6 +26,7 @@ __all__ = [
     "differs_in_seeds_only",
     "divide",
     "environment",
+    "of_folder",
     "programs",
     "restore",
     "saved_states",

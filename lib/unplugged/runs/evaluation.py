@@ -64,7 +64,7 @@ def make_policy(model: Model, selector: str, settings: Settings, *, greedy: bool
     return jax.jit(lambda params, observation, key: act(params, observation, key)[0])
 
 
-def _own(action: np.ndarray) -> int | np.ndarray:
+def playable(action: np.ndarray) -> int | np.ndarray:
     """An action as environments take it, a continuous one clipped to [-1, 1]."""
     return np.clip(action, -1.0, 1.0) if action.ndim else int(action)
 
@@ -106,7 +106,7 @@ def evaluate(
         actions = np.asarray(policy(params, observation, jax.random.fold_in(key, number)))
         still_running = []
         for i in running:
-            step = environments[i].step(_own(actions[i]))
+            step = environments[i].step(playable(actions[i]))
             returns[i] += step.reward
             observation[i] = step.observation
             if not step.last():

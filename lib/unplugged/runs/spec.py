@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
 
-from unplugged.common import checks
+from unplugged.common import checks, files
 from unplugged.common.checks import Count, Range
 from unplugged.data import datasets, frame_stores, frames, windows
 from unplugged.envs import environments
@@ -318,6 +320,22 @@ def _has_masks(actions: Actions) -> bool:
 
 
 PARAMETERS = [field.name for field in dataclasses.fields(Spec)]
+
+
+def of_folder(folder: str | os.PathLike[str]) -> Spec:
+    """The offline run whose results a folder holds.
+
+    Raises:
+      FileNotFoundError: if it holds no finished run.
+      ValueError: if that is another kind of run.
+    """
+    path = files.expanded(folder) / "provenance.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} is no finished run: it has no {path.name}")
+    parameters = json.loads(path.read_text()).get("parameters", {"nothing": None})
+    if other := sorted(set(parameters) - set(PARAMETERS)):
+        raise ValueError(f"{folder} is no offline run (it has {', '.join(other[:3])})")
+    return Spec(**parameters)
 
 
 def divide(
