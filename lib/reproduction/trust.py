@@ -14,6 +14,7 @@ import scipy.stats
 
 from reproduction import statistics
 
+ESTIMATED = ("bsuite_estimates", "minatar_estimates")  # a row a checkpoint, of `selection.report`
 # What is compared with the undiscounted return in the environment, and how it is called.
 ESTIMATES = {
     "data_total": "the log's own return", "wis_total": "importance sampling",
