@@ -188,6 +188,11 @@ NOTEBOOKS = {
         "draws": ["bsuite_capacity", "bsuite_capacity_curves"],
         "tables": ["bsuite_capacity"],
     },
+    "35_sepsis": {
+        "experiments": ["sepsis_curves"],
+        "also": ["sepsis_estimates"],
+        "draws": ["sepsis_curves"],
+    },
     "36_bsuite_search": {
         "experiments": ["bsuite_search", "bsuite_curves"],
         "draws": ["bsuite_search"],

@@ -140,7 +140,7 @@ def _o5(frames: Frames) -> tuple[list[Comparison], str]:
 
 def _o6(frames: Frames) -> tuple[list[Comparison], str]:
     rows = pd.concat([frame(frames, name) for name in trust.ESTIMATED])
-    measures = trust.measured(rows).query("estimate == 'fqe_return'")
+    measures = trust.measured(rows, estimates={"fqe_return": "fitted Q"})
     worlds = set(measures["environment"])
     if not worlds.issuperset(BSUITE) or len(worlds) < FIVE:
         raise NotRun(f"estimates of {', '.join(sorted(worlds)) or 'nothing'} alone")
