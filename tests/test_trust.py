@@ -21,7 +21,7 @@ def test_measures_by_hand():
     assert found.loc["importance sampling", "rank"] == pytest.approx(-1.0)
     assert found.loc["importance sampling", "regret"] == 1.0
     assert found.loc["the log's own return", "rank"] == 0.0
-    assert found.loc["fitted Q (discounted)", ["error", "rank", "regret"]].tolist() == [0.25, 0.5, 0.5]
+    assert found.loc["fitted Q (discounted)"].tolist()[-3:] == [0.25, 0.5, 0.5]
     assert len(found) == 4  # No learned values.
     other = trust.measured(rows(), "dr_total", {"mean_return": "itself"})
     assert other["estimate"].tolist() == ["itself"] and other["error"].tolist() == [0.25]
