@@ -117,10 +117,11 @@ SELECTED = with_checkpoints(
 
 # Runs whose checkpoints' returns are estimated offline, to be held against the environment.
 ESTIMATION = config.get("estimation", {})
-ESTIMATED = with_checkpoints(
-    [(name, run) for name in ESTIMATION.get("experiments", []) for run in EXPERIMENTS.get(name, [])],
-    "offline_estimates",
-)
+ESTIMATED = {}
+for name in ESTIMATION.get("experiments", []):
+    found = [(name, run) for run in EXPERIMENTS[name]]
+    ESTIMATED.setdefault(f"{profiles.study(name)}_estimates", []).extend(found)
+ESTIMATED = {name: with_checkpoints(found, name) for name, found in ESTIMATED.items()}
 JUDGING = [f"unplugged.runs.{name}" for name in ("selection", "ope", "heldout", "decisions")]
 
 # Whose runs' training is timed: experiments and their environments, by the result's name.
@@ -187,6 +188,11 @@ NOTEBOOKS = {
         "draws": ["bsuite_capacity", "bsuite_capacity_curves"],
         "tables": ["bsuite_capacity"],
     },
+    "35_sepsis": {
+        "experiments": ["sepsis_curves"],
+        "also": ["sepsis_estimates"],
+        "draws": ["sepsis_curves"],
+    },
     "36_bsuite_search": {
         "experiments": ["bsuite_search", "bsuite_curves"],
         "draws": ["bsuite_search"],
@@ -198,7 +204,8 @@ NOTEBOOKS = {
         "tables": ["bsuite_best", "bsuite_selection"],
     },
     "39_offline_estimates": {
-        "reads": ["offline_estimates.csv"],
+        "experiments": ["bsuite_estimates"],
+        "also": ["minatar_estimates"],
         "draws": ["offline_estimates"],
         "tables": ["offline_estimates"],
     },
@@ -336,8 +343,7 @@ NOTEBOOKS = {
 def is_there(name):
     """Whether results can be had: from runs, or as they are committed."""
     made = {
-        **EVALUATED, **TIMED, "bsuite_selection": SELECTED, "minatar_frames": DREAMT,
-        "offline_estimates": ESTIMATED,
+        **EVALUATED, **TIMED, **ESTIMATED, "bsuite_selection": SELECTED, "minatar_frames": DREAMT,
     }  # fmt: skip
     if not DRAW_ONLY and (name in EXPERIMENTS or made.get(name)):
         return True
@@ -374,7 +380,7 @@ for notebook, parts in NOTEBOOKS.items():
     if DRAW_ONLY and not missing:  # Snakemake would leave the old figure, and say nothing.
         missing = [path for path in read_by(parts) if not os.path.exists(path)]
     else:
-        scores = ("bsuite_selection", "minatar_frames", "offline_estimates")
+        scores = ("bsuite_selection", "minatar_frames")
         read = [name for name in scores if f"{name}.csv" in parts.get("reads", [])]
         missing += [name for name in read if not is_there(name)]
         missing += [name for name in parts.get("reads", []) if not can_be_recorded(name)]
@@ -528,7 +534,8 @@ if not DRAW_ONLY:
             notebook=ancient("notebooks/28_estimate.ipynb"),
             rows=f"{RUNS}/{{experiment}}/{{run}}/results.csv",
         output:
-            f"{RUNS}/{{experiment}}/{{run}}/estimates.csv",
+            rows=f"{RUNS}/{{experiment}}/{{run}}/estimates.csv",
+            provenance=f"{RUNS}/{{experiment}}/{{run}}/estimates.provenance.json",
         params:
             yaml=lambda w: json.dumps(
                 {
@@ -546,16 +553,6 @@ if not DRAW_ONLY:
             **logs("{experiment}/{run}/estimated"),
         shell:
             PAPERMILL
-
-    if ESTIMATED:
-
-        rule estimate_results:
-            input:
-                [f"{RUNS}/{experiment}/{run}/estimates.csv" for experiment, run in ESTIMATED],
-            output:
-                f"{RESULTS}/offline_estimates.csv",
-            shell:
-                GATHER_ROWS
 
     rule dream:
         input:
@@ -629,28 +626,29 @@ if not DRAW_ONLY:
         shell:
             PAPERMILL
 
-    for result, played in EVALUATED.items():
-        if not played:
-            continue
+    for kind, results in {"selectors": EVALUATED, "estimates": ESTIMATED}.items():
+        for result, played in results.items():
+            if not played:
+                continue
 
-        rule:
-            name:
-                f"gather_{result}"
-            input:
-                rows=[f"{RUNS}/{experiment}/{run}/selectors.csv" for experiment, run in played],
-                provenance=[
-                    f"{RUNS}/{experiment}/{run}/selectors.provenance.json"
-                    for experiment, run in played
-                ],
-            output:
-                rows=f"{RESULTS}/{result}.csv",
-                provenance=f"{RESULTS}/{result}.provenance.json",
-            params:
-                records=lambda w, input, played=played: named(
-                    map("/".join, played), input.provenance
-                ),
-            shell:
-                GATHER
+            rule:
+                name:
+                    f"gather_{result}"
+                input:
+                    rows=[f"{RUNS}/{experiment}/{run}/{kind}.csv" for experiment, run in played],
+                    provenance=[
+                        f"{RUNS}/{experiment}/{run}/{kind}.provenance.json"
+                        for experiment, run in played
+                    ],
+                output:
+                    rows=f"{RESULTS}/{result}.csv",
+                    provenance=f"{RESULTS}/{result}.provenance.json",
+                params:
+                    records=lambda w, input, played=played: named(
+                        map("/".join, played), input.provenance
+                    ),
+                shell:
+                    GATHER
 
     rule time:
         input:

@@ -144,7 +144,7 @@ def to_come():
     """CSVs that need not be there: those that the profile's grids will make, and from them."""
     experiments = yaml.safe_load((ROOT / "profiles" / "cpu.yaml").read_text())["experiments"]
     made = ("minatar_frames", "minatar_errors", "pixels_selectors", "pixels_times",
-            "offline_estimates")  # fmt: skip
+            "bsuite_estimates", "minatar_estimates", "sepsis_estimates")  # fmt: skip
     return {f"{name}.csv" for name in (*experiments, *made)}
 
 

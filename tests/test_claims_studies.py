@@ -169,3 +169,70 @@ def test_the_best_checkpoint_beside_the_last():
 def test_the_sampled_look_ahead_on_continuous_actions(levels, verdict):
     decided = claims.decide(OWN, control(**levels), ["O8"])
     assert set(decided["claim_verdict"]) == {verdict} and len(decided) == 2
+
+
+WORLDS = ("catch", "cartpole", "mountain_car", "asterix", "breakout")
+
+
+def estimates(true, estimate, worlds=WORLDS):
+    """Checkpoints of each task and of two seeds; `true` and `estimate` may depend on the seed."""
+    rows = pd.concat(
+        pd.DataFrame({
+            "environment": world, "seed": seed, "update": 10, "mean_return": true,
+            "fqe_return": estimate[seed],
+        }) for world in worlds for seed in (0, 1)
+    )  # fmt: skip
+    pixels = rows["environment"].isin(GAMES)
+    return {"bsuite_estimates": rows[~pixels], "minatar_estimates": rows[pixels]}
+
+
+RIGHT, LAST_BUT_ONE = (0, 1, 2, 3, 4, 5), (0, 1, 2, 3, 5, 4)
+
+
+@pytest.mark.parametrize(
+    ("estimate", "verdict", "rank", "regret"),
+    [
+        ([RIGHT, RIGHT], "supported", 1.0, 0.0),
+        ([LAST_BUT_ONE, LAST_BUT_ONE], "undecided", 1 - 12 / 210, 0.2),  # Ordered, but regretted.
+        ([RIGHT[::-1], RIGHT[::-1]], "not supported", -1.0, 1.0),
+        ([RIGHT, (0,) * 6], "undecided", 0.5, 0.5),  # The interval holds 0.5.
+    ],
+)
+def test_whether_fitted_q_evaluation_is_good_enough_to_choose_by(estimate, verdict, rank, regret):
+    decided = claims.decide(OWN, estimates(RIGHT, estimate), ["O6"])
+    assert set(decided["claim_verdict"]) == {verdict}
+    np.testing.assert_allclose(decided["value"], [rank, regret])
+    assert (decided["runs"] == 10).all() and (decided["seeds"] == 2).all()
+
+
+def test_estimates_of_all_tasks_are_needed():
+    both = [RIGHT, RIGHT]
+    few = estimates(RIGHT, both, ("catch", "cartpole", "asterix", "breakout", "freeway"))
+    assert claims.decide(OWN, few, ["O6"])["claim_verdict"].tolist() == ["not run"]
+    few = estimates(RIGHT, both)
+    del few["minatar_estimates"]
+    assert claims.decide(OWN, few, ["O6"])["claim_verdict"].tolist() == ["not run"]
+
+
+def sepsis(seeds=5, **levels):
+    rows = [
+        runs(m, "sepsis", levels.get(m, 1.0), seeds) for m in ("bc", "cql", "crr", "mzu", "rosmo")
+    ]
+    rows = pd.concat(rows)
+    return {"sepsis_curves": rows.assign(exact_return=rows["score"])}
+
+
+@pytest.mark.parametrize(
+    ("levels", "comparison", "verdict"),
+    [
+        ({"crr": 1.5, "mzu": 1.2}, "crr - mzu", "supported"),
+        ({"cql": 1.5, "rosmo": 2.0}, "cql - rosmo", "not supported"),
+        ({"crr": 0.2, "mzu": 0.2}, "cql - rosmo", "undecided"),
+    ],
+)
+def test_planners_where_the_world_is_stochastic(levels, comparison, verdict):
+    decided = claims.decide(OWN, sepsis(**levels), ["O7"])
+    assert decided["comparison"].tolist() == [comparison]
+    assert decided["claim_verdict"].tolist() == [verdict]
+    few = claims.decide(OWN, sepsis(4, **levels), ["O7"])
+    assert few["claim_verdict"].tolist() == ["not run"]

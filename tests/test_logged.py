@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from unplugged import datasets, logs, runs, selection
-from unplugged.runs import heldout
+from unplugged import datasets, logs, policy, runs, selection
+from unplugged.runs import decisions, heldout
 
 SMALL = {
     "representation": [8, 8], "dynamics": [8, 8], "prediction": [8], "batch_size": 8,
@@ -91,6 +91,55 @@ def test_methods_without_values_leave_columns_empty(path, tmp_path):
     assert frame["differs"].iloc[0] == pytest.approx(0.5)
 
 
+DOSES = {**ROLES, "observation": ["pulse"], "action": ["drug", "fluid"], "reward": "gain"}
+
+
+def doses(stays=20, seed=0):
+    """As `table`, with amounts of two things, drawn evenly; their density is the same each time."""
+    rows = table(stays, seed)
+    rng = np.random.default_rng(seed)
+    drug, fluid = rng.uniform(0, 10, len(rows)), rng.uniform(-1, 3, len(rows))
+    return rows.assign(drug=drug, fluid=fluid, gain=1 - abs(drug - 5) / 5, p=1 / 40)
+
+
+BOUNDS = {"drug": (0, 10), "fluid": (-1, 3)}
+
+
+@pytest.mark.slow
+def test_amounts_are_learned_judged_and_decided(tmp_path):
+    dataset = logs.from_table(doses(), **DOSES, bounds=BOUNDS, probability="p")
+    datasets.save(dataset, tmp_path / "doses.npz")
+    one = spec(str(tmp_path / "doses.npz"), method="crr", updates=2)
+    frame = runs.train(one, tmp_path / "run")
+    assert np.isfinite(frame[["wis_return", "effective", "holdout_loss"]]).all().all()
+    found = selection.report(one, tmp_path / "run", fqe_updates=4, refits=1, resamples=20)
+    assert found["probabilities"].tolist() == ["recorded"] and (found["effective"] <= 5).all()
+    for name in ("data", "wis", "dr", "fqe"):
+        assert np.isfinite(found[f"{name}_return"]).all(), name
+    agent = policy.load(policy.save(tmp_path / "run", tmp_path / "agent"))
+    amounts = agent.act(doses(3, seed=9)).frame()
+    assert list(amounts) == ["drug", "fluid"] == list(agent.actions)
+    assert amounts["drug"].between(0, 10).all() and amounts["fluid"].between(-1, 3).all()
+    alone = agent.act({"pulse": 100.0})
+    assert alone.action.shape == (2,) and len(alone.frame()) == 1
+
+
+def test_weights_of_densities_by_hand(tmp_path):
+    """The policy begins as a normal one, whose density is known; the log's was even."""
+    dataset = logs.from_table(doses(), **DOSES, bounds=BOUNDS, probability="p")
+    learner = spec("x", method="bc").learner((1,), dataset.actions)
+    density = decisions.density(learner)(
+        learner.init(0).params, dataset.observation, dataset.action
+    )
+    scale = np.log(2.0) + 0.05
+    wanted = np.prod(np.exp(-0.5 * (dataset.action / scale) ** 2) / scale / np.sqrt(2 * np.pi), 1)
+    np.testing.assert_allclose(density, wanted, rtol=1e-4)
+    # 1 / 40 in units of both columns, which are 10 and 4 wide, where the space is 2 and 2.
+    np.testing.assert_allclose(dataset.probability[~dataset.is_last], 0.25)
+    assert not decisions.no_density(learner, "policy", True)
+    assert "selector search has no density" in decisions.no_density(learner, "search", True)
+
+
 @pytest.mark.slow
 def test_continuous_actions_have_losses_alone(tmp_path):
     rng = np.random.default_rng(0)
@@ -104,8 +153,9 @@ def test_continuous_actions_have_losses_alone(tmp_path):
     frame = runs.train(one, tmp_path / "run")
     assert np.isfinite(frame[["holdout_loss", "data_return"]]).all().all()
     assert frame[["differs", "value_return"]].isna().all().all()
-    with pytest.raises(ValueError, match="for discrete actions only"):
-        selection.report(one, tmp_path / "run")
+    with pytest.warns(UserWarning, match="no doubly robust estimates: the log has no densities"):
+        found = selection.report(one, tmp_path / "run", fqe_updates=2, resamples=5)
+    assert np.isfinite(found["fqe_return"]).all() and found["dr_return"].isna().all()
 
 
 @pytest.mark.slow

@@ -141,6 +141,28 @@ def test_parquet_where_pyarrow_is_there_or_not(tmp_path, monkeypatch):
     assert datasets.checksum(logs.from_table(path, **ROLES)) == wanted
 
 
+AMOUNTS = {"drug": [0.5, 1.0, 1.0, 0.0, 0.0], "fluid": [3, 9, 5, 5, 1]}
+TWO = {"action": ["drug", "fluid"]}
+
+
+def test_amounts_become_numbers_between_their_bounds():
+    end = pd.DataFrame({"stay": ["a"], "hour": [9], "age": [9.0], "ward": ["x"], "over": [False]})
+    rows = pd.concat([frame(**AMOUNTS, over=[True, *[False] * 4], p=[3, 1, 2, 2, 2]), end])
+    roles = {**ROLES, **TWO, "probability": "p", "bounds": {"drug": (0, 2)}}
+    dataset = logs.from_table(rows, **roles)
+    drug, fluid = [0, -1, -0.5, 0, 0, -1, 0], [0, -1, -0.5, 0, 1, 0, 0]
+    np.testing.assert_allclose(dataset.action, np.column_stack([drug, fluid]))
+    # A unit of both is [0, 2] wide, and [1, 9]: four times as dense.
+    assert dataset.probability.tolist() == [8, 8, 12, 1, 4, 8, 1]
+    book = logs.code_book(dataset)
+    assert book == logs.CodeBook.from_json(book.to_json()) and dataset.actions.dims == 2
+    assert dataset.metadata["action_low"] == [0, 1] and dataset.metadata["action_high"] == [2, 9]
+    np.testing.assert_allclose(book.amounts(dataset.action[1]), [0.0, 1.0])
+    np.testing.assert_allclose(book.amounts(np.array([[3.0, -3.0]])), [[2.0, 1.0]])
+    whole = logs.from_table(rows, **{**roles, "bounds": None})
+    assert whole.metadata["action_high"] == [1, 9]
+
+
 DATES = pd.date_range("2026-01-01", periods=5)
 
 
@@ -189,6 +211,18 @@ DATES = pd.date_range("2026-01-01", periods=5)
          "row 1 took 'high', which column 'm' does not allow"),
         ({"m": [1, 0, 1, 1, 1]}, {"allowed": {"none": "m", "high": "m"}}, "row 1 allows no action"),
         ({}, {"fewest": 0}, r"fewest must lie in \[1"),
+        ({}, {"action": []}, "action must be a column, or a list of some; it is empty"),
+        ({}, {"action": ["drug"]}, "'drug' must hold numbers, and holds texts such as 'high'"),
+        ({}, {"bounds": {"drug": (0, 1)}}, r"bounds are of continuous actions; give action=\["),
+        (AMOUNTS, {**TWO, "bounds": {"fluids": (0, 1)}}, "'fluids': did you mean 'fluid'"),
+        (AMOUNTS, {**TWO, "bounds": {"fluid": (1, 0)}}, r"are \(1, 0\); give the least, then"),
+        (AMOUNTS, {**TWO, "bounds": {"fluid": 3}}, "bounds of 'fluid' must be two numbers, got 3"),
+        (AMOUNTS, {**TWO, "bounds": {"fluid": (0, 8)}}, "'fluid' is 9 in row 1, beyond its"),
+        (AMOUNTS, {**TWO, "allowed": {"drug": "age"}}, "allowed is for actions with names"),
+        (AMOUNTS, {"action": ["drug", "gain"]}, "'gain' is named as action 2 and reward"),
+        ({**AMOUNTS, "fluid": 1.0}, TWO, "'fluid' is 1 in every decision; leave it out, or give"),
+        ({**AMOUNTS, "fluid": [None, 9, 1, 1, 1]}, TWO, "'fluid' has no value in row 0; name what"),
+        ({**AMOUNTS, "p": [1.5, 0, 1, 1, 1]}, {**TWO, "probability": "p"}, "in row 1.*density"),
     ],
 )  # fmt: skip
 def test_each_bad_case_names_column_row_and_remedy(changes, roles, message):

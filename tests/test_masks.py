@@ -1,6 +1,7 @@
 """Actions that are not allowed are never aimed at, valued or taken."""
 
 import dataclasses
+import types
 
 import gymnasium
 import jax
@@ -17,6 +18,7 @@ from unplugged import (
     improvement,
     learner,
     logs,
+    losses,
     methods,
     networks,
     policy,
@@ -24,7 +26,7 @@ from unplugged import (
     windows,
 )
 from unplugged.model.actions import Discrete
-from unplugged.runs import decisions
+from unplugged.runs import decisions, ope
 
 ALLOWED = np.array([[1, 1, 0], [0, 1, 1], [0, 0, 1], [1, 1, 1]], np.float32)
 
@@ -97,6 +99,18 @@ def masked_table():
     return rows.assign(may_high=high, may_none=True)
 
 
+def raised(model):
+    """The model, with a higher reward or return of what is not allowed."""
+
+    def dynamics(params, state, action):
+        logits, following = model.dynamics(params, state, action)
+        allowed = state[..., -model.num_actions :]
+        forbidden = 1.0 - jnp.sum(jax.nn.one_hot(action, model.num_actions) * allowed, axis=-1)
+        return logits + 9.0 * forbidden[..., None] * jnp.linspace(0, 1, logits.shape[-1]), following
+
+    return dataclasses.replace(model, dynamics=dynamics)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "method", ["rosmo", "mzu", "cql", "crr", "bcq", "iqn", "cql_qr", "rem", "bc"]
@@ -115,6 +129,39 @@ def test_losses_are_finite_and_no_gradient_comes_from_masks(tmp_path, method):
     )
     assert abs(float(loss)) < 1e6  # `MASKED` would show.
     assert all(np.isfinite(x).all() and np.abs(x).max() < 1e6 for x in jax.tree.leaves(gradient))
+    # Maxima, sums and weights over actions are over what is allowed.
+    other = dataclasses.replace(learn, model=raised(learn.model))
+    assert other.loss(params, params, batch, jax.random.key(0))[0] == loss
+
+
+def test_cql_pays_for_what_is_allowed_alone():
+    one = masked_spec("cql", td_steps=1)
+    learn = one.learner((5,), Discrete(3, masked=True))
+    params, model = random_params(learn.model, 1), learn.model
+    action = np.array([1, 2, 2, 0])
+    batch = windows.Windows(
+        observation=jnp.stack([states(), states(1)]), action=jnp.stack([action, action]),
+        reward=jnp.zeros([2, 4]), discount=jnp.ones([2, 4]), real=jnp.ones([2, 4], bool),
+        known=jnp.ones([2, 4], bool),
+    )  # fmt: skip
+    _, parts = learn.loss(params, params, batch, jax.random.key(0))
+    state = model.represent(params, states())
+    q = np.asarray(model.support.scalar(losses.critic_logits(model, params, state)))
+    gaps = [
+        np.log(np.exp(row[mask == 1]).sum()) - row[a] for row, mask, a in zip(q, ALLOWED, action)
+    ]
+    np.testing.assert_allclose(parts["conservative"], np.mean(gaps), rtol=1e-5)
+
+
+def test_fitted_values_are_of_what_is_allowed_alone():
+    """A policy that is allowed, and a critic that values highly what is not."""
+    model = masked_spec().model((5,), Discrete(3, masked=True))
+    params, policy = random_params(model, 1), ALLOWED / ALLOWED.sum(axis=1, keepdims=True)
+    q = np.asarray(losses.critic_values(model, params, model.represent(params, states())))
+    data = types.SimpleNamespace(observe=lambda index: states()[index])
+    found = ope.state_values(raised(model), params, data, jnp.asarray(policy), jnp.arange(4))
+    wanted = [(p[p > 0] * row[p > 0]).sum() for p, row in zip(policy, q)]
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
 
 
 @pytest.mark.slow

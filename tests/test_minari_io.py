@@ -498,6 +498,46 @@ def test_box_actions_of_uneven_bounds_come_back_up_to_rounding():
     assert back.metadata == dataset.metadata
 
 
+def taxi(allowed_only=True):
+    world = minari.DataCollector(gymnasium.make("Taxi-v4", max_episode_steps=9), record_infos=True)
+    rng, masks = np.random.default_rng(0), []
+    for seed in range(3):
+        _, info = world.reset(seed=seed)
+        masks.append(info["action_mask"])
+        for _ in range(9):
+            mask = info["action_mask"] if allowed_only else 1 - info["action_mask"]
+            _, _, _, _, info = world.step(int(rng.choice(6, p=mask / mask.sum())))
+            masks.append(info["action_mask"])
+    dataset = world.create_dataset("taxi/random-v0")
+    world.close()
+    return dataset, np.array(masks)
+
+
+def test_masks_come_in_and_go_out():
+    kept, masks = taxi()
+    dataset = minari_io.from_minari(kept)
+    np.testing.assert_array_equal(dataset.allowed, masks != 0)
+    assert dataset.metadata["benchmark"] == "gymnasium_masked" and dataset.actions.masked
+    assert dataset.probability is None
+    plain = minari_io.from_minari(kept, masks=False)
+    assert plain.allowed is None and plain.metadata["benchmark"] == "gymnasium"
+    chances = np.where(dataset.is_last, 1.0, 0.25).astype(np.float32)
+    dataset = dataclasses.replace(dataset, probability=chances)
+    again = minari_io.from_minari(minari_io.to_minari(dataset, "taxi/again-v0"))
+    assert datasets.checksum(again) == datasets.checksum(dataset)
+    np.testing.assert_array_equal(again.probability, chances)
+    assert minari_io.from_minari("taxi/again-v0", masks=False).allowed is None
+
+
+def test_masks_that_nobody_kept_to_are_left_out_knowingly():
+    kept, _ = taxi(allowed_only=False)
+    with pytest.raises(
+        datasets.DatasetError, match="was taken there; masks=False leaves masks out"
+    ):
+        minari_io.from_minari(kept)
+    assert minari_io.from_minari(kept, masks=False).num_episodes == 3
+
+
 def test_actions_outside_their_box_are_named():
     box = spaces.Box(-2.0, 2.0, (1,), np.float64)
     source = minari_dataset(

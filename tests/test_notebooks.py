@@ -172,6 +172,9 @@ def test_a_table_goes_all_the_way_to_decisions(tmp_path):
     execute("28_estimate", tmp_path, **run, fqe_updates=4, refits=2, resamples=20)
     rows = pd.read_csv(tmp_path / "own" / "rosmo" / "estimates.csv")
     assert rows["update"].tolist() == [4] and rows["fqe_low"].notna().all()
+    execute("20_train", tmp_path, benchmark="logged", **run)  # It is done, and is drawn.
+    cells = json.loads((tmp_path / "20_train.out.ipynb").read_text())["cells"]
+    assert sum("image/png" in x.get("data", {}) for c in cells for x in c.get("outputs", [])) == 1
 
 
 def test_explore_runs_from_data_to_comparison(tmp_path):

@@ -346,6 +346,29 @@ def test_a_trained_run_of_other_programs_is_made_again(programs, tmp_path, monke
     assert not (folder / "results.csv").exists() and (folder / "checkpoints").exists()
 
 
+def test_where_a_package_is_missing_nothing_is_taken_and_nothing_goes(
+    committed, programs, tmp_path, monkeypatch
+):
+    plan, folder = plans.plan(PROFILE), tmp_path / "runs"
+
+    def missing(spec):
+        raise ModuleNotFoundError("pip install it", name="icu-sepsis")
+
+    monkeypatch.setattr(runs, "environment", missing)
+    taken, others = adoption.adopt(plan, committed[0], folder, programs)["one"]
+    assert taken == 0 and set(map(tuple, others.values())) == {("icu-sepsis (not installed)",)}
+    monkeypatch.undo()
+    adoption.adopt(plan, committed[0], folder, programs)
+    monkeypatch.setattr(runs, "environment", missing)
+    assert adoption.let_go(plan, folder, programs) == []
+
+
+def test_the_profile_with_sepsis_needs_no_package(monkeypatch):
+    monkeypatch.setattr("unplugged.envs.tabular.sepsis", None)
+    _, plan = plans.read(Path(__file__).parents[1] / "profiles" / "cpu.yaml")
+    assert len(plan.runs["sepsis_curves"]) == 5 and "tabular_sepsis" in plan.collections
+
+
 def test_each_program_is_lowered_once(tmp_path, monkeypatch):
     lowered = []
     monkeypatch.setattr(runs, "programs", lambda spec: lowered.append(spec) or PROGRAM)

@@ -48,7 +48,7 @@ def test_what_cannot_be_loaded_or_saved(tmp_path):
     with pytest.raises(FileExistsError, match="delete it, or name another"):
         policy.save(tmp_path, tmp_path)
     (tmp_path / "provenance.json").write_text(json.dumps({"parameters": {"round_updates": 1}}))
-    with pytest.raises(policy.PolicyError, match="no offline run"):
+    with pytest.raises(ValueError, match="no offline run"):
         policy.save(tmp_path, tmp_path / "new")
 
 

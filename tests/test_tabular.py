@@ -85,6 +85,10 @@ def test_a_run_on_a_known_process(tmp_path):
     # Cloning starts with the policy that takes each allowed action as often.
     exact = tabular.make("drifting").value(tabular.make("drifting").uniform())
     assert frame["mean_return"].iloc[0] == pytest.approx(exact, abs=0.8)
+    discounted = tabular.make("drifting").value(tabular.make("drifting").uniform(), 0.997**4)
+    assert frame["exact_return"].iloc[0] == pytest.approx(discounted, rel=1e-5)
+    assert frame["exact_uniform"].iloc[0] == discounted
+    assert (frame["exact_data"] < frame["exact_best"]).all()
     assert set(runs.programs(one)) == {"initialisation", "training", "evaluation", "environment"}
     found = selection.report(one, tmp_path / "run", fqe_updates=4, resamples=20)
     assert set(found["probabilities"]) == {"recorded"} and len(found) == 2

@@ -17,12 +17,14 @@ def rows():
 
 def test_measures_by_hand():
     found = trust.measured(rows()).set_index("estimate")
-    assert found.loc["dr_total", ["error", "rank", "regret"]].tolist() == [0.25, 1.0, 0.0]
-    assert found.loc["wis_total", "rank"] == pytest.approx(-1.0)
-    assert found.loc["wis_total", "regret"] == 1.0
-    assert found.loc["data_total", "rank"] == 0.0
-    assert found.loc["fqe_return", ["error", "rank", "regret"]].tolist() == [0.25, 0.5, 0.5]
-    assert "value_return" not in found.index
+    assert found.loc["doubly robust", ["error", "rank", "regret"]].tolist() == [0.25, 1.0, 0.0]
+    assert found.loc["importance sampling", "rank"] == pytest.approx(-1.0)
+    assert found.loc["importance sampling", "regret"] == 1.0
+    assert found.loc["the log's own return", "rank"] == 0.0
+    assert found.loc["fitted Q (discounted)"].tolist()[-3:] == [0.25, 0.5, 0.5]
+    assert len(found) == 4  # No learned values.
+    other = trust.measured(rows(), "dr_total", {"mean_return": "itself"})
+    assert other["estimate"].tolist() == ["itself"] and other["error"].tolist() == [0.25]
     same = rows().assign(mean_return=1.0)
     assert trust.measured(same).empty
     assert trust.verdict(trust.summary(trust.measured(same))).startswith("No estimate orders")

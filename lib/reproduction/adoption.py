@@ -93,7 +93,11 @@ class Programs:
         return {**self._known[key], **runs.environment(spec)}
 
     def other(self, record: Mapping[str, Any], spec: runs.AnySpec) -> list[str]:
-        """What is not today's of what a run was: its programs by name, and versions."""
+        """What is not today's of what a run was: its programs by name, and versions.
+
+        Raises:
+          ModuleNotFoundError: if its environment needs a package that is not installed.
+        """
         packages = record.get("versions", record.get("packages", {}))
         found = [n for n, of in runs.versions(spec).items() if packages.get(n) != of]
         then = record.get("program", {})
@@ -125,9 +129,14 @@ def let_go(wanted: Plan, folder: Path, programs: Programs, *, only_name: bool = 
     ):
         target = folder / experiment / run
 
+        def is_other(record: Mapping[str, Any], spec: runs.AnySpec = spec) -> bool:
+            try:
+                return not _anyway() and bool(programs.other(record, spec))
+            except ModuleNotFoundError:  # Nobody can say: it stays.
+                return False
+
         def of(record: Mapping[str, Any], spec: runs.AnySpec = spec) -> set[int]:
-            other = not _anyway() and programs.other(record, spec)
-            return set() if other else _seeds_of(record, spec)
+            return set() if is_other(record) else _seeds_of(record, spec)
 
         part = target / runs.ADOPTED
         if not only_name and part.exists() and not of(json.loads(part.read_text())["record"]):
@@ -141,7 +150,7 @@ def let_go(wanted: Plan, folder: Path, programs: Programs, *, only_name: bool = 
                 continue
             if seeds and not only_name:
                 _set_aside(target, record, (target / "results.csv").read_text())
-        elif _anyway() or not programs.other(record, spec):
+        elif not is_other(record):
             continue
         found.append(f"{experiment}/{run}")
         if only_name:
@@ -173,11 +182,11 @@ def adopt(
     """Takes committed results for runs that are not there, as if they had been trained here.
 
     Then only what is new in a profile is trained, of a run with other seeds those that are new. A
-    run of other programs than today's is not taken, unless the environment says so
-    (`checkpoints.ADOPT`). An adopted run has its rows and provenance, but no checkpoints: what
-    plays or scores those needs the run trained, and asked for more updates it is trained from the
-    beginning (`let_go`). That a profile records its data otherwise than before is noticed only
-    where seeds are added.
+    run of other programs than today's, or of a package that is not installed, is not taken, unless
+    the environment says so (`checkpoints.ADOPT`). An adopted run has its rows and provenance, but
+    no checkpoints: what plays or scores those needs the run trained, and asked for more updates it
+    is trained from the beginning (`let_go`). That a profile records its data otherwise than before
+    is noticed only where seeds are added.
 
     Args:
       wanted: the profile's plan.
@@ -204,7 +213,11 @@ def adopt(
             seeds = _seeds_of(record, spec) if record and not begun else set()
             if not seeds:
                 continue
-            if other := programs.other(record, spec):
+            try:
+                other = programs.other(record, spec)
+            except ModuleNotFoundError as error:
+                other = [f"{error.name} (not installed)"]
+            if other:
                 others[run] = other
                 if not _anyway():
                     continue

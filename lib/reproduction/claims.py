@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from reproduction import claims_muzero, claims_own, claims_rosmo, comparisons
+from reproduction import claims_muzero, claims_own, claims_rosmo, comparisons, trust
 from reproduction.comparisons import Comparison, Frames, NotRun, Rule
 
 RULES: dict[str, Rule] = {**claims_rosmo.RULES, **claims_muzero.RULES, **claims_own.RULES}
@@ -29,7 +29,8 @@ EXPERIMENTS = (
     "minatar_curves", "minatar_fractions", "minatar_ablations", "minatar_onestep",
     "minatar_selectors", "minatar_imagined", "online_fractions", "online_exploitation", TIMES,
     "pixels_curves", "pixels_start", "pixels_search", "pixels_fractions", "pixels_selectors",
-    "pixels_times", "control_curves", "control_ablations",
+    "pixels_times", "control_curves", "control_ablations", *trust.ESTIMATED,
+    "sepsis_curves",
 )  # fmt: skip
 
 # What rules read, and what stands in its place when they are applied to the longer runs. MOReL and
@@ -147,7 +148,7 @@ def decide(claims: pd.DataFrame, frames: Frames, only: Sequence[str] | None = No
 
 def measured_as(row: Any) -> str:
     """What a row of `decide` measured, with its interval; ratios and shares without a sign."""
-    if row.id in ("R11", "M5"):
+    if row.id in ("R11", "M5", "O6"):
         return f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]"
     return comparisons.with_interval(row)
 

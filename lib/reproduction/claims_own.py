@@ -7,12 +7,23 @@ from typing import Any
 
 import pandas as pd
 
-from reproduction import statistics
-from reproduction.comparisons import Comparison, Frames, NotRun, Rule, compare, even, frame, some
+from reproduction import statistics, trust
+from reproduction.comparisons import (
+    Comparison,
+    Frames,
+    NotRun,
+    Rule,
+    compare,
+    described,
+    even,
+    frame,
+    some,
+)
 from reproduction.comparisons import together as all_of
 
 EARLY = 10_000  # updates at which O1 is decided as well
-FIVE, THREE = 5, 3  # games over which the rules take the IQM
+FIVE, THREE = 5, 3  # games over which the rules take the IQM; tasks, or seeds
+BSUITE = ("catch", "cartpole", "mountain_car")
 START = {"cloning_updates": 0, "rescale_values": True}
 
 
@@ -127,6 +138,51 @@ def _o5(frames: Frames) -> tuple[list[Comparison], str]:
     return found, verdicts.pop() if len(verdicts) == 1 else "undecided"
 
 
+def _o6(frames: Frames) -> tuple[list[Comparison], str]:
+    rows = pd.concat([frame(frames, name) for name in trust.ESTIMATED])
+    measures = trust.measured(rows, estimates={"fqe_return": "fitted Q"})
+    worlds = set(measures["environment"])
+    if not worlds.issuperset(BSUITE) or len(worlds) < FIVE:
+        raise NotRun(f"estimates of {', '.join(sorted(worlds)) or 'nothing'} alone")
+    names = {
+        "rank": "rank correlation of fitted Q evaluation and return",
+        "regret": "regret of the best by fitted Q evaluation",
+    }
+    rank, regret = (
+        described(
+            name,
+            statistics.bootstrap(
+                [of[measure].to_numpy() for _, of in measures.groupby("environment")],
+                statistics.mean,
+            ),
+            [rows[rows["environment"].isin(worlds)]],
+        )
+        for measure, name in names.items()
+    )
+    rank = _judged(rank, rank.high < 0.5, rank.low > 0.5)
+    regret = _judged(regret, False, regret.value < 0.1)
+    return [rank, regret], regret.verdict if rank.verdict == "supported" else rank.verdict
+
+
+def _o7(frames: Frames) -> tuple[list[Comparison], str]:
+    rows = frame(frames, "sepsis_curves")
+    sides = ("crr", "cql"), ("rosmo", "mzu")
+    rows = rows[(rows["environment"] == "sepsis") & rows["method"].isin(sum(sides, ()))]
+    if rows.empty:
+        raise NotRun("no results of sepsis")
+    rows = even(rows)
+    best = [
+        max((some(rows, method=name) for name in names), key=lambda of: of["exact_return"].mean())
+        for names in sides
+    ]
+    found = compare(
+        " - ".join(of["method"].iloc[0] for of in best), *best, "exact_return", statistics.mean
+    )
+    if found.seeds < FIVE:
+        raise NotRun(f"{found.seeds} seeds, and the rule speaks of {FIVE}")
+    return [found], found.verdict
+
+
 def _o8(frames: Frames) -> tuple[list[Comparison], str]:
     rows = frame(frames, "control_curves")
     rows = even(rows[rows["method"].isin(("rosmo_sampled", "bc", "mzu"))])
@@ -147,5 +203,5 @@ def _o8(frames: Frames) -> tuple[list[Comparison], str]:
 
 
 RULES: dict[str, Rule] = {
-    "O1": _o1, "O2": _o2, "O3": _o3, "O4": _o4, "O5": _o5, "O8": _o8,
+    "O1": _o1, "O2": _o2, "O3": _o3, "O4": _o4, "O5": _o5, "O6": _o6, "O7": _o7, "O8": _o8,
 }  # fmt: skip

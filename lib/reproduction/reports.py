@@ -292,6 +292,12 @@ def parameter(results: str | os.PathLike[str], experiment: str, name: str) -> st
     return ", ".join(sorted(values))
 
 
+def setting(results: str | os.PathLike[str], experiment: str, name: str) -> str:
+    """The values that a setting had in an experiment's runs, for a caption."""
+    values = {record["settings"][name] for record in _provenance(results, experiment)}
+    return ", ".join(f"{value:.4g}" for value in sorted(values))
+
+
 def devices(results: str | os.PathLike[str], *experiments: str) -> str:
     """Devices that runs of some experiments were made on, such as "CPU"."""
     found = {

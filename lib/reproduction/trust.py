@@ -7,6 +7,7 @@ The measures of published benchmarks of off-policy evaluation (Fu et al., 2021; 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -14,11 +15,17 @@ import scipy.stats
 
 from reproduction import statistics
 
+ESTIMATED = ("bsuite_estimates", "minatar_estimates")  # a row a checkpoint, of `selection.report`
 # What is compared with the undiscounted return in the environment, and how it is called.
 ESTIMATES = {
     "data_total": "the log's own return", "wis_total": "importance sampling",
     "dr_total": "doubly robust", "fqe_return": "fitted Q (discounted)",
     "value_return": "learned value (discounted)",
+}  # fmt: skip
+# The same of the discounted return, where that is known.
+DISCOUNTED = {
+    "data_return": "the log's own return", "wis_return": "importance sampling",
+    "dr_return": "doubly robust", "fqe_return": "fitted Q", "value_return": "learned value",
 }  # fmt: skip
 MEASURES = {
     "error": "absolute error / spread of the truth", "rank": "rank correlation",
@@ -26,13 +33,16 @@ MEASURES = {
 }  # fmt: skip
 
 
-def measured(rows: pd.DataFrame, truth: str = "mean_return") -> pd.DataFrame:
+def measured(
+    rows: pd.DataFrame, truth: str = "mean_return", estimates: Mapping[str, str] = ESTIMATES
+) -> pd.DataFrame:
     """The measures of each estimate on each task, over methods and checkpoints.
 
     Args:
-      rows: a row a checkpoint: `environment`, `seed`, the truth and columns of `ESTIMATES`; those
-        that are not there are left out.
+      rows: a row a checkpoint: `environment`, `seed`, the truth and those of the estimates;
+        what is not there is left out.
       truth: the column that estimates try to predict.
+      estimates: their columns, and how they are called.
 
     Returns:
       A row an environment, seed and estimate: `error`, the mean of |estimate - truth|; `rank`,
@@ -43,7 +53,7 @@ def measured(rows: pd.DataFrame, truth: str = "mean_return") -> pd.DataFrame:
     found = []
     for (environment, seed), of in rows.groupby(["environment", "seed"]):
         spread = np.ptp(of[truth])
-        for name in ESTIMATES:
+        for name, called in estimates.items():
             known = of[of[name].notna()] if name in of else of.head(0)
             if len(known) < 2 or spread == 0:
                 continue
@@ -54,7 +64,7 @@ def measured(rows: pd.DataFrame, truth: str = "mean_return") -> pd.DataFrame:
                 {
                     "environment": environment,
                     "seed": seed,
-                    "estimate": name,
+                    "estimate": called,
                     "error": float(np.abs(estimate - true).mean() / spread),
                     "rank": rank,
                     "regret": float((of[truth].max() - true[np.argmax(estimate)]) / spread),
@@ -71,15 +81,13 @@ def summary(measures: pd.DataFrame) -> pd.DataFrame:
       `estimate`, `measure`, `value`, `low`, `high` and `runs`.
     """
     found = []
-    for name, measure in itertools.product(ESTIMATES, MEASURES):
+    for name, measure in itertools.product(measures["estimate"].unique(), MEASURES):
         of = measures[measures["estimate"] == name]
-        if not len(of):
-            continue
         tasks = [part[measure].to_numpy() for _, part in of.groupby("environment")]
         estimate = statistics.bootstrap(tasks, statistics.mean)
         found.append(
             {
-                "estimate": ESTIMATES[name], "measure": measure, "value": estimate.value,
+                "estimate": name, "measure": measure, "value": estimate.value,
                 "low": estimate.low, "high": estimate.high, "runs": estimate.samples,
             }
         )  # fmt: skip

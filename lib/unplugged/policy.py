@@ -51,12 +51,12 @@ class Decision:
 
     Attributes:
       action: what to do, by its name: the table's own action, or the environment's number. [B];
-        of a continuous policy numbers in [-1, 1], [B, D].
+        of a continuous policy amounts, in the table's own units or else in [-1, 1], [B, D].
       probabilities: of each action, before one was drawn. Shape [B, A]; None: continuous.
       action_values: discounted return that the method expects of each action. Shape [B, A]; None:
         it learns no values.
       value: that of the state. Shape [B]; None likewise.
-      actions: names of the A actions.
+      actions: names of the A actions; of a continuous policy those of the D amounts, if there are.
     """
 
     action: Any
@@ -66,9 +66,18 @@ class Decision:
     actions: tuple[Any, ...]
 
     def frame(self) -> pd.DataFrame:
-        """A row a state: action, value, and of each action `p(name)` and `q(name)`."""
-        single = self.probabilities is not None and self.probabilities.ndim == 1
-        columns: dict[str, Any] = {"action": [self.action] if single else list(self.action)}
+        """A row a state: action, value, and of each action `p(name)` and `q(name)`.
+
+        Of a continuous policy a column an amount.
+        """
+        columns: dict[str, Any]
+        if self.probabilities is None:
+            amounts = np.atleast_2d(self.action)
+            names = self.actions or [f"action {i}" for i in range(amounts.shape[1])]
+            columns = dict(zip(names, amounts.T))
+        else:
+            single = self.probabilities.ndim == 1
+            columns = {"action": [self.action] if single else list(self.action)}
         if self.value is not None:
             columns["value"] = np.atleast_1d(self.value)
         for letter, values in (("p", self.probabilities), ("q", self.action_values)):
@@ -160,7 +169,9 @@ class Policy:
         if single:
             found = jax.tree.map(lambda x: x[0], found)
         action, probabilities, expected = found
-        if self.actions:
+        if self.book is not None and self.book.quantities:
+            action = self.book.amounts(action)
+        elif self.actions:
             names = pd.Series(self.actions, dtype=object)[np.atleast_1d(action)].infer_objects()
             action = names.iloc[0] if single else names.to_numpy()
         value, action_values = expected
@@ -250,8 +261,8 @@ def save(
     Raises:
       FileNotFoundError: if there is no such run, or it has no checkpoint of that seed.
       FileExistsError: if the folder is there.
-      PolicyError: if the run is no offline run of recorded data.
-      ValueError: if the method cannot act by that selector.
+      ValueError: if the run is no offline run of recorded data; if the method cannot act by that
+        selector.
     """
     # Imported here, so that whoever only loads needs none of it.
     from unplugged import runs
@@ -262,7 +273,7 @@ def save(
     run, folder = files.expanded(run), files.expanded(folder)
     if folder.exists():
         raise FileExistsError(f"{folder} is there; delete it, or name another folder")
-    spec, record = _spec_of(run, runs.Spec)
+    spec = runs.of_folder(run)
     if selector is not None:
         spec = dataclasses.replace(spec, selector=selector)
     seed = spec.seeds[0] if seed is None else seed
@@ -283,6 +294,7 @@ def save(
         assert expect is not None
         return tuple(expect(unflatten([weights[name] for name in order]), observation))
 
+    record = json.loads((run / "provenance.json").read_text())
     order = list(weights)
     dataset = datasets.load(spec.dataset)
     shape = windows.seen(*spec.form())
@@ -298,7 +310,9 @@ def save(
     }  # fmt: skip
     if expect is not None:
         content["expect.jax"] = exported(expects, weights, rows)
-    named = book.actions if book else range(0 if model.actions.continuous else model.num_actions)
+    named: Any = range(0 if model.actions.continuous else model.num_actions)
+    if book:
+        named = [of.name for of in book.quantities] or book.actions
     about = {
         "version": VERSION,
         "method": spec.method,
@@ -323,18 +337,6 @@ def save(
         shutil.rmtree(new, ignore_errors=True)
         raise
     return folder
-
-
-def _spec_of(run: Path, kind: Any) -> tuple[Any, dict[str, Any]]:
-    """The parameters of a finished run, and its record of provenance."""
-    note = run / "provenance.json"
-    if not note.is_file():
-        raise FileNotFoundError(f"{run} is no finished run: it has no {note.name}")
-    record = json.loads(note.read_text())
-    names = {field.name for field in dataclasses.fields(kind)}
-    if other := sorted(set(record.get("parameters", {"nothing": None})) - names):
-        raise PolicyError(f"{run} is no offline run (it has {', '.join(other[:3])})")
-    return kind(**record["parameters"]), record
 
 
 def _check_flatbuffers() -> None:

@@ -73,20 +73,46 @@ class Column:
 
 
 @dataclasses.dataclass(frozen=True)
+class Quantity:
+    """A column of continuous actions, of which agents see numbers in [-1, 1].
+
+    Attributes:
+      name: of the column.
+      low: the least that can be done, which becomes -1.
+      high: the most, which becomes 1.
+    """
+
+    name: str
+    low: float
+    high: float
+
+    def encode(self, values: np.ndarray) -> np.ndarray:
+        """Amounts [N] in [-1, 1]."""
+        return np.clip(2.0 * (values - self.low) / (self.high - self.low) - 1.0, -1.0, 1.0)
+
+    def decode(self, values: np.ndarray) -> np.ndarray:
+        """Numbers [N], clipped to [-1, 1], as amounts."""
+        share = (np.clip(values, -1.0, 1.0) + 1.0) / 2.0
+        return (1.0 - share) * self.low + share * self.high
+
+
+@dataclasses.dataclass(frozen=True)
 class CodeBook:
     """How rows become observations, and action numbers the table's own actions.
 
     Attributes:
       observation: the columns of an observation, in order.
-      action: the column of actions.
+      action: the column of actions; None: they are continuous.
       actions: what each action number stands for: texts, whole numbers or truth values.
       allowed: for each action the column that says whether it may be taken; None: all may.
+      quantities: the columns of continuous actions, in order.
     """
 
     observation: tuple[Column, ...]
-    action: str
+    action: str | None
     actions: tuple[Any, ...]
     allowed: tuple[str, ...] | None = None
+    quantities: tuple[Quantity, ...] = ()
 
     @property
     def names(self) -> list[str]:
@@ -124,6 +150,11 @@ class CodeBook:
             )
         return found
 
+    def amounts(self, action: np.ndarray) -> np.ndarray:
+        """Continuous actions [..., D] of an agent as the table has them, float64."""
+        parts = [of.decode(action[..., i]) for i, of in enumerate(self.quantities)]
+        return np.stack(parts, axis=-1)
+
     def to_json(self) -> dict[str, Any]:
         """The code book as JSON can hold it."""
         return {**dataclasses.asdict(self), "observation": [vars(of) for of in self.observation]}
@@ -139,6 +170,7 @@ class CodeBook:
         return cls(
             tuple(columns), content["action"], tuple(content["actions"]),
             None if allowed is None else tuple(allowed),
+            tuple(Quantity(**of) for of in content.get("quantities", ())),
         )  # fmt: skip
 
 

@@ -71,8 +71,8 @@ class Dataset:
       metadata: JSON-ready facts: benchmark, environment, num_actions or action_dims, noise, how
         collected. `action_low` and `action_high` are the environment's own bounds, D numbers each,
         where they are not -1 and 1. NumPy's numbers become Python's.
-      probability: [N] float32, with which the action was taken, 1 at last steps; None: not
-        recorded.
+      probability: [N] float32, with which the action was taken, of a continuous one its density; 1
+        at last steps; None: not recorded.
       allowed: [N, A] bool, which actions could be taken; None: all could.
 
     Raises:
@@ -385,8 +385,8 @@ def _check_forms(forms: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
     for name, kind in _OPTIONAL.items():
         if name not in forms:
             continue
-        if actions.continuous:
-            raise DatasetError(f"{name} is of discrete actions only; leave it out")
+        if actions.continuous and name == "allowed":
+            raise DatasetError("allowed is of discrete actions only; leave it out")
         wanted = (*steps, metadata["num_actions"]) if name == "allowed" else steps
         if (forms[name].shape, forms[name].dtype) != (wanted, kind):
             raise DatasetError(
@@ -445,7 +445,8 @@ def validate(dataset: Dataset) -> None:
                 f"{after[where]} at step {last[where]}"
             )
     if dataset.actions.continuous:
-        return _check_bounds(dataset.action)
+        _check_bounds(dataset.action)
+        return _check_optional(dataset)
     num_actions = dataset.metadata["num_actions"]
     wrong = np.flatnonzero((dataset.action < 0) | (dataset.action >= num_actions))
     if wrong.size:
@@ -458,11 +459,12 @@ def validate(dataset: Dataset) -> None:
 def _check_optional(dataset: Dataset) -> None:
     """Raises DatasetError if probabilities or masks contradict the actions that were taken."""
     if dataset.probability is not None:
-        wrong = np.flatnonzero(~((dataset.probability > 0.0) & (dataset.probability <= 1.0)))
+        most = _LARGEST if dataset.actions.continuous else 1.0
+        wrong = np.flatnonzero(~((dataset.probability > 0.0) & (dataset.probability <= most)))
         if wrong.size:
             raise DatasetError(
                 f"probability is {dataset.probability[wrong[0]]} at step {wrong[0]}, and of an "
-                "action that was taken it is above 0, at most 1"
+                f"action that was taken it is above 0, at most {most:g}"
             )
     if dataset.allowed is not None:
         taken = np.take_along_axis(dataset.allowed, dataset.action[:, None], axis=1)[:, 0]

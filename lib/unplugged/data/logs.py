@@ -14,7 +14,7 @@ import pandas as pd
 
 from unplugged.common import checks, files
 from unplugged.data import coding, datasets
-from unplugged.data.coding import CodeBook, Column, Row, TableError
+from unplugged.data.coding import CodeBook, Column, Quantity, Row, TableError
 
 __all__ = ["TableError", "code_book", "from_table"]
 
@@ -30,11 +30,12 @@ def from_table(
     episode: str,
     step: str,
     observation: Sequence[str],
-    action: str,
+    action: str | Sequence[str],
     reward: str,
     ended: str | bool,
     probability: str | None = None,
     allowed: Mapping[Any, str] | None = None,
+    bounds: Mapping[str, tuple[float, float]] | None = None,
     fewest: int = 2,
     name: str = "table",
 ) -> datasets.Dataset:
@@ -57,12 +58,16 @@ def from_table(
       episode: column of the episode's id.
       step: column of numbers or dates by which an episode's rows are ordered.
       observation: columns of what was known when the action was chosen.
-      action: column of what was done: texts, whole numbers or truths.
+      action: column of what was done: texts, whole numbers or truths. Or a list of columns of
+        numbers, how much of each was done: continuous actions.
       reward: column of what it earned, until the next row.
       ended: column of truths: whether the episode truly ended with this row. Or one truth for all
         episodes' last rows.
-      probability: column of the probability with which the action was taken. None: not known.
+      probability: column of the probability with which the action was taken, of continuous actions
+        its density, by their own units. None: not known.
       allowed: for each action the column that says whether it may be taken. None: all may.
+      bounds: of columns of continuous actions the least and the most that can be done, beyond which
+        no policy goes. Of columns that it does not name, those of the table.
       fewest: how often each action must occur at least, since nothing is learned from one example.
       name: what the table is called in results, its `environment`.
 
@@ -71,11 +76,13 @@ def from_table(
       FileNotFoundError: if there is no such file.
       ModuleNotFoundError: if Parquet cannot be read here.
     """
-    _check_roles(episode, step, observation, action, reward, ended, probability)
+    doing = [action] if isinstance(action, str) else list(action)
+    _check_roles(episode, step, observation, doing, reward, ended, probability)
+    _check_kind(action, doing, allowed, bounds)
     checks.within("fewest", fewest, 1, integer=True)
     optional = [probability, ended if isinstance(ended, str) else None]
     columns = [
-        episode, step, *observation, action, reward, *(x for x in optional if x is not None),
+        episode, step, *observation, *doing, reward, *(x for x in optional if x is not None),
         *(() if allowed is None else allowed.values()),
     ]  # fmt: skip
     frame, row = _read(table, columns)
@@ -86,16 +93,20 @@ def from_table(
     frame = frame[list(dict.fromkeys(columns))].iloc[order].reset_index(drop=True)
     sorted_row: Row = lambda i: row(int(order[i]))  # noqa: E731
 
-    final = _final_rows(frame, action, reward, last, sorted_row)
+    final = _final_rows(frame, doing, reward, last, sorted_row)
     over = _ends(frame, ended, last, final, sorted_row)
     ended_here = over & ~final  # The final observation was not recorded, and is not needed.
     cut = last & ~over & ~final
     _check_lengths(frame[episode], first & last & (final | cut), final, sorted_row)
     decides = ~(final | cut)
 
-    book, codes = _code_book(
-        frame, observation, action, allowed, decides, fewest, sorted_row
-    )  # fmt: skip
+    columns_of = tuple(_column(frame[name], name, sorted_row) for name in observation)
+    if isinstance(action, str):
+        book, codes = _code_book(
+            frame, columns_of, action, allowed, decides, fewest, sorted_row
+        )  # fmt: skip
+    else:
+        book, codes = _amounts(frame, columns_of, doing, bounds or {}, decides, sorted_row)
     remedy = (
         "write 0 where nothing was earned (in an episode's last row leave out the action too, and "
         "it is the final observation)"
@@ -105,7 +116,7 @@ def from_table(
     rewards[there] = coding.numbers(
         frame[reward].iloc[there], reward, lambda i: sorted_row(int(there[i])), remedy
     )
-    chances = _probabilities(frame, probability, decides, sorted_row)
+    chances = _probabilities(frame, probability, book, decides, sorted_row)
     masks = None
     if book.allowed is not None:
         masks = np.ones((len(frame), len(book.actions)), bool)
@@ -121,7 +132,9 @@ def from_table(
     acts = ~is_last
     dataset = datasets.Dataset(
         observation=book.encode(frame, sorted_row)[index],
-        action=np.where(acts, codes[index], 0).astype(np.int32),
+        action=np.where(acts if codes.ndim == 1 else acts[:, None], codes[index], 0).astype(
+            np.float32 if book.quantities else np.int32
+        ),
         reward=np.where(acts, rewards[index], 0.0).astype(np.float32),
         discount=np.where(truly & near_end, 0.0, 1.0).astype(np.float32),
         is_first=np.append(True, is_last[:-1]),
@@ -133,7 +146,7 @@ def from_table(
         metadata={
             "benchmark": BENCHMARK,
             "environment": name,
-            "num_actions": len(book.actions),
+            **_action_facts(book),
             KEY: {
                 **book.to_json(),
                 "rows": len(frame),
@@ -167,7 +180,7 @@ def _check_roles(
     episode: str,
     step: str,
     observation: Sequence[str],
-    action: str,
+    doing: Sequence[str],
     reward: str,
     ended: str | bool,
     probability: str | None,
@@ -176,7 +189,8 @@ def _check_roles(
     if isinstance(observation, str) or not len(observation):
         raise TableError(f"observation must be a list of columns, got {observation!r}")
     roles = {
-        "episode": episode, "step": step, "action": action, "reward": reward,
+        "episode": episode, "step": step, "action": doing[0] if doing else None, "reward": reward,
+        **{f"action {i}": name for i, name in enumerate(doing[1:], 2)},
         "probability": probability, "ended": ended if isinstance(ended, str) else None,
     }  # fmt: skip
     for i, one in enumerate(observation):
@@ -195,6 +209,35 @@ def _check_roles(
         for other, same in named.items():
             if other < role and same == column:
                 raise TableError(f"column {column!r} is named as {other} and {role}; give each one")
+
+
+def _check_kind(
+    action: str | Sequence[str],
+    doing: Sequence[str],
+    allowed: Mapping[Any, str] | None,
+    bounds: Mapping[str, tuple[float, float]] | None,
+) -> None:
+    """Raises TableError if what is said of actions is not of their kind."""
+    if not doing:
+        raise TableError("action must be a column, or a list of some; it is empty")
+    if isinstance(action, str):
+        if bounds is not None:
+            raise TableError(
+                f"bounds are of continuous actions; give action=[{action!r}], a list, or leave "
+                "them out"
+            )
+        return
+    if allowed is not None:
+        raise TableError("allowed is for actions with names, not for amounts; give bounds")
+    for name, of in (bounds or {}).items():
+        if name not in doing:
+            raise TableError(f"bounds of {name!r}: {checks.nearest(name, doing)}")
+        try:
+            low, high = (checks.within("it", x, -coding.LARGEST, coding.LARGEST) for x in of)
+        except (ValueError, TypeError) as error:
+            raise TableError(f"bounds of {name!r} must be two numbers, got {of!r}") from error
+        if not low < high:
+            raise TableError(f"bounds of {name!r} are {of!r}; give the least, then the most")
 
 
 def _read(table: Any, columns: Sequence[str]) -> tuple[pd.DataFrame, Row]:
@@ -297,17 +340,19 @@ def _tell_gaps(apart: np.ndarray, step: str, row: Row) -> None:
 
 
 def _final_rows(
-    frame: pd.DataFrame, action: str, reward: str, last: np.ndarray, row: Row
+    frame: pd.DataFrame, doing: Sequence[str], reward: str, last: np.ndarray, row: Row
 ) -> np.ndarray:
     """Which rows are an episode's final observation: last ones without action and reward."""
-    no_action, no_reward = (frame[name].isna().to_numpy() for name in (action, reward))
-    if (wrong := no_action & ~(last & no_reward)).any():
+    missing = frame[list(doing)].isna().to_numpy()
+    nothing = missing.all(axis=1) & last & frame[reward].isna().to_numpy()
+    if (wrong := missing & ~nothing[:, None]).any():
+        i, column = (int(x[0]) for x in np.nonzero(wrong))
         raise TableError(
-            f"column {action!r} has no value in {row(int(np.argmax(wrong)))}; name what was done, "
-            "such as 'nothing', or leave the episode out (only an episode's last row, as its final "
-            "observation, may lack both action and reward)"
+            f"column {doing[column]!r} has no value in {row(i)}; name what was done, such as "
+            "'nothing', or 0 of an amount, or leave the episode out (only an episode's last row, "
+            "as its final observation, may lack both action and reward)"
         )
-    return no_action
+    return nothing
 
 
 def _ends(
@@ -339,9 +384,64 @@ def _check_lengths(episode: pd.Series, alone: np.ndarray, final: np.ndarray, row
         )
 
 
+def _column(series: pd.Series, name: str, row: Row) -> Column:
+    """How a column of an observation becomes numbers."""
+    if coding.is_category(series, name, row):
+        remedy = f"give it a name, such as frame[{name!r}].fillna('unknown')"
+        coding.check_there(series, name, row, remedy)
+        return Column(name, values=tuple(_values(series, name, row)))
+    values = coding.numbers(series, name, row)
+    mean, scale = float(values.mean()), float(values.std())
+    constant = scale <= 1e-12 * max(abs(mean), 1e-300)
+    return Column(name, mean, 1.0 if constant else scale)
+
+
+def _action_facts(book: CodeBook) -> dict[str, Any]:
+    """What a dataset's metadata say of its actions."""
+    if not book.quantities:
+        return {"num_actions": len(book.actions)}
+    return {
+        "action_dims": len(book.quantities),
+        "action_low": [of.low for of in book.quantities],
+        "action_high": [of.high for of in book.quantities],
+    }
+
+
+def _amounts(
+    frame: pd.DataFrame,
+    columns: tuple[Column, ...],
+    doing: Sequence[str],
+    bounds: Mapping[str, tuple[float, float]],
+    decides: np.ndarray,
+    row: Row,
+) -> tuple[CodeBook, np.ndarray]:
+    """The code book of continuous actions, and those of all rows in [-1, 1] [N, D]."""
+    which = np.flatnonzero(decides)
+    found, codes = [], np.zeros((len(frame), len(doing)))
+    for d, name in enumerate(doing):
+        values = coding.numbers(
+            frame[name].iloc[which], name, lambda i: row(int(which[i])),
+            "say how much of it was done, 0 if nothing was",
+        )  # fmt: skip
+        low, high = map(float, bounds.get(name, (values.min(), values.max())))
+        if low == high:
+            raise TableError(
+                f"column {name!r} is {low:g} in every decision; leave it out, or give its bounds"
+            )
+        if (beyond := (values < low) | (values > high)).any():
+            i = int(np.argmax(beyond))
+            raise TableError(
+                f"column {name!r} is {values[i]:g} in {row(int(which[i]))}, beyond its bounds "
+                f"[{low:g}, {high:g}]; correct it, or widen them"
+            )
+        found.append(Quantity(name, low, high))
+        codes[which, d] = found[-1].encode(values)
+    return CodeBook(columns, None, (), quantities=tuple(found)), codes
+
+
 def _code_book(
     frame: pd.DataFrame,
-    observation: Sequence[str],
+    columns: tuple[Column, ...],
     action: str,
     allowed: Mapping[Any, str] | None,
     decides: np.ndarray,
@@ -349,18 +449,6 @@ def _code_book(
     row: Row,
 ) -> tuple[CodeBook, np.ndarray]:
     """The code book, and the action numbers of all rows (0 where nothing is decided)."""
-    columns = []
-    for name in observation:
-        series = frame[name]
-        if coding.is_category(series, name, row):
-            remedy = f"give it a name, such as frame[{name!r}].fillna('unknown')"
-            coding.check_there(series, name, row, remedy)
-            columns.append(Column(name, values=tuple(_values(series, name, row))))
-        else:
-            values = coding.numbers(series, name, row)
-            mean, scale = float(values.mean()), float(values.std())
-            constant = scale <= 1e-12 * max(abs(mean), 1e-300)
-            columns.append(Column(name, mean, 1.0 if constant else scale))
     which = np.flatnonzero(decides)
     taken = _named_actions(frame[action].iloc[which], action, lambda i: row(int(which[i])))
     actions = coding.categories(taken)
@@ -385,7 +473,7 @@ def _code_book(
             f"to learn from; merge it with another action, leave its episodes out, or give "
             f"fewest={counts[rare]}"
         )
-    return CodeBook(tuple(columns), action, tuple(actions), _masks(allowed, actions)), codes
+    return CodeBook(columns, action, tuple(actions), _masks(allowed, actions)), codes
 
 
 def _masks(allowed: Mapping[Any, str] | None, actions: Sequence[Any]) -> tuple[str, ...] | None:
@@ -433,28 +521,35 @@ def _named_actions(series: pd.Series, name: str, row: Row) -> pd.Series:
         i = int(np.argmax(parts))
         raise TableError(
             f"column {name!r} is {values[i]:g} in {row(i)}, and actions are few things to choose "
-            f"from; cut a quantity into some, such as pandas.cut(frame[{name!r}], 5, labels=False)"
+            f"from; give action=[{name!r}] for an amount, or cut it into some, such as "
+            f"pandas.cut(frame[{name!r}], 5, labels=False)"
         )
     return pd.Series(values.astype(np.int64), index=series.index)
 
 
 def _probabilities(
-    frame: pd.DataFrame, name: str | None, decides: np.ndarray, row: Row
+    frame: pd.DataFrame, name: str | None, book: CodeBook, decides: np.ndarray, row: Row
 ) -> np.ndarray | None:
-    """The recorded probabilities of all rows, 1 where nothing is decided; None: not recorded."""
+    """The recorded probabilities of all rows, 1 where nothing is decided; None: not recorded.
+
+    Those of continuous actions are densities, here of actions in [-1, 1].
+    """
     if name is None:
         return None
     which = np.flatnonzero(decides)
     remedy = "give that of every decision, or leave probability=None"
     found = coding.numbers(frame[name].iloc[which], name, lambda i: row(int(which[i])), remedy)
-    if (wrong := ~((found > 0.0) & (found <= 1.0))).any():
+    most, what = 1.0, "probability above 0, at most 1"
+    if book.quantities:
+        most, what = np.inf, "density above 0"
+    if (wrong := ~((found > 0.0) & (found <= most))).any():
         i = int(np.argmax(wrong))
         raise TableError(
             f"column {name!r} is {found[i]:g} in {row(int(which[i]))}, and what was done had a "
-            "probability above 0, at most 1; give that of the action that was taken"
+            f"{what}; give that of the action that was taken"
         )
     chances = np.ones(len(frame))
-    chances[which] = found
+    chances[which] = found * np.prod([(of.high - of.low) / 2.0 for of in book.quantities])
     return chances
 
 

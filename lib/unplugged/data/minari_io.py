@@ -32,7 +32,7 @@ _EXPORT_WARNINGS = (
 
 
 def from_minari(
-    dataset: minari.MinariDataset | str, *, environment: str | None = None
+    dataset: minari.MinariDataset | str, *, environment: str | None = None, masks: bool = True
 ) -> datasets.Dataset:
     """Reads a Minari dataset into memory.
 
@@ -40,7 +40,8 @@ def from_minari(
     whose last step is a truncation, one that is both not (cut off, and nobody said so).
 
     A dataset that `to_minari` wrote gets its metadata back as it was, and its checksum is
-    compared. Any other is of the benchmark "gymnasium", with noise 0.
+    compared. Any other is of the benchmark "gymnasium", with noise 0; or, where infos were recorded
+    and have `action_mask`, of "gymnasium_masked", with which actions were allowed.
 
     Args:
       dataset: a Minari dataset, or the id of a local one (nothing is downloaded). Its
@@ -49,6 +50,7 @@ def from_minari(
         keeps them, by its default as JPEG); its actions are Discrete and start at 0, or are a
         bounded Box of floats, and then rescaled from its bounds to [-1, 1] and raveled.
       environment: the Gymnasium id to evaluate in. None: the one that the dataset names.
+      masks: whether `action_mask` is looked at; without, all actions are allowed.
 
     Returns:
       All episodes of the dataset, or of the selection that it is, in its order.
@@ -81,12 +83,20 @@ def from_minari(
     metadata = carried["metadata"] if carried else _minari_facts(dataset, environment)
     try:
         episodes = [
-            _minari_episode(episode, observations, actions)
+            {
+                **_minari_episode(episode, observations, actions),
+                **_infos(episode, actions, masks or carried),
+            }
             for episode in dataset.iterate_episodes()
         ]
+        if any("allowed" in episode for episode in episodes) and not carried:
+            metadata = {**metadata, "benchmark": "gymnasium_masked"}
+        if not carried:  # A number of that name may be of anything.
+            episodes = [{k: x for k, x in of.items() if k != "probability"} for of in episodes]
         result = datasets.from_episodes(episodes, metadata)
     except datasets.DatasetError as error:
-        raise datasets.DatasetError(f"{dataset.id}: {error}") from error
+        remedy = "; masks=False leaves masks out" if "allowed" in str(error) else ""
+        raise datasets.DatasetError(f"{dataset.id}: {error}{remedy}") from error
     except (OSError, KeyError) as error:
         raise datasets.DatasetError(f"{dataset.id}: cut short or damaged ({error})") from error
     if carried:
@@ -100,7 +110,11 @@ def from_minari(
             )
         if environment not in (None, metadata.get("environment")):
             changed.update(benchmark="gymnasium", environment=environment)
-        result = dataclasses.replace(result, metadata={**result.metadata, **changed})
+        result = dataclasses.replace(
+            result,
+            allowed=result.allowed if masks else None,
+            metadata={**result.metadata, **changed},
+        )
     return result
 
 
@@ -348,6 +362,20 @@ def _minari_episode(
     }
 
 
+# What infos of Minari's episodes may have, and what it is called in ours; an entry a state.
+_INFOS = {"action_mask": "allowed", "probability": "probability"}
+
+
+def _infos(episode: minari.EpisodeData, actions: Any, masks: Any) -> dict[str, Any]:
+    """Masks and probabilities of an episode, as `datasets.from_episodes` takes them."""
+    found = {name: (episode.infos or {}).get(key) for key, name in _INFOS.items()}
+    if not masks or isinstance(actions, gymnasium.spaces.Box):
+        del found["allowed"]
+    if found["probability"] is not None:
+        found["probability"] = np.asarray(found["probability"])[: len(episode.actions)]
+    return {name: x for name, x in found.items() if x is not None}
+
+
 def _check_exportable(dataset: datasets.Dataset) -> None:
     """Raises DatasetError unless `from_minari` can give back every array as it is."""
     datasets.validate(dataset)
@@ -393,6 +421,8 @@ def _episode_buffers(dataset: datasets.Dataset, actions: np.ndarray) -> list[Epi
     for start, last in zip(np.flatnonzero(dataset.is_first), np.flatnonzero(dataset.is_last)):
         final = np.arange(start, last) == last - 1
         ended = bool(dataset.discount[last] == 0.0)
+        told = ((key, getattr(dataset, name)) for key, name in _INFOS.items())
+        infos = {key: x[start : last + 1] for key, x in told if x is not None}
         buffers.append(
             EpisodeBuffer(
                 observations=dataset.observation[start : last + 1],
@@ -400,6 +430,7 @@ def _episode_buffers(dataset: datasets.Dataset, actions: np.ndarray) -> list[Epi
                 rewards=dataset.reward[start:last],
                 terminations=final & ended,
                 truncations=final & (not ended),
+                infos=infos or None,
             )
         )
     return buffers

@@ -183,7 +183,7 @@ def conservative(
 
     Cross-entropy to the n-step return that bootstraps from max_a Q of the target network,
     plus `conservative_weight` times log sum_a exp Q(s, a) - Q(s, a_recorded), Q in units of
-    return.
+    return. Maximum and sum are over the actions that are allowed.
     """
     del key
     _, td_steps = method.window(settings)
@@ -194,10 +194,11 @@ def conservative(
     target = losses.n_step_returns(windows.reward, discounts, target_q.max(axis=-1), td_steps)[0]
     target = jax.lax.stop_gradient(model.support.two_hot(target))
 
-    logits = losses.critic_logits(model, params, model.represent(params, windows.observation[0]))
+    state = model.represent(params, windows.observation[0])
+    logits = losses.critic_logits(model, params, state)
     action = windows.action[0]
     chosen = losses.of_action(logits, action)
-    gap = losses.conservative_gap(model.support.scalar(logits), action)
+    gap = losses.conservative_gap(model.keep_to(state, model.support.scalar(logits)), action)
     parts = {
         "value": jnp.mean(losses.cross_entropy(target, chosen)),
         "conservative": jnp.mean(gap),
@@ -347,7 +348,7 @@ def quantile_regression(
     outputs = losses.critic_logits(model, params, state, None if method.conservative else action)
     gap = None
     if method.conservative:
-        q = jnp.mean(quantiles(params, outputs, tau[:, None]), axis=-1)
+        q = model.keep_to(state, jnp.mean(quantiles(params, outputs, tau[:, None]), axis=-1))
         gap = jnp.mean(losses.conservative_gap(q, action))
         outputs = losses.of_action(outputs, action)
     regression = functools.partial(rlax.quantile_regression_loss, huber_param=1.0)

@@ -108,6 +108,8 @@ class Benchmark:
       packed: whether recorded observations are packed bits.
       of_frames: whether recordings hold single frames, which are stacked when drawn.
       recorder: makes its datasets; None: they come from elsewhere.
+      process: environment -> its dynamics, if they are known: evaluations then have the exact
+        return as well.
     """
 
     preset: settings.Settings
@@ -120,6 +122,7 @@ class Benchmark:
     packed: bool = False
     of_frames: bool = False
     recorder: Recorder | None = None
+    process: Callable[[str], tabular.Process] | None = None
 
 
 def in_python(name: str, **more: Any) -> Benchmark:
@@ -179,7 +182,7 @@ def known(**more: Any) -> Benchmark:
 
     return Benchmark(
         check=lambda name: checks.one_of("process", name, tabular.PROCESSES), form=form,
-        evaluator=evaluator, source=source, packages=("numpy",), **more,
+        evaluator=evaluator, source=source, packages=("numpy",), process=tabular.make, **more,
     )  # fmt: skip
 
 

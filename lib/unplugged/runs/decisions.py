@@ -10,11 +10,13 @@ import jax.numpy as jnp
 
 from unplugged.learning import contracts
 from unplugged.learning.learner import Learner
+from unplugged.model.actions import Normal
 from unplugged.model.critic import critic_logits, critic_values, implicit_quantiles, midpoints
 from unplugged.model.networks import Params
 from unplugged.planning import acting, improvement
 
 _LEVELS = 32  # midpoints of quantiles whose mean is an implicit critic's value
+_DRAWN = 8  # of a policy of continuous actions
 
 
 class Expected(NamedTuple):
@@ -44,6 +46,52 @@ def probabilities(
         return contracts.select(select, learner.model, params, observation, key, learner.settings)
 
     return found
+
+
+def choices(
+    learner: Learner, selector: str
+) -> Callable[[Params, jax.Array, jax.Array], acting.Choice]:
+    """(params, observation [B, ...], key) -> continuous actions and how probable each is.
+
+    Those that the selector draws from; of the policy itself `_DRAWN` draws.
+
+    Args:
+      learner: of continuous actions.
+      selector: a name in `acting.OF_CONTINUOUS`.
+    """
+    select = acting.SELECTORS[selector]
+
+    def one(params: Params, observation: jax.Array, key: jax.Array) -> acting.Choice:
+        return contracts.select(select, learner.model, params, observation, key, learner.settings)
+
+    def several(params: Params, observation: jax.Array, key: jax.Array) -> acting.Choice:
+        found = [one(params, observation, of) for of in jax.random.split(key, _DRAWN)]
+        actions = jnp.concatenate([of.actions for of in found], axis=1)
+        return acting.Choice(actions, jnp.full(actions.shape[:2], 1.0 / _DRAWN))
+
+    return several if selector == "policy" else one
+
+
+def density(learner: Learner) -> Callable[[Params, jax.Array, jax.Array], jax.Array]:
+    """(params, observation [B, ...], action [B, D]) -> density of the policy there [B]."""
+    model = learner.model
+
+    def found(params: Params, observation: jax.Array, action: jax.Array) -> jax.Array:
+        parameters, _ = model.predict(params, model.represent(params, observation))
+        return jnp.exp(model.actions.log_prob(parameters, action))
+
+    return found
+
+
+def no_density(learner: Learner, selector: str, recorded: bool) -> str:
+    """Why a run of continuous actions has no importance weights; nothing if it has."""
+    if not recorded:
+        return "the log has no densities of its actions"
+    if selector != "policy":
+        return f"selector {selector} has no density, only policy has one"
+    if not isinstance(learner.model.actions, Normal):
+        return "a policy of bins has no density; policy_head normal has"
+    return ""
 
 
 def expected(learner: Learner) -> Callable[[Params, jax.Array], Expected] | None:

@@ -199,6 +199,36 @@ class Tabular:
         return hashing.of_program(self.policy, params, observation, jax.random.key(0))
 
 
+class Exact:
+    """The discounted return of a policy in a known process, by a linear solve.
+
+    Args:
+      process: what is acted in.
+      probabilities: (params, observation, key) -> probabilities [B, A], to be compiled.
+      discount: gamma.
+    """
+
+    def __init__(self, process: tabular.Process, probabilities: Any, discount: float):
+        self._process, self._discount = process, discount
+        self._act = jax.jit(probabilities)
+        self._seen = process.observe(np.arange(len(process.begin)))
+        self._references = {
+            f"exact_{name}": process.value(policy, discount)
+            for name, policy in (
+                ("data", process.behavior), ("uniform", process.uniform()),
+                ("best", process.optimal(discount)),
+            )
+        }  # fmt: skip
+
+    def __call__(self, params: Params, seed: int, update: int) -> dict[str, float]:
+        """`exact_return`; and `exact_data`, `exact_uniform` and `exact_best`, of the recorded
+        policy, of the one that takes each allowed action as often, and of the best that is allowed.
+        """
+        key = jax.random.fold_in(jax.random.key(seed), update)
+        policy = np.asarray(self._act(params, self._seen, key), np.float64)
+        return {"exact_return": self._process.value(policy, self._discount), **self._references}
+
+
 def _keys(key: jax.Array) -> Iterator[jax.Array]:
     return (jax.random.fold_in(key, number) for number in itertools.count())
 

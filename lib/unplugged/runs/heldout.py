@@ -58,7 +58,11 @@ class Evaluation:
         self._loss = held_out_loss(learner, store)
         self._held = some_episodes(held, MOST_STEPS)
         self._steps = windows.store(self._held)
-        self._ask = _ask(spec, learner)
+        continuous, known = held.actions.continuous, held.probability is not None
+        self._ask = None if continuous else _ask(spec, learner)
+        self._density = None
+        if continuous and not decisions.no_density(learner, spec.acts_by, known):
+            self._density = jax.jit(decisions.density(learner))
         self._discount = spec.settings.discount
         self._episodes = held.num_episodes
         which, lengths = ope.decided(held)
@@ -74,23 +78,33 @@ class Evaluation:
             "data_return": self._data_return,
             **dict.fromkeys(("value_return", "differs", "wis_return", "effective")),
         }
-        if self._held.actions.continuous:  # The rest is for probabilities of actions.
-            return row
         held = self._held
+        if self._ask is None:  # Continuous actions have densities, if anything.
+            if self._density is not None:
+                taken = ope.at_actions(self._density, self._steps, state.params)
+                row |= self._weighted(taken)
+            return row
         key = jax.random.fold_in(jax.random.key(seed), update)
         policy, value = ope.at_steps(self._ask, self._steps, state.params, key)
-        which, lengths = ope.decided(held)
+        which, _ = ope.decided(held)
         row["differs"] = ope.differs(policy[which], held.action[which])
         if not np.isnan(value).any():
             row["value_return"] = float(value[held.is_first].mean())
         if held.probability is not None:
-            taken = np.take_along_axis(policy, held.action[:, None], axis=1)[:, 0]
-            ratio = (taken / held.probability)[which]
-            log = ope.Log(lengths, held.reward[which].astype(np.float64), ratio)
-            row["effective"] = ope.effective(log)
-            estimate = float(ope.importance(log, self._discount)[0])
-            row["wis_return"] = None if np.isnan(estimate) else estimate
+            row |= self._weighted(np.take_along_axis(policy, held.action[:, None], axis=1)[:, 0])
         return row
+
+    def _weighted(self, taken: np.ndarray) -> dict[str, Any]:
+        """Importance sampling, of the policy's probabilities of what was done at all steps [N]."""
+        held = self._held
+        which, lengths = ope.decided(held)
+        ratio = (taken / held.probability)[which]
+        log = ope.Log(lengths, held.reward[which].astype(np.float64), ratio)
+        estimate = float(ope.importance(log, self._discount)[0])
+        return {
+            "effective": ope.effective(log),
+            "wis_return": None if np.isnan(estimate) else estimate,
+        }
 
 
 def _ask(spec: Spec, learner: Learner) -> Any:

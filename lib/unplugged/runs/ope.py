@@ -22,6 +22,7 @@ import optax
 from unplugged.data import datasets, windows
 from unplugged.learning import losses
 from unplugged.model.networks import Model, Params
+from unplugged.planning import acting
 from unplugged.runs.spec import Spec, divide
 
 _AT_ONCE = 8_192  # steps at which actions are chosen, or values asked for, in one call
@@ -167,7 +168,7 @@ def _estimate(log: Log, discount: float, counts: np.ndarray | None, *, doubly: b
 def fit_q(
     model: Model,
     data: windows.Store,
-    probabilities: jax.Array,
+    policy: Any,
     key: jax.Array,
     *,
     discount: float,
@@ -185,7 +186,8 @@ def fit_q(
     Args:
       model: the networks; new parameters are made.
       data: recorded steps. N of them.
-      probabilities: the policy at every step. Shape [N, A].
+      policy: its probabilities at every step [N, A]; of continuous actions an `acting.Choice` of
+        some, [N, K, D] and [N, K].
       key: randomness.
       discount: gamma.
       updates: gradient steps.
@@ -217,7 +219,7 @@ def fit_q(
             uniform = jax.random.uniform(draw_key, [batch_size]) * below[-1]
             drawn = jnp.searchsorted(below, uniform, side="right")
         index = data.start[drawn]
-        bootstrap = state_values(model, target_params, data, probabilities, index + 1)
+        bootstrap = state_values(model, target_params, data, policy, index + 1)
         target = data.reward[index] + discount * data.discount[index] * bootstrap
         gradient = jax.grad(loss)(params, target, index)
         change, opt_state = optimizer.update(gradient, opt_state)
@@ -231,18 +233,31 @@ def fit_q(
 
 
 def state_values(
-    model: Model, params: Params, data: windows.Store, probabilities: jax.Array, index: jax.Array
+    model: Model, params: Params, data: windows.Store, policy: Any, index: jax.Array
 ) -> jax.Array:
-    """sum_a pi(a|s) Q(s, a) of a critic at steps [B]. Shape [B]."""
-    q = losses.critic_values(model, params, model.represent(params, data.observe(index)))
-    return jnp.sum(probabilities[index] * q, axis=-1)
+    """sum_a pi(a|s) Q(s, a) of a critic at steps [B]; `policy` as for `fit_q`. Shape [B]."""
+    state = model.represent(params, data.observe(index))
+    if isinstance(policy, acting.Choice):
+        actions, probabilities = policy.actions[index], policy.probabilities[index]
+        logits = losses.critic_logits(model, params, state[:, None], actions)
+        return jnp.sum(probabilities * model.support.scalar(logits), axis=-1)
+    q = losses.critic_values(model, params, state)
+    return jnp.sum(policy[index] * q, axis=-1)
+
+
+def recorded_values(
+    model: Model, params: Params, data: windows.Store, index: jax.Array
+) -> jax.Array:
+    """Q(s, a) of a critic for what was done at steps [B]. Shape [B]."""
+    state = model.represent(params, data.observe(index))
+    return model.support.scalar(losses.critic_logits(model, params, state, data.action[index]))
 
 
 def fitted_q_evaluation(
     model: Model,
     data: windows.Store,
     first: jax.Array,
-    probabilities: jax.Array,
+    policy: Any,
     key: jax.Array,
     **options: Any,
 ) -> jax.Array:
@@ -254,29 +269,48 @@ def fitted_q_evaluation(
       model: the networks; new parameters are made.
       data: recorded steps. N of them.
       first: indices of first steps, where the estimate is averaged. Shape [E].
-      probabilities: the policy at every step. Shape [N, A].
+      policy: at every step, see `fit_q`.
       key: randomness.
       options: see `fit_q`.
 
     Returns:
       mean over `first` of sum_a pi(a|s) Q(s, a). Shape [].
     """
-    params = fit_q(model, data, probabilities, key, **options)
-    return jnp.mean(state_values(model, params, data, probabilities, first))
+    params = fit_q(model, data, policy, key, **options)
+    return jnp.mean(state_values(model, params, data, policy, first))
 
 
 # --- What to ask before believing it --------------------------------------------------------------
 
 
+def _parts(number: int) -> list[np.ndarray]:
+    """Indices of all steps, some at a time."""
+    return np.array_split(np.arange(number), -(-number // _AT_ONCE))
+
+
+def by_steps(function: Callable[[jax.Array], jax.Array], number: int) -> np.ndarray:
+    """What a function of steps' indices gives of N steps, some at a time, float64 [N]."""
+    found = [np.asarray(function(jnp.asarray(part)), np.float64) for part in _parts(number)]
+    return np.concatenate(found)
+
+
 def at_steps(function: Callable[..., Any], data: windows.Store, params: Params, key: Any) -> Any:
     """What a function (params, observation, key) gives at every step, some at a time, as NumPy."""
-    number = len(data.action)
-    parts = np.array_split(np.arange(number), -(-number // _AT_ONCE))
+    parts = _parts(len(data.action))
     keys = [key, *(jax.random.fold_in(key, i) for i in range(1, len(parts)))]
     found = [
         function(params, data.observe(jnp.asarray(part)), one) for part, one in zip(parts, keys)
     ]
     return jax.tree.map(lambda *x: np.concatenate([np.asarray(one) for one in x]), *found)
+
+
+def at_actions(
+    function: Callable[..., jax.Array], data: windows.Store, params: Params
+) -> np.ndarray:
+    """What a function (params, observation, action) gives at every step and its action. [N]."""
+    return by_steps(
+        lambda index: function(params, data.observe(index), data.action[index]), len(data.action)
+    )
 
 
 def differs(policy: np.ndarray, action: np.ndarray) -> float:

@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import os
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -22,7 +23,6 @@ from tqdm import tqdm
 
 from unplugged.common import checks, files
 from unplugged.data import datasets, windows
-from unplugged.learning import losses
 from unplugged.model.networks import Params
 from unplugged.planning import acting
 from unplugged.runs import decisions, ope
@@ -148,11 +148,12 @@ def report(
       `effective` is the effective sample size in episodes of `episodes`; `differs` and `outside`
       see there in `ope`. `unseen` is the share of held-out decisions for which at most 1 in 50
       like states of the log had an action that the policy would take, and `probabilities` is
-      "recorded" or "cloned".
+      "recorded" or "cloned". Of continuous actions `differs`, `unseen` and `value_return` are
+      empty; so is what needs weights, with a warning that says why, unless the log has densities
+      and the run acts by its policy: then `probabilities` is "none".
 
     Raises:
-      ValueError: if the run held nothing out, acts continuously, or the checkpoints are of
-        another run.
+      ValueError: if the run held nothing out, or the checkpoints are of another run.
     """
     if not spec.holdout:
         raise ValueError("estimates need held-out episodes: a run with holdout, such as 0.2")
@@ -162,18 +163,23 @@ def report(
     ):  # fmt: skip
         checks.within(name, value, least, integer=True)
     learner, train, dataset = build(spec)
-    if learner.model.actions.continuous:
-        raise ValueError("estimates by probabilities of actions are for discrete actions only")
     held = ope.held_out(spec)
+    chances, of = held.probability, "recorded"
+    continuous = learner.model.actions.continuous
+    if continuous and (why := decisions.no_density(learner, spec.acts_by, chances is not None)):
+        warnings.warn(
+            f"no importance sampling and no doubly robust estimates: {why}; fitted Q evaluation "
+            "stands alone",
+            stacklevel=2,
+        )
+        chances, of = None, "none"
     store = windows.store(held)
     judge = _Judge(spec, learner, train, dataset, held, store, fqe_updates, refits, resamples)
-    chances = held.probability
-    if chances is None:
+    if chances is None and not continuous:
         moments = datasets.moments(dataset) if spec.settings.standardize else None
         clone, params = behavior(spec, train, clone_updates, moments)
         of_clone = ope.at_steps(clone, store, params, jax.random.key(0))
-        chances = np.take_along_axis(of_clone, held.action[:, None], axis=1)[:, 0]
-    of = "recorded" if held.probability is not None else "cloned"
+        chances, of = np.take_along_axis(of_clone, held.action[:, None], axis=1)[:, 0], "cloned"
     rows = [
         {"seed": seed, "update": update, "probabilities": of, **judge(seed, update, state, chances)}
         for seed, update, state in tqdm(
@@ -204,50 +210,49 @@ class _Judge:
         spec = self.spec
         moments = datasets.moments(self.dataset) if spec.settings.standardize else None
         self.model = spec.model(*spec.form(), moments)
-        self.act = jax.jit(decisions.probabilities(self.learner, spec.acts_by))
+        self.continuous = self.model.actions.continuous
+        act = decisions.choices if self.continuous else decisions.probabilities
+        self.act: Any = jax.jit(act(self.learner, spec.acts_by))
+        self.density: Any = jax.jit(decisions.density(self.learner))
         self.fit = jax.jit(
             functools.partial(
                 ope.fit_q, self.model, discount=spec.settings.discount, updates=self.fqe_updates
             )
         )
-
-        def ask(params: Params, observation: jax.Array, key: Any) -> jax.Array:
-            del key
-            return losses.critic_values(
-                self.model, params, self.model.represent(params, observation)
-            )
-
-        self.ask = jax.jit(ask)
+        self.recorded = jax.jit(functools.partial(ope.recorded_values, self.model))
+        self.valued = jax.jit(functools.partial(ope.state_values, self.model))
         self.outside = ope.outside(
             self.dataset, spec.settings.discount, self.learner.model.support.limit
         )
 
     def __call__(
-        self, seed: int, update: int, state: Any, chances: np.ndarray
+        self, seed: int, update: int, state: Any, chances: np.ndarray | None
     ) -> Mapping[str, Any]:
         """The columns of one checkpoint."""
         held, discount = self.held, self.spec.settings.discount
         act_key, fit_key = jax.random.split(jax.random.fold_in(jax.random.key(seed), update))
         trained = ope.at_steps(self.act, self.train, state.params, act_key)
         policy = ope.at_steps(self.act, self.store, state.params, act_key)
-        values = self._values(jnp.asarray(trained), policy, fit_key)
+        values = self._values(trained, policy, fit_key)
         which, lengths = ope.decided(held)
-        taken = np.take_along_axis(policy, held.action[:, None], axis=1)[:, 0]
         q, v = next(values)
+        reward, ratio = held.reward[which].astype(np.float64), np.full(len(which), np.nan)
+        if chances is not None:
+            ratio = (self._taken(policy, state.params) / chances)[which]
         log = ope.Log(
-            lengths, held.reward[which].astype(np.float64), (taken / chances)[which], q[which],
-            v[which], (v * held.discount)[held.is_last],
+            lengths, reward, ratio, q[which], v[which], (v * held.discount)[held.is_last]
         )  # fmt: skip
         counts = ope.resampled(len(lengths), self.resamples, 0)
         row: dict[str, Any] = {"episodes": len(lengths)}
         for name, estimate in (
             ("data", ope.mean_return), ("wis", ope.importance), ("dr", ope.doubly_robust)
         ):  # fmt: skip
-            low, high = ope.interval(estimate(log, discount, counts))
-            row |= {
-                f"{name}_return": float(estimate(log, discount)[0]), f"{name}_low": low,
-                f"{name}_high": high, f"{name}_total": float(estimate(log, 1.0)[0]),
-            }  # fmt: skip
+            columns = [f"{name}_{of}" for of in ("return", "low", "high", "total")]
+            row |= dict.fromkeys(columns)
+            if name == "data" or chances is not None:
+                low, high = ope.interval(estimate(log, discount, counts))
+                numbers = float(estimate(log, discount)[0]), low, high, float(estimate(log, 1.0)[0])
+                row |= dict(zip(columns, numbers))
         first = v[held.is_first]
         row["fqe_return"] = float(first.mean())
         again = [float((w * v[held.is_first]).sum() / w.sum()) for w, (_, v) in zip(counts, values)]
@@ -256,18 +261,31 @@ class _Judge:
             row |= {
                 "fqe_low": row["fqe_return"] - spread, "fqe_high": row["fqe_return"] + spread,
             }  # fmt: skip
-        some = np.linspace(0, len(which) - 1, min(_LOOKED_AT, len(which))).round().astype(int)
+        row["value_return"] = self._promised(state.params)
+        row["effective"] = None if chances is None else ope.effective(log)
+        row |= {"differs": None, "unseen": None, "outside": self.outside}
+        if not self.continuous:
+            row["differs"] = ope.differs(policy[which], held.action[which])
+            row["unseen"] = self._unseen(policy)
+        return row
+
+    def _taken(self, policy: Any, params: Params) -> np.ndarray:
+        """How probable what was done is under the policy, or its density. Shape [N]."""
+        if self.continuous:
+            return ope.at_actions(self.density, self.store, params)
+        return np.take_along_axis(policy, self.held.action[:, None], axis=1)[:, 0]
+
+    def _unseen(self, policy: np.ndarray) -> float:
+        """The share of some held-out decisions that the log hardly ever took in like states."""
+        which, _ = ope.decided(self.held)
+        number = min(_LOOKED_AT, len(which))
+        some = which[np.linspace(0, len(which) - 1, number).round().astype(int)]
         decides, _ = ope.decided(self.dataset)
         like = ope.seen(
-            np.asarray(self.store.observe(jnp.asarray(which[some]))), policy[which[some]],
+            np.asarray(self.store.observe(jnp.asarray(some))), policy[some],
             np.asarray(self.train.observe(jnp.asarray(decides))), self.dataset.action[decides],
         )  # fmt: skip
-        row["value_return"] = self._promised(state.params)
-        row["effective"] = ope.effective(log)
-        row["differs"] = ope.differs(policy[which], held.action[which])
-        row["unseen"] = float((like <= 1.0 / ope.NEIGHBOURS).mean())
-        row["outside"] = self.outside
-        return row
+        return float((like <= 1.0 / ope.NEIGHBOURS).mean())
 
     def _promised(self, params: Params) -> float | None:
         """What the agent's own values say of the first states; None: it learns none."""
@@ -278,16 +296,18 @@ class _Judge:
         return float(jax.jit(expected)(params, first).value.mean())
 
     def _values(
-        self, trained: jax.Array, policy: np.ndarray, key: jax.Array
+        self, trained: Any, policy: Any, key: jax.Array
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Q of the recorded action and V at held-out steps, of the fit and of each refit."""
         _, lengths = ope.decided(self.dataset)
+        trained, policy = jax.tree.map(jnp.asarray, (trained, policy))
         for number in range(1 + self.refits):
             weights = None
             if number:
                 counts = ope.resampled(len(lengths), 1, number)[0]
                 weights = jnp.asarray(np.repeat(counts, lengths), jnp.float32)
             params = self.fit(self.train, trained, jax.random.fold_in(key, number), weights=weights)
-            q = ope.at_steps(self.ask, self.store, params, key)
-            chosen = np.take_along_axis(q, self.held.action[:, None], axis=1)[:, 0]
-            yield chosen.astype(np.float64), (policy * q).sum(axis=1).astype(np.float64)
+            q = functools.partial(self.recorded, params, self.store)
+            v = functools.partial(self.valued, params, self.store, policy)
+            steps = len(self.held.action)
+            yield ope.by_steps(q, steps), ope.by_steps(v, steps)

@@ -20,7 +20,16 @@ from unplugged.common import checks, files
 from unplugged.data import datasets
 from unplugged.learning import contracts, feeding, methods
 from unplugged.learning.learner import NonFiniteLossError
-from unplugged.runs import checkpoints, heldout, identity, ope, provenance, results
+from unplugged.runs import (
+    checkpoints,
+    decisions,
+    evaluation,
+    heldout,
+    identity,
+    ope,
+    provenance,
+    results,
+)
 from unplugged.runs.spec import AnySpec, Spec
 
 
@@ -56,6 +65,12 @@ def _measure(spec: AnySpec, learner: Any) -> Callable[[Any, int, int], dict[str,
         return heldout.Evaluation(spec, learner, ope.held_out(spec))
     play = spec.evaluator(learner.model)
     greedy = spec.evaluator(learner.model, greedy=True) if spec.greedy else None
+    make = spec.of_benchmark.process
+    exact = make and evaluation.Exact(
+        make(spec.environment),
+        decisions.probabilities(learner, spec.acts_by),
+        spec.settings.discount,
+    )
 
     def measure(state: Any, seed: int, update: int) -> dict[str, Any]:
         found: dict[str, Any] = {
@@ -64,6 +79,8 @@ def _measure(spec: AnySpec, learner: Any) -> Callable[[Any, int, int], dict[str,
         }
         if greedy:
             found["greedy_return"] = float(greedy(state.params, seed, update).mean())
+        if exact:
+            found |= exact(state.params, seed, update)
         return found
 
     return measure
