@@ -95,5 +95,5 @@ def test_targets_are_float32(small):
 
 
 def test_other_types_are_named():
-    with pytest.raises(ValueError, match="compute_dtype.*float32.*bfloat16"):
+    with pytest.raises(ValueError, match=r"compute_dtype.*float32.*bfloat16"):
         settings.BSUITE.override({"compute_dtype": "float16"})

@@ -73,7 +73,15 @@ class Checkpoints:
         self._folder = folder.absolute()
         self._keep = keep
         self._summed = summed
-        self._checkpointer = ocp.Checkpointer(ocp.CompositeCheckpointHandler())
+        # Of several processes each that saves does so by itself.
+        number = jax.process_index()
+        alone = ocp.options.MultiprocessingOptions(primary_host=number, active_processes={number})
+        self._checkpointer = ocp.Checkpointer(
+            ocp.CompositeCheckpointHandler(
+                composite_options=ocp.CompositeOptions(multiprocessing_options=alone)
+            ),
+            multiprocessing_options=alone,
+        )
 
     def updates(self) -> list[int]:
         """The updates at which there is a checkpoint, in order."""
@@ -115,10 +123,7 @@ class Checkpoints:
             ),
         )
         raw = jax.tree.unflatten(jax.tree.structure(like), jax.tree.leaves(saved["state"]))
-        state = jax.tree.map(
-            lambda x, of: jax.random.wrap_key_data(x) if _is_key(of) else x, raw, like
-        )
-        return state, saved["rows"]
+        return wrapped_keys(raw, like), saved["rows"]
 
     def last(self, like: Any) -> tuple[int, Any, list[dict[str, Any]]] | None:
         """Update, state and rows of the last checkpoint that is whole; None if there is none.
@@ -187,6 +192,11 @@ def _is_key(x: Any) -> bool:
 def raw_keys(state: Any) -> Any:
     """The state with the plain numbers of its random keys, which can be saved and compared."""
     return jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, state)
+
+
+def wrapped_keys(raw: Any, like: Any) -> Any:
+    """What `raw_keys` made of a state, with its random keys again."""
+    return jax.tree.map(lambda x, of: jax.random.wrap_key_data(x) if _is_key(of) else x, raw, like)
 
 
 def of_group(folder: Path, seeds: Sequence[int], *, keep: bool = True) -> Checkpoints:
