@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 
 from unplugged.common import files
@@ -119,7 +120,7 @@ class Checkpoints:
         saved = self._checkpointer.restore(
             path,
             args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(raw_keys(like)), rows=ocp.args.JsonRestore()
+                state=ocp.args.StandardRestore(_saveable(like)), rows=ocp.args.JsonRestore()
             ),
         )
         raw = jax.tree.unflatten(jax.tree.structure(like), jax.tree.leaves(saved["state"]))
@@ -152,7 +153,7 @@ class Checkpoints:
         self._checkpointer.save(
             new,
             args=ocp.args.Composite(
-                state=ocp.args.StandardSave(raw_keys(state)), rows=ocp.args.JsonSave(rows)
+                state=ocp.args.StandardSave(_saveable(state)), rows=ocp.args.JsonSave(rows)
             ),
         )
         add_sums(new)
@@ -192,6 +193,12 @@ def _is_key(x: Any) -> bool:
 def raw_keys(state: Any) -> Any:
     """The state with the plain numbers of its random keys, which can be saved and compared."""
     return jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, state)
+
+
+def _saveable(state: Any) -> Any:
+    """The state as it is saved: of one of several processes, which Orbax would gather, in NumPy."""
+    raw = raw_keys(state)
+    return raw if jax.process_count() == 1 else jax.tree.map(np.asarray, raw)
 
 
 def wrapped_keys(raw: Any, like: Any) -> Any:

@@ -186,7 +186,8 @@ class _Trainer:
                 if update % spec.eval_every == 0:
                     rows += evaluate(update, seconds, np.mean(means, axis=0).tolist())
                     means = []
-                    own.save(update, parallel.local(state), rows)
+                    if jax.process_index() == 0:
+                        own.save(update, parallel.local(state), rows)
                     self.note_progress()
                     what = "return" if rows[-1]["mean_return"] is not None else "holdout_loss"
                     name = "mean_return" if what == "return" else what
