@@ -86,7 +86,7 @@ def overall(rows: pd.DataFrame, headline: pd.DataFrame) -> pd.DataFrame:
                 "IQM score": f"{value.value:.2f} [{value.low:.2f}, {value.high:.2f}]"
                 if value
                 else NOT_RUN,
-                "IQM score (paper)": "" if number is None else f"{number:.2f}",
+                "IQM score (paper)": "" if number is None else f"{number:g}",
             }
         )
     return pd.DataFrame(found)

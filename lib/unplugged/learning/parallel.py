@@ -163,9 +163,7 @@ def mean(tree: Any, mesh: Mesh | None) -> Any:
     return tree if mesh is None else jax.lax.pmean(tree, _BATCH)
 
 
-def fed(
-    shape: tuple[int, ...], part: Callable[[tuple[slice, ...]], np.ndarray], mesh: Mesh | None
-) -> jax.Array:
+def fed(shape: tuple[int, ...], part: Callable[[Any], np.ndarray], mesh: Mesh | None) -> jax.Array:
     """An array [updates, B, ...] of which each host makes the parts of its own devices.
 
     Args:
