@@ -21,7 +21,7 @@ endef
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | \
 	  awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
-	@echo "PROFILE=quick|cpu|paper|smoke chooses the experiments, CORES=n the processes."
+	@echo "PROFILE=quick|cpu|paper|smoke|atari|atari-cpu chooses the experiments, CORES=n the processes."
 
 env: $(READY) ## create the environment from requirements.lock
 

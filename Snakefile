@@ -146,6 +146,10 @@ TOGETHER = [name for name in EXPERIMENTS if config["experiments"][name].get("tog
 RECORDED = sorted({collection.benchmark for collection in COLLECTIONS.values()})
 
 
+# Recordings of single frames are folders, and the others files.
+OF_FRAMES = [name for name, collection in COLLECTIONS.items() if collection.file == name]
+
+
 def recorded_with(name):
     """What a recording's numbers depend on."""
     recorder = benchmarks.get(COLLECTIONS[name].benchmark).recorder
@@ -331,6 +335,11 @@ NOTEBOOKS = {
         "draws": ["control_ablations"],
         "tables": ["control_ablations"],
     },
+    "70_atari_curves": {
+        "experiments": ["atari_curves"],
+        "draws": ["atari_curves"],
+        "tables": ["atari_table8", "atari_overall"],
+    },
     "80_claims": {  # decides what can be decided from the experiments that there are
         "experiments": ["bsuite_curves"],
         "also": [name for name in claims.EXPERIMENTS if name != "bsuite_curves"],
@@ -413,7 +422,7 @@ def data_of(experiment, run):
     """What a run that is trained here learns from; one whose results were adopted needs nothing."""
     if adoption.is_adopted(Path(RUNS, experiment, run)):
         return []
-    return plan.needs(EXPERIMENTS[experiment][run])
+    return plan.needs(EXPERIMENTS[experiment][run], COLLECTIONS)
 
 
 # --- Results -----------------------------------------------------------------------------
@@ -428,7 +437,7 @@ if not DRAW_ONLY:
             statistics=f"{RUNS}/datasets/{{dataset}}.statistics.csv",
             returns=f"{RUNS}/datasets/{{dataset}}.returns.csv",
         wildcard_constraints:
-            dataset=any_of(COLLECTIONS),
+            dataset=any_of(set(COLLECTIONS) - set(OF_FRAMES)),
         params:
             yaml=lambda w: json.dumps(
                 {
@@ -442,6 +451,32 @@ if not DRAW_ONLY:
                 fingerprint.of_notebook("notebooks/10_collect.ipynb"),
                 recorded_with(w.dataset),
             ],
+        log:
+            **logs("datasets/{dataset}"),
+        shell:
+            PAPERMILL
+
+    # The folder itself is no output: those are deleted before a job and when it fails, and what is
+    # recorded or imported so far would be lost. What is named here is written last.
+    rule collect_frames:
+        input:
+            lambda w: ancient(f"notebooks/{COLLECTIONS[w.dataset].notebook}.ipynb"),
+        output:
+            statistics=f"{RUNS}/datasets/{{dataset}}.statistics.csv",
+            returns=f"{RUNS}/datasets/{{dataset}}.returns.csv",
+        wildcard_constraints:
+            dataset=any_of(OF_FRAMES),
+        params:
+            yaml=lambda w: json.dumps(
+                {
+                    **COLLECTIONS[w.dataset].parameters,
+                    **config["collection"],
+                    "folder": f"{RUNS}/datasets",
+                }
+            ),
+            code=lambda w: fingerprint.of_notebook(
+                f"notebooks/{COLLECTIONS[w.dataset].notebook}.ipynb"
+            ),
         log:
             **logs("datasets/{dataset}"),
         shell:
@@ -487,7 +522,11 @@ if not DRAW_ONLY:
             input:
                 notebook=ancient("notebooks/25_train_together.ipynb"),
                 data=sorted(
-                    {path for run in own for path in plan.needs(EXPERIMENTS[experiment][run])}
+                    {
+                        path
+                        for run in own
+                        for path in plan.needs(EXPERIMENTS[experiment][run], COLLECTIONS)
+                    }
                 ),
             output:
                 [f"{RUNS}/{experiment}/{run}/results.csv" for run in own],

@@ -230,6 +230,9 @@ def single_jobs(quick: bool) -> list[tuple[str, dict[str, Any]]]:
     add("seeds", method="rosmo", values=[2] if quick else [1, 2, 4, 8], **common)
     for data in [*names, PIXELS]:
         add("sampling", data=data, seconds=seconds)
+    add(
+        "feeding", steps=20_000 if quick else 1_000_000, batch=512, seconds=0.2 if quick else 2.0,
+    )  # fmt: skip
     for data in names:
         add("evaluation", data=data, episodes=20, seconds=seconds)
     for episodes in [32] if quick else [32, 256]:

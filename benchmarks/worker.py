@@ -357,6 +357,41 @@ def sampling(data: str, seconds: float) -> None:
         row("windows sampled", "", f"data={data}, way={way}", found, "windows/s", note)
 
 
+def feeding(steps: int, batch: int, seconds: float) -> None:
+    """Windows of frames that one core gathers per second from a file in the system's memory."""
+    import tempfile
+    from pathlib import Path
+
+    import numpy as np
+
+    import workload
+    from unplugged import timing
+    from unplugged.settings import ATARI
+
+    length = ATARI.unroll_steps + ATARI.td_steps + 1
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as folder:
+        host = workload.recording(Path(folder), steps)
+        size = batch * (length + host.steps.stack - 1)
+        held = np.empty([size, host.frames.shape[1]], np.uint8)
+
+        def gather() -> int:
+            host.gather(rng.integers(steps, size=batch), length)
+            return batch
+
+        def copy() -> int:
+            """As many bytes, in one piece, to where there is memory already."""
+            first = rng.integers(steps - size)
+            np.copyto(held, host.frames[first : first + size])
+            return batch
+
+        for way, step in (("gathered", gather), ("copied in one piece", copy)):
+            for clock in (time.perf_counter, time.process_time):
+                found = timing.rates(step, seconds=seconds, repeats=5, clock=clock)
+                setting = f"frames={steps}, T={length}, way={way}, clock={clock.__name__}"
+                row("windows fed", "", setting, found, "windows/s", f"batches of {batch}")
+
+
 class Counted(dm_env.Environment):
     """An environment that counts the steps of all instances."""
 
@@ -542,6 +577,7 @@ MEASUREMENTS = {
         growth,
         seeds,
         sampling,
+        feeding,
         evaluation,
         online,
         costs,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from unplugged import datasets, methods, networks
+from unplugged import atari, datasets, frame_stores, methods, networks
 from unplugged.learner import Learner
 from unplugged.model.actions import Discrete, Normal
 from unplugged.model.critic import Critic
@@ -116,6 +117,32 @@ def dataset(name: str, *, seed: int = 0) -> datasets.Dataset:
         found,
         observation=found.observation.astype(np.uint8),
         metadata={**found.metadata, "packed_shape": list(form.observation_shape)},
+    )
+
+
+def recording(folder: Path, steps: int, *, length: int = 1_000) -> frame_stores.Host:
+    """Atari's frames at random in a file, for a host to feed from; episodes of equal length.
+
+    Args:
+      folder: where the file goes, 7 KB a frame; it is in the system's memory then.
+      steps: N, a multiple of the length.
+      length: of an episode.
+    """
+    pixels = atari.SIZE**2
+    some = np.random.default_rng(0).integers(256, size=(length, pixels), dtype=np.uint8)
+    with (folder / "frames.raw").open("wb") as file:
+        for _ in range(steps // length):
+            file.write(some.data)
+    row = np.arange(steps)
+    nothing: Any = None  # Only frames are gathered.
+    return frame_stores.Host(
+        frames=np.memmap(folder / "frames.raw", np.uint8, "r", shape=(steps, pixels)),
+        row=row,
+        begin=row // length * length,
+        end=row // length * length + length - 1,
+        steps=frame_stores.FedStore(
+            *[nothing] * 6, begin=nothing, frame_shape=(atari.SIZE,) * 2, stack=atari.STACK
+        ),
     )
 
 

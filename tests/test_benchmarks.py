@@ -29,3 +29,11 @@ def test_a_measurement_prints_rows(name, arguments, units, capsys):
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert {row["unit"] for row in rows} == units
     assert all(row["value"] > 0 for row in rows)
+
+
+def test_windows_are_fed_from_a_file_that_is_gone_afterwards(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    worker.feeding(steps=2_000, batch=4, seconds=0.0)
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(rows) == 4 and {row["measure"] for row in rows} == {"windows fed"}
+    assert all(row["value"] > 0 for row in rows) and not list(tmp_path.iterdir())

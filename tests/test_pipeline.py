@@ -272,6 +272,15 @@ def test_snakemake_plans_a_profile_from_nothing(clone):
     assert code == 0 and "draw_01_first_figure" in output, output
 
 
+@pytest.mark.parametrize("profile, collected, trained", [("atari", 12, 60), ("atari-cpu", 2, 10)])
+def test_snakemake_plans_atari_whole(clone, profile, collected, trained):
+    code, output = finish(clone, "--", "-n", "--quiet", "rules", profile=profile)
+    assert code == 0, output
+    found = dict(re.findall(r"^(\w+) +(\d+)$", output, re.M))
+    assert found["collect_frames"] == str(collected) and found["train"] == str(trained)
+    assert found["draw_70_atari_curves"] == "1"
+
+
 def test_a_runs_folder_that_cannot_be_written(clone):
     shutil.rmtree(clone / "runs", ignore_errors=True)
     (clone / "runs").write_text("in the way")

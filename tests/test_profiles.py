@@ -139,3 +139,51 @@ def test_an_environment_with_a_slash_makes_no_folder():
     assert profiles.label("environment", "ALE/Pong-v5") == "ALE-Pong-v5"
     assert profiles.label("environment", "mine:Own-v0") == "mine-Own-v0"
     assert profiles.label("environment", "space_invaders") == "space_invaders"
+
+
+ATARI = {
+    "profile": "mine",
+    "collection": {"seed": 3, "random_episodes": 2},
+    "datasets": [{"benchmark": "atari", "environment": "rosmo", "source": "tfds", "files_in": "d"}],
+    "experiments": {
+        "one": {
+            "grid": {"environment": ["rosmo"], "method": ["bc"]},
+            "common": {"benchmark": "atari"},
+        }
+    },
+}
+
+
+def test_a_word_stands_for_several_games():
+    wanted = plan.plan(ATARI)
+    assert len(wanted.specs) == 12 and len(wanted.collections) == 12
+    pong = wanted.runs["one"]["pong_bc"]
+    assert pong["dataset"] == "runs/mine/datasets/atari_pong_run1"
+    assert plan.needs(pong, wanted.collections) == [f"{pong['dataset']}.returns.csv"]
+    assert wanted.collections["atari_pong_run1"].notebook == "13_import_atari"
+    one = {"benchmark": "atari", "environment": "all", "transitions": 5}
+    grid = {"environment": ["all"], "method": ["bc"]}
+    every = {"one": {**ATARI["experiments"]["one"], "grid": grid}}
+    wanted = plan.plan({**ATARI, "datasets": [one], "experiments": every})
+    assert len(wanted.specs) == 46
+    assert wanted.runs["one"]["alien_bc"]["dataset"] == "runs/mine/datasets/atari_alien_dqn3"
+
+
+@pytest.mark.parametrize(
+    "datasets, message",
+    [
+        ([{"environment": "pong"}], "recorded by transitions, or imported by source"),
+        ([{"environment": "pong", "transitions": 5, "run": 1}], "give the one or the other"),
+        ([{"environment": "pogn", "transitions": 5}], "did you mean 'pong'"),
+        ([{"environment": "pong", "source": "tdfs"}], "did you mean 'tfds'"),
+        ([{"environment": "pong", "transitions": 5}], "atari_amidar is needed but not collected"),
+        (
+            [{"environment": "rosmo", "run": 1}, {"environment": "pong", "transitions": 5}],
+            "atari_pong_run1 and atari_pong_dqn3 are collected: name one by dataset",
+        ),
+    ],
+)
+def test_recordings_of_frames_are_refused(datasets, message):
+    rows = [{"benchmark": "atari", **row} for row in datasets]
+    with pytest.raises(profiles.ProfileError, match=message):
+        plan.plan({**ATARI, "datasets": rows})

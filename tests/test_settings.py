@@ -85,6 +85,7 @@ ELSEWHERE = {
     "action_bins": 7,
     "num_candidates": 20,
     "injection": 0.25,
+    "compute_dtype": "float32",
 }
 
 

@@ -6,11 +6,13 @@ import dataclasses
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from reproduction import profiles
 from unplugged import online, runs
 from unplugged.common import checks, files
+from unplugged.data import importers
 from unplugged.learning import methods
 from unplugged.online import replay
 from unplugged.runs import benchmarks, worlds
@@ -21,11 +23,17 @@ class Collection(NamedTuple):
 
     Attributes:
       benchmark: of which benchmark.
+      environment: what is recorded.
       parameters: of the collecting notebook.
+      notebook: which it is.
+      file: its name within the folder of datasets; of single frames it is a folder itself.
     """
 
     benchmark: str
+    environment: str
     parameters: dict[str, Any]
+    notebook: str
+    file: str
 
 
 class Plan(NamedTuple):
@@ -44,7 +52,9 @@ class Plan(NamedTuple):
     specs: dict[tuple[str, str], runs.AnySpec]
 
 
-def _collections(rows: Mapping[int, profiles.Recording], lines: list[str]) -> dict[str, Collection]:
+def _collections(
+    rows: Mapping[int, profiles.Recording], lines: list[str], seed: int
+) -> dict[str, Collection]:
     """Datasets by name, of a profile's `datasets`; appends what is wrong to lines."""
     found: dict[str, Collection] = {}
     for i, row in rows.items():
@@ -53,7 +63,16 @@ def _collections(rows: Mapping[int, profiles.Recording], lines: list[str]) -> di
         amount = {"episodes": row.episodes, "transitions": row.transitions}
         try:
             of = benchmarks.get(row.benchmark)
-            for world, noise in itertools.product(row.environment, row.noise or [None]):
+            if of.of_frames:
+                for name, collection in _of_frames(row, seed):
+                    if name in found:
+                        raise ValueError(f"{name} stands there twice")
+                    found[name] = collection
+                continue
+            for name, given in _OF_FRAMES.items():
+                if getattr(row, name) is not None:
+                    raise ValueError(f"{name} ({given}) is for recordings of frames; leave it out")
+            for world, noise in itertools.product(row.environments, row.noise or [None]):
                 name = benchmarks.dataset_name(row.benchmark, world, noise)
                 of.check(world)
                 assert of.recorder is not None  # or its datasets had no name
@@ -63,10 +82,58 @@ def _collections(rows: Mapping[int, profiles.Recording], lines: list[str]) -> di
                 parameters = {"benchmark": row.benchmark, "environment": world, **amount}
                 parameters["noise"] = noise
                 parameters = {key: x for key, x in parameters.items() if x is not None}
-                found[name] = Collection(row.benchmark, parameters)
+                found[name] = Collection(
+                    row.benchmark, world, parameters, "10_collect", f"{name}.npz"
+                )
         except ValueError as error:
             lines.append(f"datasets[{i}]: {error}")
     return found
+
+
+_OF_FRAMES = {
+    "source": "what is imported", "files_in": "where that lies", "run": "which of the five",
+    "share": "of the episodes",
+}  # fmt: skip
+
+
+def _of_frames(row: profiles.Recording, seed: int) -> Iterator[tuple[str, Collection]]:
+    """Recordings of single frames by name: of an agent's training here, or imported.
+
+    Raises:
+      ValueError: if it is not clear which, or a name is wrong.
+    """
+    given = {name: getattr(row, name) for name in _OF_FRAMES}
+    given = {name: value for name, value in given.items() if value is not None}
+    if row.noise or row.episodes or bool(given) == bool(row.transitions):
+        raise ValueError(
+            f"{row.benchmark} is recorded by transitions, or imported by {', '.join(_OF_FRAMES)}: "
+            "give the one or the other, and neither episodes nor noise"
+        )
+    if given:
+        checks.one_of("source", given.get("source", "rl_unplugged"), importers.SOURCES)
+    stem = f"run{row.run or 1}" if given else f"dqn{seed}"
+    notebook = "13_import_atari" if given else "12_collect_atari"
+    for game in row.environments:
+        benchmarks.get(row.benchmark).check(game)
+        parameters = {"game": game, **(given or {"transitions": row.transitions})}
+        name = f"{row.benchmark}_{game}_{stem}"
+        yield name, Collection(row.benchmark, game, parameters, notebook, name)
+
+
+def _recorded_as(values: Mapping[str, Any], collections: Mapping[str, Collection]) -> str:
+    """The name of the dataset that a run needs.
+
+    Raises:
+      ValueError: if nothing records it, or several recordings of frames could be meant.
+    """
+    benchmark, environment = values["benchmark"], values["environment"]
+    if not benchmarks.get(benchmark).of_frames:
+        return benchmarks.dataset_name(benchmark, environment, values.get("noise"))
+    wanted = benchmark, environment
+    names = [name for name, x in collections.items() if (x.benchmark, x.environment) == wanted]
+    if len(names) > 1:
+        raise ValueError(f"{' and '.join(names)} are collected: name one by dataset")
+    return names[0] if names else f"{benchmark}_{environment}"
 
 
 # Kinds of experiments: the training notebook, and what its parameters make.
@@ -82,7 +149,9 @@ def _settings(kind: str) -> list[str]:
     return [field.name for field in dataclasses.fields(KINDS[kind][1].kind_of_settings)]
 
 
-def _one_run(values: Mapping[str, Any], kind: str) -> tuple[dict[str, Any], str | None]:
+def _one_run(
+    values: Mapping[str, Any], kind: str, collections: Mapping[str, Collection]
+) -> tuple[dict[str, Any], str | None]:
     """A run's parameters, settings among the values as overrides, and the dataset it needs."""
     if values.get("noise") is not None:
         checks.within("noise", values["noise"], 0.0, 1.0)
@@ -103,9 +172,7 @@ def _one_run(values: Mapping[str, Any], kind: str) -> tuple[dict[str, Any], str 
     if (kind == "online" and not recorded) or "dataset" in parameters:  # One of one's own.
         return parameters, None
     of = {"benchmark": "bsuite", "environment": "catch", **values}
-    return parameters, benchmarks.dataset_name(
-        of["benchmark"], of["environment"], values.get("noise")
-    )
+    return parameters, _recorded_as(of, collections)
 
 
 def _refusal(make: type[runs.AnySpec], parameters: Mapping[str, Any]) -> Exception | None:
@@ -147,7 +214,10 @@ def refusals(make: type[runs.AnySpec], parameters: Mapping[str, Any]) -> list[st
 
 
 def _experiment(
-    name: str, content: profiles.Experiment, lines: list[str]
+    name: str,
+    content: profiles.Experiment,
+    lines: list[str],
+    collections: Mapping[str, Collection],
 ) -> dict[str, tuple[dict[str, Any], str | None]]:
     """Runs of an experiment: parameters, and the dataset that is needed; appends to lines."""
     found: dict[str, tuple[dict[str, Any], str | None]] = {}
@@ -163,7 +233,7 @@ def _experiment(
     if not isinstance(content.common.get("overrides", {}), Mapping):
         lines.append(f"experiments.{name}.common.overrides must hold keys and values")
         return found
-    for grid in content.grid:
+    for grid in content.grids:
         for values in itertools.product(*grid.values()):
             own = dict(zip(grid, values))
             one = {key: x for key, x in {**content.common, **own}.items() if key in known}
@@ -171,7 +241,7 @@ def _experiment(
                 run = profiles.run_name(own)
                 if run in found:
                     raise ValueError(f"the grid names the run {run} twice")
-                parameters, dataset = _one_run(one, content.kind)
+                parameters, dataset = _one_run(one, content.kind, collections)
             except (ValueError, TypeError, AttributeError) as error:
                 lines.append(f"experiments.{name}: {error}")
                 continue
@@ -227,9 +297,16 @@ def _world(parameters: Mapping[str, Any], found: Mapping[str, Any], profile: str
     return f"runs/{profile}/{experiment}/{names[0]}"
 
 
-def needs(parameters: Mapping[str, Any]) -> list[str]:
-    """Files that a run learns from: its dataset, and of its world model the results."""
+def needs(
+    parameters: Mapping[str, Any], collections: Mapping[str, Collection] | None = None
+) -> list[str]:
+    """Files that a run learns from: its dataset, and of its world model the results.
+
+    A folder that is collected stands for the file beside it that is written when it is whole.
+    """
     dataset, world = parameters.get("dataset"), parameters.get("world")
+    if dataset and Path(dataset).name in (collections or {}):
+        dataset += ".returns.csv"
     return [*([dataset] if dataset else []), *([f"{world}/results.csv"] if world else [])]
 
 
@@ -249,7 +326,9 @@ def plan(profile: Mapping[str, Any]) -> Plan:
     """
     formed = profiles.check(profile)
     lines = list(formed.lines)
-    collections = _collections(formed.datasets, lines)
+    section = formed.content.get("collection")
+    seed = section.get("seed", 0) if isinstance(section, Mapping) else 0
+    collections = _collections(formed.datasets, lines, seed)
     of_datasets = any(line.startswith("datasets") for line in lines)
     found: dict[str, dict[str, dict[str, Any]]] = {}
     specs: dict[tuple[str, str], runs.AnySpec] = {}
@@ -259,12 +338,14 @@ def plan(profile: Mapping[str, Any]) -> Plan:
             lines.append(f"{where}: {checks.nearest(content.kind, KINDS)}")
             continue
         found[experiment] = {}
-        for run, (parameters, dataset) in _experiment(experiment, content, lines).items():
+        of_experiment = _experiment(experiment, content, lines, collections)
+        for run, (parameters, dataset) in of_experiment.items():
             if dataset:
                 if dataset not in collections and not of_datasets:
                     lines.append(f"experiments.{experiment}: {dataset} is needed but not collected")
-                file = f"runs/{formed.content.get('profile')}/datasets/{dataset}.npz"
-                parameters = {**parameters, "dataset": file}
+                file = collections[dataset].file if dataset in collections else dataset
+                folder = f"runs/{formed.content.get('profile')}/datasets"
+                parameters = {**parameters, "dataset": f"{folder}/{file}"}
             found[experiment][run] = parameters
     for experiment, content in formed.experiments.items():
         make = KINDS[content.kind][1] if content.kind in KINDS else None

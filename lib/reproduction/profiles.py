@@ -11,7 +11,7 @@ import itertools
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -20,6 +20,7 @@ import yaml
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from unplugged.common import checks
+from unplugged.envs import atari
 
 # Names become files, folders and parts of commands.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,199}")
@@ -30,6 +31,17 @@ _TAKEN = {
 }
 # Ends of names of what is made from experiments and recordings.
 _MADE = ("_statistics", "_returns", "_selection", "_selectors", "_times", "_estimates")
+
+
+# Words that stand for several environments of a benchmark.
+_SETS = {"atari": atari.SETS}
+
+
+def environments(benchmark: Any, named: Sequence[Any]) -> list[Any]:
+    """The environments that are named, those that a word stands for among them."""
+    words = _SETS.get(benchmark, {}) if isinstance(benchmark, str) else {}
+    found = ([*words[one]] if isinstance(one, str) and one in words else [one] for one in named)
+    return list(itertools.chain.from_iterable(found))
 
 
 class ProfileError(ValueError):
@@ -129,13 +141,22 @@ class _Section(pydantic.BaseModel):
 
 
 class Recording(_Section):
-    """Datasets to record, one for each environment and noise."""
+    """Datasets to record, one for each environment and noise; of Atari, or to import."""
 
     benchmark: str = "bsuite"
     environment: _a_list(str)
     noise: _a_list(_number(0.0, 1.0)) = None
     episodes: _Count = None
     transitions: _Count = None
+    source: str = None
+    files_in: str = None
+    run: _Count = None
+    share: _number(0.0, 1.0) = None
+
+    @property
+    def environments(self) -> list[str]:
+        """All of them, see `environments`."""
+        return environments(self.benchmark, self.environment)
 
 
 class _Collection(_Section):
@@ -178,6 +199,16 @@ class Experiment(_Section):
     grid: _a_list(_Grid)
     common: dict[str, _Value] = Field(default_factory=dict)
 
+    @property
+    def grids(self) -> list[dict[str, list[Any]]]:
+        """The grids, each with all environments that its words stand for."""
+        found = []
+        for grid in self.grid:
+            [benchmark, *_] = grid.get("benchmark", [self.common.get("benchmark")])
+            named = {"environment": environments(benchmark, grid.get("environment", []))}
+            found.append({**grid, **({} if "environment" not in grid else named)})
+        return found
+
 
 class Values(NamedTuple):
     """A run's values: those of the `grid` that name it, and `all`, the common ones among them."""
@@ -190,7 +221,7 @@ def runs_of(experiment: Mapping[str, Any]) -> dict[str, Values]:
     """Values by run of an experiment as `load` gives it, in a profile that is right."""
     content = Experiment.model_validate(experiment)
     found = {}
-    for grid in content.grid:
+    for grid in content.grids:
         for values in itertools.product(*grid.values()):
             own = dict(zip(grid, values))
             found[run_name(own)] = Values(own, {**content.common, **own})

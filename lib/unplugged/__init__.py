@@ -47,6 +47,7 @@ _PLACES = {
         "losses",
         "methods",
         "objectives",
+        "parallel",
         "settings",
         "world_learner",
         "world_model",

@@ -181,12 +181,20 @@ def at(data: Store, start: jax.Array, length: int) -> Windows:
     )
 
 
+def starts(data: Store, key: jax.Array, batch_size: int) -> jax.Array:
+    """First steps [B] of the windows that `sample` draws.
+
+    Raises:
+      ValueError: if `batch_size` is no positive number.
+    """
+    checks.within("batch_size", batch_size, 1, integer=True)
+    return data.start[jax.random.randint(key, [batch_size], 0, data.start.shape[0])]
+
+
 def sample(data: Store, key: jax.Array, batch_size: int, length: int) -> Windows:
     """Draws windows uniformly over transitions, with replacement.
 
     Raises:
       ValueError: if `batch_size` or `length` is no positive number.
     """
-    checks.within("batch_size", batch_size, 1, integer=True)
-    which = jax.random.randint(key, [batch_size], 0, data.start.shape[0])
-    return at(data, data.start[which], length)
+    return at(data, starts(data, key, batch_size), length)

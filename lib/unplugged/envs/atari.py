@@ -32,6 +32,14 @@ GAMES = {
     "seaquest": 18, "space_invaders": 6, "star_gunner": 18, "time_pilot": 10, "up_n_down": 6,
     "video_pinball": 9, "wizard_of_wor": 10, "yars_revenge": 18, "zaxxon": 18,
 }  # fmt: skip
+# Words that stand for several games: those of ROSMO's Table 8, and RL Unplugged's 46.
+SETS = {
+    "rosmo": (
+        "amidar", "asterix", "breakout", "frostbite", "gravitar", "jamesbond", "ms_pacman",
+        "phoenix", "pong", "qbert", "riverraid", "seaquest",
+    ),
+    "all": tuple(GAMES),
+}  # fmt: skip
 SIZE = 84  # pixels of a side
 STACK = 4  # frames of an observation
 SCALE = np.float32(1 / 255)  # of a pixel; a product is rounded alike by NumPy and by XLA

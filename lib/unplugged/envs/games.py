@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import gymnax
 import jax
 import jax.numpy as jnp
 
@@ -71,23 +70,29 @@ class Game(NamedTuple):
         return self.actions.num_actions
 
 
+def _gymnax_game(name: str, **options: Any) -> Any:
+    import gymnax  # Only here: it takes hold of the devices, before hosts could join theirs.
+
+    return gymnax.make(name, **options)[0]
+
+
 def _minatar(name: str) -> Any:
-    return gymnax.make(MINATAR[checks.one_of("MinAtar game", name, MINATAR)])[0]
+    return _gymnax_game(MINATAR[checks.one_of("MinAtar game", name, MINATAR)])
 
 
 def _classic(name: str) -> Any:
-    return gymnax.make(CLASSIC[checks.one_of("classic control task", name, CLASSIC)])[0]
+    return _gymnax_game(CLASSIC[checks.one_of("classic control task", name, CLASSIC)])
 
 
 def _bsuites(name: str) -> Any:
     if name == "catch":
-        return gymnax.make("Catch-bsuite")[0]
+        return _gymnax_game("Catch-bsuite")
     kind, _, size = name.rpartition("_")
     if kind != "deep_sea":
         checks.one_of("gymnax game", name, _GYMNAX)
     if not size.isdigit() or int(size) < 2:
         raise ValueError(f"{name!r}: SIZE is a number, 2 or more, as in deep_sea_10")
-    return gymnax.make("DeepSea-bsuite", size=int(size))[0]
+    return _gymnax_game("DeepSea-bsuite", size=int(size))
 
 
 class Family(NamedTuple):

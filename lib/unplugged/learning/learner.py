@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from unplugged.data.windows import Store, Windows, sample
-from unplugged.learning import contracts, objectives
+from unplugged.data.windows import Store, Windows, at, sample, starts
+from unplugged.learning import contracts, objectives, parallel
 from unplugged.learning.method import Method
 from unplugged.learning.settings import Settings
 from unplugged.model.networks import Model, Params
@@ -101,12 +101,14 @@ class Learner:
     `init(seed)` gives a state; `run(state, data, num_updates)` does that many updates in one
     compiled call and returns the new state and the losses of each update, arrays
     [num_updates] by name; `run_seeds` does the same for states stacked along a first axis.
-    The state passed in is used up (its buffers are donated).
+    The state passed in is used up (its buffers are donated). With a `mesh` of devices, see
+    `parallel`, state and data are on all of them, and each learns from its share of a batch.
     """
 
     model: Model
     method: Method
     settings: Settings
+    mesh: jax.sharding.Mesh | None = None
 
     def init(self, seed: int) -> LearnerState:
         """The state before the first update."""
@@ -156,11 +158,12 @@ class Learner:
     def update(
         self, state: LearnerState, windows: Windows, key: jax.Array
     ) -> tuple[LearnerState, dict[str, jax.Array]]:
-        """One gradient step on given windows, and the losses before it."""
+        """One gradient step on given windows, this device's share, and the losses before it."""
         loss = functools.partial(self._loss_at, state.updates)
         (total, parts), gradients = jax.value_and_grad(loss, has_aux=True)(
             state.params, state.target_params, windows, key
         )
+        (total, parts), gradients = parallel.mean(((total, parts), gradients), self.mesh)
         changes, opt_state = optimizer(self.settings).update(
             gradients, state.opt_state, state.params
         )
@@ -177,15 +180,18 @@ class Learner:
     ) -> tuple[LearnerState, dict[str, jax.Array]]:
         sample_key, key = jax.random.split(jax.random.fold_in(state.key, state.updates))
         unroll_steps, td_steps = self.method.window(self.settings)
-        windows = sample(data, sample_key, self.settings.batch_size, unroll_steps + td_steps + 1)
-        return self.update(state, windows, key)
+        start = parallel.share(starts(data, sample_key, self.settings.batch_size), self.mesh)
+        windows = at(data, start, unroll_steps + td_steps + 1)
+        return self.update(state, windows, parallel.own(key, self.mesh))
 
     def _scan(
         self, state: LearnerState, data: Store, num_updates: int
     ) -> tuple[LearnerState, dict[str, jax.Array]]:
-        return jax.lax.scan(
-            lambda state, _: self._sample_and_update(data, state), state, None, length=num_updates
-        )
+        def scan(state: LearnerState, data: Store) -> Any:
+            one = functools.partial(self._sample_and_update, data)
+            return jax.lax.scan(lambda state, _: one(state), state, None, length=num_updates)
+
+        return parallel.over(self.mesh, scan)(state, data)
 
     @functools.cached_property
     def diagnose(self) -> Any:

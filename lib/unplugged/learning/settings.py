@@ -68,6 +68,8 @@ class Settings:
       temperature: tau of MZU-Q.
       standardize: whether each element of an observation has the mean of the data that are trained
         on subtracted and is divided by their standard deviation; ours, for any scale of inputs.
+      compute_dtype: what the networks' layers compute in; parameters, normalisations, outputs,
+        losses and targets are float32 always.
     """
 
     network: str = "mlp"
@@ -113,6 +115,7 @@ class Settings:
     cloning_updates: Annotated[int, Range(0, 2**31 - 1)] = 0
     temperature: Positive = 0.1
     standardize: bool = False
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self) -> None:
         checks.fields(self, within="overrides")

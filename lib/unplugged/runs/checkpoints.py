@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 
 from unplugged.common import files
@@ -73,7 +74,15 @@ class Checkpoints:
         self._folder = folder.absolute()
         self._keep = keep
         self._summed = summed
-        self._checkpointer = ocp.Checkpointer(ocp.CompositeCheckpointHandler())
+        # Of several processes each that saves does so by itself.
+        number = jax.process_index()
+        alone = ocp.options.MultiprocessingOptions(primary_host=number, active_processes={number})
+        self._checkpointer = ocp.Checkpointer(
+            ocp.CompositeCheckpointHandler(
+                composite_options=ocp.CompositeOptions(multiprocessing_options=alone)
+            ),
+            multiprocessing_options=alone,
+        )
 
     def updates(self) -> list[int]:
         """The updates at which there is a checkpoint, in order."""
@@ -111,14 +120,11 @@ class Checkpoints:
         saved = self._checkpointer.restore(
             path,
             args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(raw_keys(like)), rows=ocp.args.JsonRestore()
+                state=ocp.args.StandardRestore(_saveable(like)), rows=ocp.args.JsonRestore()
             ),
         )
         raw = jax.tree.unflatten(jax.tree.structure(like), jax.tree.leaves(saved["state"]))
-        state = jax.tree.map(
-            lambda x, of: jax.random.wrap_key_data(x) if _is_key(of) else x, raw, like
-        )
-        return state, saved["rows"]
+        return wrapped_keys(raw, like), saved["rows"]
 
     def last(self, like: Any) -> tuple[int, Any, list[dict[str, Any]]] | None:
         """Update, state and rows of the last checkpoint that is whole; None if there is none.
@@ -147,7 +153,7 @@ class Checkpoints:
         self._checkpointer.save(
             new,
             args=ocp.args.Composite(
-                state=ocp.args.StandardSave(raw_keys(state)), rows=ocp.args.JsonSave(rows)
+                state=ocp.args.StandardSave(_saveable(state)), rows=ocp.args.JsonSave(rows)
             ),
         )
         add_sums(new)
@@ -187,6 +193,17 @@ def _is_key(x: Any) -> bool:
 def raw_keys(state: Any) -> Any:
     """The state with the plain numbers of its random keys, which can be saved and compared."""
     return jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, state)
+
+
+def _saveable(state: Any) -> Any:
+    """The state as it is saved: of one of several processes, which Orbax would gather, in NumPy."""
+    raw = raw_keys(state)
+    return raw if jax.process_count() == 1 else jax.tree.map(np.asarray, raw)
+
+
+def wrapped_keys(raw: Any, like: Any) -> Any:
+    """What `raw_keys` made of a state, with its random keys again."""
+    return jax.tree.map(lambda x, of: jax.random.wrap_key_data(x) if _is_key(of) else x, raw, like)
 
 
 def of_group(folder: Path, seeds: Sequence[int], *, keep: bool = True) -> Checkpoints:

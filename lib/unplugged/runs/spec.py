@@ -391,6 +391,8 @@ def model_of(
         num_bins=num_outputs(critic, settings),
         **settings.sizes(),
     )
+    if settings.compute_dtype != "float32":
+        model = networks.computed_in(model, settings.compute_dtype)
     if critic == "categorical":
         model = dataclasses.replace(model, support=_support(settings))
     return with_critic(model, critic)

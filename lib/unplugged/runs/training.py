@@ -18,8 +18,8 @@ from tqdm import tqdm
 
 from unplugged.common import checks, files
 from unplugged.data import datasets
-from unplugged.learning import contracts, feeding, methods
-from unplugged.learning.learner import NonFiniteLossError
+from unplugged.learning import contracts, feeding, methods, parallel
+from unplugged.learning.learner import Learner, NonFiniteLossError
 from unplugged.runs import (
     checkpoints,
     decisions,
@@ -86,6 +86,20 @@ def _measure(spec: AnySpec, learner: Any) -> Callable[[Any, int, int], dict[str,
     return measure
 
 
+_Saved = tuple[int, Any, list[dict[str, Any]]]
+
+
+def _of_first(saved: _Saved | None, like: Any) -> _Saved | None:
+    """Update, state and rows that the first of several processes goes on from."""
+    if jax.process_count() == 1:
+        return saved
+    known = parallel.of_first(saved and [saved[0], saved[2]])
+    if known is None:
+        return None
+    raw = parallel.arrays_of_first(checkpoints.raw_keys(saved[1] if saved else like))
+    return known[0], checkpoints.wrapped_keys(raw, like), known[1]
+
+
 @dataclasses.dataclass
 class _Trainer:
     """What the groups of seeds of one run share: the compiled update and the policy."""
@@ -102,6 +116,7 @@ class _Trainer:
         self._begin = time.perf_counter()
         self._resumed = self.progress.n
         self.measure = _measure(self.spec, self.learner)
+        self._placed = feeding.placed(self.learner, self.data)
         step, every = self.spec.updates_at_once, self.spec.eval_every
         self.chunk = max(n for n in range(step, max(1_001, step + 1), step) if every % n == 0)
         self._compiled: dict[int, Any] = {}
@@ -117,12 +132,14 @@ class _Trainer:
         files.write_whole(self.note, json.dumps(record))
 
     def compiled(self, state: Any) -> Any:
-        """(state, data) -> (state, losses) over `chunk` updates, compiled once a size."""
+        """state -> (state, losses) over `chunk` updates, compiled once a size."""
         seeds = state.updates.size
         if not self._compiled:
             self.starting()
         if seeds not in self._compiled:
-            self._compiled[seeds] = feeding.compiled(self.learner, state, self.data, self.chunk)
+            data = self._placed
+            run = feeding.compiled(self.learner, state, data, self.chunk)
+            self._compiled[seeds] = lambda state: run(state, data)
         return self._compiled[seeds]
 
     def row(self, seed: int, update: int, seconds: float, state: Any, loss: float | None) -> dict:
@@ -150,14 +167,14 @@ class _Trainer:
         own, state = checkpoints.take(folder, group, self.learner.init, keep=spec.keep_checkpoints)
 
         def evaluate(update: int, seconds: float, losses: Sequence[float | None]) -> list[dict]:
-            rows = []
+            rows, here = [], parallel.local(state)
             for i, seed in enumerate(seeds):
-                one = checkpoints.unstack(state, len(seeds), i)
+                one = checkpoints.unstack(here, len(seeds), i)
                 rows.append(self.row(seed, update, seconds, one, losses[i]))
             return rows
 
         try:
-            saved = own.last(state)
+            saved = _of_first(own.last(state), state)
             if saved is None:
                 rows = evaluate(0, 0.0, [None] * len(seeds))
                 update, seconds = 0, 0.0
@@ -167,10 +184,11 @@ class _Trainer:
             self._resumed += min(update, spec.updates) * len(seeds)
             self.progress.update(min(update, spec.updates) * len(seeds))
             means = []
+            state = feeding.placed(self.learner, state)
             while update < spec.updates:
                 run = self.compiled(state)
                 begin = time.perf_counter()
-                state, losses = run(state, self.data)
+                state, losses = run(state)
                 jax.block_until_ready(state.updates)
                 seconds += time.perf_counter() - begin
                 try:
@@ -185,7 +203,8 @@ class _Trainer:
                 if update % spec.eval_every == 0:
                     rows += evaluate(update, seconds, np.mean(means, axis=0).tolist())
                     means = []
-                    own.save(update, state, rows)
+                    if jax.process_index() == 0:
+                        own.save(update, parallel.local(state), rows)
                     self.note_progress()
                     what = "return" if rows[-1]["mean_return"] is not None else "holdout_loss"
                     name = "mean_return" if what == "return" else what
@@ -213,7 +232,9 @@ def _try_out(spec: AnySpec, model: Any, data: Any) -> None:
     contracts.try_out(model, methods.get(spec.method), spec.acts_by, spec.settings, observe)
 
 
-def train(spec: AnySpec, folder: str | os.PathLike[str]) -> pd.DataFrame:
+def train(
+    spec: AnySpec, folder: str | os.PathLike[str], *, devices: int | str | None = None
+) -> pd.DataFrame:
     """Trains and evaluates every seed of a run, or goes on where it was cut off.
 
     Writes into `folder`, each file whole or not at all: `results.csv` (a row per seed and
@@ -223,26 +244,52 @@ def train(spec: AnySpec, folder: str | os.PathLike[str]) -> pd.DataFrame:
     checkpoints and results of another run; what is set aside, and why, is printed. A damaged
     checkpoint is set aside too, and the one before it goes on.
 
+    Over several devices or hosts (see `parallel`) the run is the same, and its checkpoints go on
+    over any other number. Every host does all of this; the first has the folder, and all must find
+    the dataset.
+
     Args:
       spec: the run.
       folder: its directory.
+      devices: over how many devices a batch is divided, see `parallel.mesh`.
 
     Returns:
-      The rows of results.csv.
+      The rows of results.csv; on other hosts than the first, of the updates done there.
 
     Raises:
       ValueError: if a parameter is wrong or does not fit the data (`DatasetError` among them), an
-        operator or selector of one's own gives no policy, or rows to be kept were changed.
+        operator or selector of one's own gives no policy, rows to be kept were changed, or devices
+        cannot be had or cannot divide a batch.
       PermissionError: if the folder cannot be written to.
       NonFiniteLossError: if the loss or a parameter becomes NaN or infinite; the rows so far are
         then in `results.partial.csv`, and the last good checkpoint stays.
     """
-    folder = files.writable_folder(folder)
+    parallel.connect()
+    with parallel.own_folder(folder) as own:
+        return _train(spec, files.writable_folder(own), devices)
+
+
+def _divided(spec: AnySpec, learner: Any, devices: int | str | None) -> Any:
+    """The learner over several devices, if that is wanted."""
+    mesh = parallel.mesh(spec.settings.batch_size, devices)
+    if mesh is None:
+        return learner
+    if not isinstance(learner, Learner) or spec.imagines:
+        raise ValueError(
+            f"{mesh.size} devices are wanted, and runs of {spec.method} online or in a world model "
+            f"train on one: leave {parallel.DEVICES} out"
+        )
+    return dataclasses.replace(learner, mesh=mesh)
+
+
+def _train(spec: AnySpec, folder: Path, devices: int | str | None) -> pd.DataFrame:
+    """See `train`."""
     busy = f"another process is training in {folder}; waiting for it to end"
     with files.lock(folder / ".lock", patience=float("inf"), busy=busy):
         files.sweep(folder)
         start = provenance.now()
         learner, data, dataset = spec.build()
+        learner = _divided(spec, learner, devices)
         if not spec.imagines:  # Those see what the world model makes of observations.
             _try_out(spec, learner.model, data)
         who, saved = identity.of(spec, dataset), folder / results.CHECKPOINTS
@@ -257,6 +304,10 @@ def train(spec: AnySpec, folder: str | os.PathLike[str]) -> pd.DataFrame:
         elsewhere = {row["seed"] for row in rows}
         seeds = [seed for seed in spec.seeds if seed not in elsewhere]
         groups = checkpoints.groups(saved, seeds, together)
+        groups = [
+            checkpoints.Group(tuple(of), begun and tuple(begun))
+            for of, begun in parallel.of_first(groups)
+        ]
         total, done = (len(of) * spec.updates for of in (spec.seeds, elsewhere))
         with tqdm(
             total=total, initial=done, unit="update", mininterval=5.0, file=sys.stdout

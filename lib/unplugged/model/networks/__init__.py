@@ -3,7 +3,7 @@
 Every network is the same bundle, `Model`, so nothing else knows which one it is.
 """
 
-from unplugged.model.networks.base import MASKED, Model, Params, masked, standardized
+from unplugged.model.networks.base import MASKED, Model, Params, computed_in, masked, standardized
 from unplugged.model.networks.conv import conv
 from unplugged.model.networks.conv_mlp import conv_mlp
 from unplugged.model.networks.layers import Convolution, convolve
@@ -13,6 +13,6 @@ from unplugged.model.networks.resnet import resnet
 NETWORKS = {"mlp": mlp, "conv": conv, "conv_mlp": conv_mlp, "resnet": resnet}
 
 __all__ = [
-    "MASKED", "NETWORKS", "Convolution", "Model", "Params", "conv", "conv_mlp", "convolve",
-    "masked", "mlp", "resnet", "standardized",
+    "MASKED", "NETWORKS", "Convolution", "Model", "Params", "computed_in", "conv", "conv_mlp",
+    "convolve", "masked", "mlp", "resnet", "standardized",
 ]  # fmt: skip

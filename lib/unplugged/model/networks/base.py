@@ -59,6 +59,30 @@ class Model:
         return self.actions.num_actions
 
 
+def computed_in(model: Model, dtype: str) -> Model:
+    """The model, whose layers compute in another type, such as bfloat16.
+
+    Parameters stay float32, and so do all outputs, of which losses and targets are made: layers
+    round parameters to the type of what they are given.
+
+    Args:
+      model: the networks, made of `layers`.
+      dtype: what states and observations are rounded to.
+    """
+
+    def represent(params: Params, observation: jax.Array) -> jax.Array:
+        return model.represent(params, observation.astype(dtype)).astype(jnp.float32)
+
+    def dynamics(params: Params, state: jax.Array, action: jax.Array) -> Any:
+        logits, following = model.dynamics(params, state.astype(dtype), action)
+        return logits, following.astype(jnp.float32)
+
+    def predict(params: Params, state: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return model.predict(params, state.astype(dtype))
+
+    return dataclasses.replace(model, represent=represent, dynamics=dynamics, predict=predict)
+
+
 def standardized(model: Model, mean: np.ndarray, scale: np.ndarray) -> Model:
     """The model of observations of which `mean` is subtracted before they are divided by `scale`.
 

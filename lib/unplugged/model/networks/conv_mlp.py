@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import haiku as hk
 import jax
 
 from unplugged.model.actions import Actions
@@ -55,7 +54,7 @@ def conv_mlp(
             x = layers.Convolution(size, stride=1 if i else 2, name=f"representation_{i}")(x)
             x = jax.nn.relu(x)
         x = layers.Linear(units, name="representation")(layers.flat(x))
-        return hk.LayerNorm(axis=-1, create_scale=True, create_offset=True, name="norm")(x)
+        return layers.norm(x, -1, "norm")
 
     def step(state: jax.Array, action: jax.Array) -> tuple[jax.Array, jax.Array]:
         x = layers.state_action_linear(jax.nn.relu(state), action, dynamics[0], actions)

@@ -43,12 +43,23 @@ class Linear(hk.Module):
         stddev = 1.0 / (self._fan_in or inputs) ** 0.5
         w_init = jnp.zeros if self._zero else hk.initializers.TruncatedNormal(stddev)
         if outputs < inputs:
-            y = x @ hk.get_parameter("w", [outputs, inputs], x.dtype, init=w_init).T
+            y = x @ _parameter("w", [outputs, inputs], x.dtype, w_init).T
         else:
-            y = x @ hk.get_parameter("w", [inputs, outputs], x.dtype, init=w_init)
+            y = x @ _parameter("w", [inputs, outputs], x.dtype, w_init)
         if self._with_bias:
-            y = y + hk.get_parameter("b", [outputs], x.dtype, init=jnp.zeros)
+            y = y + _parameter("b", [outputs], x.dtype, jnp.zeros)
         return y
+
+
+def _parameter(name: str, shape: Sequence[int], dtype: Any, init: Any) -> jax.Array:
+    """A parameter, which is float32, in the type that is computed in."""
+    return hk.get_parameter(name, shape, jnp.float32, init=init).astype(dtype)
+
+
+def norm(x: jax.Array, axis: int | Sequence[int], name: str) -> jax.Array:
+    """Layer normalisation over some axes, in float32 whatever the type of its input."""
+    layer = hk.LayerNorm(axis=axis, create_scale=True, create_offset=True, name=name)
+    return layer(x.astype(jnp.float32)).astype(x.dtype)
 
 
 def perceptron(
@@ -63,8 +74,12 @@ def perceptron(
 
 
 def head(x: jax.Array, size: int, name: str) -> jax.Array:
-    """A linear output that starts at zero: a uniform policy, the scalar 0."""
-    return Linear(size, zero=True, name=name)(x)
+    """A linear output that starts at zero: a uniform policy, the scalar 0.
+
+    Always in float32: of 601 bins, rounded logits would shift the scalar by as much as actions
+    differ.
+    """
+    return Linear(size, zero=True, name=name)(x.astype(jnp.float32))
 
 
 def state_action_linear(
@@ -76,7 +91,7 @@ def state_action_linear(
     """
     fan_in = state.shape[-1] + actions.num_inputs
     of_state = Linear(size, fan_in=fan_in, name="state")(state)
-    encoded = actions.encode(action)
+    encoded = actions.encode(action).astype(state.dtype)
     return of_state + Linear(size, fan_in=fan_in, with_bias=False, name="action")(encoded)
 
 
@@ -224,10 +239,10 @@ class Convolution(hk.Module):
         """[..., height, width, channels] to [..., height', width', outputs]."""
         shape = [3, 3, x.shape[-1], self._channels]
         init = hk.initializers.TruncatedNormal(1.0 / (9 * x.shape[-1]) ** 0.5)
-        w = hk.get_parameter("w", shape, x.dtype, init=init)
+        w = _parameter("w", shape, x.dtype, init)
         y = over_images(lambda x: convolve(x, w, self._stride, self._padding), x)
         if self._with_bias:
-            y = y + hk.get_parameter("b", [self._channels], x.dtype, init=jnp.zeros)
+            y = y + _parameter("b", [self._channels], x.dtype, jnp.zeros)
         return y
 
 
@@ -243,10 +258,11 @@ def state_action_convolution(
         raise ValueError(f"networks over images take discrete actions only, not {actions}")
     num_actions, size = actions.num_actions, state.shape[-3:-1]
     planes = jnp.broadcast_to(
-        jnp.eye(num_actions)[:, None, None], (num_actions, *size, num_actions)
+        jnp.eye(num_actions, dtype=state.dtype)[:, None, None],
+        (num_actions, *size, num_actions),
     )
     of_action = Convolution(channels, with_bias=False, name="action")(planes)
-    one_hot = jax.nn.one_hot(action, num_actions)
+    one_hot = jax.nn.one_hot(action, num_actions, dtype=state.dtype)
     chosen = (one_hot @ flat(of_action)).reshape(*action.shape, *size, channels)
     return Convolution(channels, name="state")(state) + chosen
 

@@ -14,7 +14,7 @@ from unplugged.model.networks.base import Model
 
 def _norm(x: jax.Array, name: str) -> jax.Array:
     """Layer normalisation over height, width and channels."""
-    return hk.LayerNorm(axis=(-3, -2, -1), create_scale=True, create_offset=True, name=name)(x)
+    return layers.norm(x, (-3, -2, -1), name)
 
 
 def _residual(x: jax.Array, name: str) -> jax.Array:
