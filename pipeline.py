@@ -109,7 +109,7 @@ def what_next(name: str) -> str:
             "What next:",
             "  make lab                      look into a trained model, write your own operator",
             "  README.md, your own data      train on episodes of your own",
-            "  make reproduce PROFILE=cpu    the full study: about 60 hours on two cores",
+            "  make reproduce PROFILE=cpu    the full study: about 85 hours on two cores",
         ]
     )
 
