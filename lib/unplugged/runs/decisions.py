@@ -40,9 +40,14 @@ def probabilities(
       learner: of discrete actions.
       selector: a name in `acting.SELECTORS`.
     """
+    return _selecting(learner, selector)
+
+
+def _selecting(learner: Learner, selector: str) -> Callable[[Params, jax.Array, jax.Array], Any]:
+    """(params, observation [B, ...], key) -> what a selector answers."""
     select = acting.SELECTORS[selector]
 
-    def found(params: Params, observation: jax.Array, key: jax.Array) -> jax.Array:
+    def found(params: Params, observation: jax.Array, key: jax.Array) -> Any:
         return contracts.select(select, learner.model, params, observation, key, learner.settings)
 
     return found
@@ -59,10 +64,7 @@ def choices(
       learner: of continuous actions.
       selector: a name in `acting.OF_CONTINUOUS`.
     """
-    select = acting.SELECTORS[selector]
-
-    def one(params: Params, observation: jax.Array, key: jax.Array) -> acting.Choice:
-        return contracts.select(select, learner.model, params, observation, key, learner.settings)
+    one = _selecting(learner, selector)
 
     def several(params: Params, observation: jax.Array, key: jax.Array) -> acting.Choice:
         found = [one(params, observation, of) for of in jax.random.split(key, _DRAWN)]

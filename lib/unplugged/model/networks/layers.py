@@ -120,8 +120,8 @@ def convolve(x: jax.Array, w: jax.Array, stride: int, padding: str) -> jax.Array
     XLA's CPU backend takes ten times as long for the gradients of a convolution inside a
     loop as outside of it, but not for matrix products nor for another convolution in the
     forward's layout, of which the gradients here are made. For the kernel's gradient the
-    convolution is the faster, up to four times on wide images; up to `SMALL` pixels a side
-    products stay, which the committed runs on MinAtar have.
+    convolution is the faster; up to `SMALL` pixels a side products stay, which the committed
+    runs on MinAtar have.
 
     Args:
       x: [N, height, width, channels].
