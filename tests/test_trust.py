@@ -21,7 +21,8 @@ def test_measures_by_hand():
     assert found.loc["importance sampling", "rank"] == pytest.approx(-1.0)
     assert found.loc["importance sampling", "regret"] == 1.0
     assert found.loc["the log's own return", "rank"] == 0.0
-    assert found.loc["fitted Q (discounted)"].tolist()[-3:] == [0.25, 0.5, 0.5]
+    assert found.loc["fitted Q (discounted)"].tolist()[-2:] == [0.5, 0.5]
+    assert np.isnan(found.loc["fitted Q (discounted)", "error"])  # Of another quantity.
     assert len(found) == 4  # No learned values.
     other = trust.measured(rows(), "dr_total", {"mean_return": "itself"})
     assert other["estimate"].tolist() == ["itself"] and other["error"].tolist() == [0.25]
@@ -34,6 +35,8 @@ def test_a_summary_over_tasks_and_what_follows():
     tasks = [rows().assign(environment=name, seed=s) for name in ("a", "b") for s in (0, 1)]
     table = trust.summary(trust.measured(pd.concat(tasks)))
     assert set(table["measure"]) == set(trust.MEASURES) and (table["runs"] == 4).all()
+    of = table[table["estimate"] == "fitted Q (discounted)"]
+    assert of["measure"].tolist() == ["rank", "regret"]
     assert "doubly robust orders checkpoints best (rank correlation 1.00" in trust.verdict(table)
     worse = table[table["estimate"] == "importance sampling"]
     assert trust.verdict(worse).startswith("No estimate orders")

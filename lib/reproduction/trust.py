@@ -45,10 +45,11 @@ def measured(
       estimates: their columns, and how they are called.
 
     Returns:
-      A row an environment, seed and estimate: `error`, the mean of |estimate - truth|; `rank`,
-      Spearman's correlation, 0 if an estimate is the same for all; and `regret`, what the
-      checkpoint of the highest estimate lacks of the best one. Error and regret are divided by
-      the range of the truth over the task's checkpoints, so that tasks can be averaged.
+      A row an environment, seed and estimate: `error`, the mean of |estimate - truth|, NaN for a
+      discounted estimate of an undiscounted return; `rank`, Spearman's correlation, 0 if an
+      estimate is the same for all; and `regret`, what the checkpoint of the highest estimate lacks
+      of the best one. Error and regret are divided by the range of the truth over the task's
+      checkpoints, so that tasks can be averaged.
     """
     found = []
     for (environment, seed), of in rows.groupby(["environment", "seed"]):
@@ -60,12 +61,14 @@ def measured(
             estimate, true = known[name].to_numpy(), known[truth].to_numpy()
             constant = np.ptp(estimate) == 0 or np.ptp(true) == 0
             rank = 0.0 if constant else float(scipy.stats.spearmanr(estimate, true).statistic)
+            other = truth == "mean_return" and name.endswith("_return")
+            error = np.nan if other else float(np.abs(estimate - true).mean() / spread)
             found.append(
                 {
                     "environment": environment,
                     "seed": seed,
                     "estimate": called,
-                    "error": float(np.abs(estimate - true).mean() / spread),
+                    "error": error,
                     "rank": rank,
                     "regret": float((of[truth].max() - true[np.argmax(estimate)]) / spread),
                 }
@@ -75,14 +78,16 @@ def measured(
 
 
 def summary(measures: pd.DataFrame) -> pd.DataFrame:
-    """Mean over tasks and seeds of each measure, and its stratified 95% interval, a row each.
+    """Mean over tasks and seeds of each measure there is, and its stratified 95% interval.
 
     Returns:
       `estimate`, `measure`, `value`, `low`, `high` and `runs`.
     """
     found = []
     for name, measure in itertools.product(measures["estimate"].unique(), MEASURES):
-        of = measures[measures["estimate"] == name]
+        of = measures[(measures["estimate"] == name) & measures[measure].notna()]
+        if of.empty:
+            continue
         tasks = [part[measure].to_numpy() for _, part in of.groupby("environment")]
         estimate = statistics.bootstrap(tasks, statistics.mean)
         found.append(
