@@ -112,7 +112,7 @@ def test_amounts_are_learned_judged_and_decided(tmp_path):
     one = spec(str(tmp_path / "doses.npz"), method="crr", updates=2)
     frame = runs.train(one, tmp_path / "run")
     assert np.isfinite(frame[["wis_return", "effective", "holdout_loss"]]).all().all()
-    found = selection.report(one, tmp_path / "run", fqe_updates=4, refits=1, resamples=20)
+    found = selection.report(one, tmp_path / "run", fqe_updates=4, refits=2, resamples=20)
     assert found["probabilities"].tolist() == ["recorded"] and (found["effective"] <= 5).all()
     for name in ("data", "wis", "dr", "fqe"):
         assert np.isfinite(found[f"{name}_return"]).all(), name
@@ -175,6 +175,8 @@ def test_a_report_on_the_checkpoints(path, tmp_path, recorded):
         assert (found[f"{name}_return"] <= found[f"{name}_high"] + 1e-9).all(), name
     assert found["differs"].between(0, 1).all() and (found["outside"] == 0).all()
     pd.testing.assert_frame_equal(found, selection.report(one, tmp_path / "run", **options))
+    with pytest.raises(ValueError, match="refits must be 0 or at least 2"):
+        selection.report(one, tmp_path / "run", refits=1)
     with pytest.raises(ValueError, match="need held-out episodes"):
         selection.report(spec(path, benchmark="bsuite", environment="catch", holdout=0.0), tmp_path)
 

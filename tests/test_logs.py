@@ -49,7 +49,8 @@ def test_rows_are_sorted_coded_and_standardised():
 
 def test_an_episode_that_was_cut_off_loses_what_its_last_row_led_to():
     cut = frame(over=[True, False, False, False, False])
-    with pytest.warns(UserWarning, match="1 of 2 episodes were cut off.*the first in row 3"):
+    told = "1 of 2 episodes were cut off.*the first in row 3, and rewards of 2 in all are lost. If"
+    with pytest.warns(UserWarning, match=told):
         dataset = logs.from_table(cut, **ROLES, fewest=1)
     assert dataset.action.tolist() == [0, 1, 1, 0, 0, 0]
     assert dataset.reward.tolist() == [0, 0, 1, 0, 0.5, 0]
@@ -60,15 +61,16 @@ def test_an_episode_that_was_cut_off_loses_what_its_last_row_led_to():
 def test_a_last_row_without_action_and_reward_is_the_final_observation():
     """The advice of the warning; whether the episode ended may stand in either of its rows."""
     more = pd.DataFrame({"stay": ["a", "b"], "hour": [9, 9], "age": [9.0, 8.0], "ward": ["x", "y"]})
-    for over in ([True, False], [False, False]):
-        both = pd.concat([frame(over=[over[0], False, False, False, False]), more])
-        both["over"] = both["over"].fillna(False).astype(bool)
+    for over, filled in ([True, True], [False, True], [True, False]):
+        both = pd.concat([frame(over=[over, False, False, False, False]), more])
+        if filled:
+            both["over"] = both["over"].fillna(False).astype(bool)
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             dataset = logs.from_table(both, **ROLES)
         assert dataset.action.tolist() == [0, 1, 1, 0, 0, 1, 0]
         assert dataset.reward.tolist() == [0, 0, 1, 0, 0.5, 2, 0]
-        b = 0 if over[0] else 1
+        b = 0 if over else 1
         assert dataset.discount.tolist() == [1, 1, b, b, 1, 1, 1]
         ages = logs.code_book(dataset).observation[0]
         np.testing.assert_allclose(
@@ -90,6 +92,15 @@ def test_probabilities_and_masks_are_kept_and_read_again(tmp_path):
     assert datasets.checksum(again) == datasets.checksum(dataset)
     one = again.episodes([1])
     assert one.probability.tolist() == [0.25, 0.5, 1] and one.allowed.shape == (3, 2)
+    # The final observation of an episode that was cut off has a value, of what is allowed there.
+    last = pd.DataFrame({"stay": ["a"], "hour": [9], "age": [9.0], "ward": ["x"]})
+    goes_on = pd.concat(
+        [more.assign(over=[True, *[False] * 4]), last.assign(may_high=1, may_none=0)]
+    )
+    again = logs.from_table(goes_on, **ROLES, allowed=masks)
+    assert again.allowed[-2:].tolist() == [[False, True], [True, False]] and again.discount[-1] == 1
+    with pytest.raises(logs.TableError, match="'may_high' has no value in row 5; say true"):
+        logs.from_table(pd.concat([goes_on[:5], last]), **ROLES, allowed=masks)
     plain = logs.from_table(more, **ROLES)
     assert plain.probability is None and datasets.checksum(plain) != datasets.checksum(dataset)
     wrong = datasets.Dataset(
@@ -109,11 +120,29 @@ def test_files_of_tables(tmp_path):
     for name in ("clinic.csv", "clinic.csv.gz"):
         frame().to_csv(tmp_path / name, index=False)
         assert datasets.checksum(logs.from_table(tmp_path / name, **ROLES)) == wanted
+    named = frame(stay=["07", "7", "07", "7", "07"])
+    named.to_csv(tmp_path / "named.csv", index=False)
+    assert datasets.checksum(logs.from_table(tmp_path / "named.csv", **ROLES)) == wanted
+    # So many that pandas reads them in parts: an id is the same whatever stands in the others.
+    number = 60_000
+    many = pd.concat([frame()] * number)
+    ids = np.repeat(np.arange(number), 5) * 2 + np.tile([0, 1, 0, 1, 0], number)
+    many["stay"] = np.where(ids == ids[-1], "last", ids.astype(str))
+    many.to_csv(tmp_path / "many.csv", index=False)
+    assert logs.from_table(tmp_path / "many.csv", **ROLES).num_episodes == 2 * number
+    (tmp_path / "twice.csv").write_text("stay,hour,age,ward,drug,gain,over,age\n")
+    with pytest.raises(logs.TableError, match="the table has 'age' more than once"):
+        logs.from_table(tmp_path / "twice.csv", **ROLES)
+    frame(drug=["NA", *frame()["drug"][1:]]).to_csv(tmp_path / "na.csv", index=False)
+    with pytest.raises(
+        logs.TableError, match=r"'drug' has no value in line 2.*NA, None and null in"
+    ):
+        logs.from_table(tmp_path / "na.csv", **ROLES)
     bad = frame(age=[3.0, None, 1.0, 3.0, 2.0])
     bad.to_csv(tmp_path / "bad.csv", index=False)
     with pytest.raises(logs.TableError, match="column 'age' has no value in line 3"):
         logs.from_table(tmp_path / "bad.csv", **ROLES)
-    (tmp_path / "broken.csv").write_text('stay,hour\n"a,1\n2')
+    (tmp_path / "broken.csv").write_text('stay,hour,age,ward,drug,gain,over\n"a,1\n2')
     with pytest.raises(logs.TableError, match=r"cannot be read as CSV.*EOF inside string"):
         logs.from_table(tmp_path / "broken.csv", **ROLES)
     (tmp_path / "empty.csv").write_text("")
@@ -130,7 +159,7 @@ def test_parquet_where_pyarrow_is_there_or_not(tmp_path, monkeypatch):
     path = tmp_path / "clinic.parquet"
     path.write_bytes(b"PAR1")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(ModuleNotFoundError, match=r"needs pyarrow: pip install 'unplugged\[tables"):
+    with pytest.raises(ModuleNotFoundError, match=r"needs pyarrow: pip install -e '.\[tables"):
         logs.from_table(path, **ROLES)
     monkeypatch.undo()
     pytest.importorskip("pyarrow")
@@ -157,8 +186,8 @@ def test_amounts_become_numbers_between_their_bounds():
     book = logs.code_book(dataset)
     assert book == logs.CodeBook.from_json(book.to_json()) and dataset.actions.dims == 2
     assert dataset.metadata["action_low"] == [0, 1] and dataset.metadata["action_high"] == [2, 9]
-    np.testing.assert_allclose(book.amounts(dataset.action[1]), [0.0, 1.0])
-    np.testing.assert_allclose(book.amounts(np.array([[3.0, -3.0]])), [[2.0, 1.0]])
+    for of, amounts in zip(book.quantities, ([0.0, 0.5, 2.0], [1.0, 3.0, 9.0])):
+        np.testing.assert_allclose(of.decode(np.array([-3.0, -0.5, 1.0])), amounts)
     whole = logs.from_table(rows, **{**roles, "bounds": None})
     assert whole.metadata["action_high"] == [1, 9]
 
@@ -188,7 +217,13 @@ DATES = pd.date_range("2026-01-01", periods=5)
         ({"age": DATES}, {}, r"'age' holds dates or times; give numbers, such as \(frame"),
         ({"age": ["3", "1", "n/a", "3", "2"]}, {}, "'age' holds numbers as texts, and 'n/a' in r"),
         ({"age": [3, "one", 1, 3, 2]}, {}, "'age' holds texts among numbers, such as 'one' in row"),
-        ({"age": [3, [1], 1, 3, 2]}, {}, "'age' holds a list in row 1; give numbers or texts"),
+        ({"age": [3, [1], 1, 3, 2]}, {}, "'age' holds a list in row 1; give numbers, by astype"),
+        ({"age": np.array([3, True, 1, 3, 2], object)}, {}, "'age' holds truths among numbers"),
+        ({"age": pd.cut([3, 1, 1, 3, 2], 2)}, {}, r"categories such as Interval.*astype\(str\)"),
+        ({}, {"observation": [["age"]]}, r"columns by their texts, got \['age'\]"),
+        ({}, {"ended": None}, "ended must be a column's name, True or False, got None"),
+        ({"hour": [2, 0, np.inf, 5, 1]}, {}, "'hour' is inf in row 2; say when it was"),
+        ({"over": False, "gain": [1, 0, 0, 1, 0]}, {"fewest": 1}, "all rewards stand in last rows"),
         ({"age": [1j] * 5}, {}, "'age' holds complex numbers"),
         ({"ward": ["x", None, "x", "x", "y"]}, {}, "'ward' has no value in row 1; give it a name"),
         ({"drug": ["none", None, "high", "none", "high"]}, {}, "'drug' has no value in row 1; n"),
@@ -197,13 +232,15 @@ DATES = pd.date_range("2026-01-01", periods=5)
         ({"drug": [0.5, 1, 1, 0, 0]}, {}, "'drug' is 0.5 in row 0.*pandas.cut"),
         ({"gain": [1.0, None, 0.0, 2.0, 0.0]}, {}, "'gain' has no value in row 1; write 0 where"),
         ({"gain": list("abcde")}, {}, "'gain' must hold numbers, and holds texts such as '"),
-        ({"over": ["yes", "no", "no", "yes", "no"]}, {}, r"'no' in row 2; compare it, such as fr"),
+        ({"over": ["yes", "no", "no", "yes", "no"]}, {}, "'no' in row 2; compare it with what"),
         ({"over": [True, True, False, True, False]}, {}, "'over' is true in row 1, and row 3 goes"),
         ({"over": [True, None, False, True, False]}, {}, "'over' has no value in row 1; say true"),
         ({"stay": list("bacab"), "over": [True, False, False, True, False]}, {},
          "episode c has one row, row 2, and nothing of what followed; leave it out, or say"),
         ({"p": [0.5, 0.0, 1, 1, 1]}, {"probability": "p"}, "'p' is 0 in row 1.*above 0, at most 1"),
         ({"p": [0.5, None, 1, 1, 1]}, {"probability": "p"}, "'p' has no value in row 1; give that"),
+        ({"p": [1.1, 0.5, 1, 1, 1]}, {"probability": "p"}, "'p' is 1.1 in row 0"),
+        ({"m": 1}, {"allowed": ["m"]}, "allowed must name each action's column, as"),
         ({"m": 1}, {"allowed": {"none": "m"}}, "allowed has no column for action 'high'"),
         ({"m": 1}, {"allowed": {"none": "m", "high": "m", "hih": "m"}}, "'hih', which nobody did"),
         ({"m": [1, 0, 1, 1, 1]}, {"allowed": {"none": "age", "high": "m"}}, "'age' must be true"),
@@ -269,9 +306,13 @@ def test_the_remedies_work():
     logs.from_table(pd.concat([frame(), frame()]).drop_duplicates(), **ROLES)
     wanted = datasets.checksum(logs.from_table(frame(), **ROLES))
     dates = DATES[[2, 0, 0, 4, 1]]
+    # fmt: off
     for hour in (dates, dates - DATES[0], dates.astype(str), dates.tz_localize("UTC"),
-                 pd.array([2, 0, 0, 5, 1], "Int64")):  # fmt: skip
+                 pd.array([2, 0, 0, 5, 1], "Int64"), list("20051"), ["0010", "0", "0", "11", "9"]):
         assert datasets.checksum(logs.from_table(frame(hour=hour), **ROLES)) == wanted
+    # fmt: on
+    sure = frame(p=[1 + 1e-9, 1, 1, 1, 1])  # A sum that was rounded.
+    assert logs.from_table(sure, **ROLES, probability="p").probability.max() == 1
 
 
 def test_skipped_steps_are_told_of():

@@ -124,6 +124,11 @@ def test_a_policy_that_the_log_never_follows_has_no_estimate():
     log = ope.Log(np.array([1, 1]), np.array([1.0, 1.0]), np.array([0.0, 0.0]))
     assert np.isnan(ope.importance(log, 0.9)).all() and ope.effective(log) == 0.0
     assert np.isnan(ope.interval(ope.importance(log, 0.9))).all()
+    some = log._replace(ratio=np.array([0.0, 1.0]))
+    found = ope.importance(some, 0.9, ope.resampled(2, 100, 0))
+    assert 15 < np.isnan(found).sum() < 35  # Resamples without the second.
+    assert np.isnan(ope.interval(found)).all()
+    assert ope.interval(np.array([np.nan, *np.arange(39.0)])) == pytest.approx((0.95, 37.05))
     with pytest.raises(ValueError, match="needs the log's q, v and v_end"):
         ope.doubly_robust(log, 0.9)
 
@@ -134,6 +139,18 @@ def test_long_episodes_do_not_overflow():
     log = ope.Log(np.array([2_000, 2_000]), np.ones(4_000), ratio)
     np.testing.assert_allclose(ope.importance(log, 1.0), 2_000)
     assert 1.0 <= ope.effective(log) <= 2.0
+    # Beside the first episode the others' weights are nothing; alone they count.
+    ends, ratio = np.zeros(3), np.array([1e200, 1e200, 1e-200, 1e-200, 2e-200, 1e-200])
+    guess = np.ones(6)
+    log = ope.Log(np.array([2, 2, 2]), np.arange(6.0), ratio, guess, guess, ends)
+    counts = np.array([[0, 2, 1], [1, 1, 1]])
+    few = ope.Log(np.array([2, 2]), np.arange(2.0, 6.0), ratio[2:], guess[:4], guess[:4], ends[:2])
+    for estimate in (ope.importance, ope.doubly_robust):
+        found = estimate(log, 0.9, counts)
+        np.testing.assert_allclose(found[0], estimate(few, 0.9, counts[:1, 1:])[0])
+        np.testing.assert_allclose(found[1], estimate(log, 0.9)[0])
+    # (2 * 1e-200 * 2 + 2e-200 * 4) / 4e-200, and the second step in the same shares.
+    np.testing.assert_allclose(ope.importance(log, 1.0, counts[:1]), [3.0 + 4.0])
 
 
 def test_how_often_like_states_saw_what_the_policy_does():

@@ -1,5 +1,6 @@
 """A policy is saved, loaded without the code that trained, and acts as it did."""
 
+import dataclasses
 import json
 import re
 import subprocess
@@ -108,11 +109,17 @@ def test_rows_tables_and_arrays(saved):
         (np.zeros((2, 7)), r"must have shape \[3\] or \[B, 3\] or rows of the table, got \[2, 7\]"),
         ("x", "observations must be numbers"),
         (np.zeros((0, 3)), "no rows to decide for"),
+        ([[0.0, 1.0, 0.0], [0.0, np.nan, 1.0]], r"observation 1 is nan at \[1\]; give finite"),
+        ([np.inf, 1.0, 0.0], r"observation 0 is inf at \[0\]"),
         (rows.assign(ward="c"), "column 'ward' is 'c' in row 0"),
         (rows.drop(columns="pulse"), "no column 'pulse'"),
     ]:
         with pytest.raises((policy.PolicyError, coding.TableError), match=error):
             agent.act(wrong)
+    drawn = [agent.act(dict(rows.iloc[i % 5])).action for i in range(100)]
+    share = drawn.count("high") / 100  # Row by row as well, actions come as often as they should.
+    assert abs(share - whole.probabilities[:, 0].mean()) < 0.2
+    assert agent.act(many, key=1).action.tolist() == agent.act(many, key=1).action.tolist()
     with pytest.raises(ValueError, match="key must be an integer"):
         agent.act(rows, key=0.5)
 
@@ -145,7 +152,7 @@ def test_a_damaged_folder_is_named(saved, tmp_path):
     about = json.loads((copy / "policy.json").read_text())
     assert about["actions"] == ["high", "none"] and about["update"] == 40
     (copy / "policy.json").write_text(json.dumps({**about, "version": 9}))
-    with pytest.raises(policy.PolicyError, match="version 9, this code reads 1; save"):
+    with pytest.raises(policy.PolicyError, match="version 9, this code reads 2; save"):
         policy.load(copy)
     (copy / "policy.json").write_text("{")
     with pytest.raises(policy.PolicyError, match=r"policy\.json is damaged"):
@@ -227,6 +234,14 @@ def test_continuous_actions_are_numbers(tmp_path):
     np.testing.assert_array_equal(decided.action, play(state.params, states, key))
     assert decided.probabilities is None and decided.frame().shape == (4, 1)
     assert agent.act(states[0]).action.shape == (1,)
+    # Where the dataset says what the bounds were, amounts are the environment's own.
+    bounded = datasets.from_episodes(
+        episodes, {**metadata, "action_low": [-2.0], "action_high": [4.0]}
+    )
+    datasets.save(bounded, tmp_path / "bounded.npz")
+    runs.train(dataclasses.replace(one, dataset=str(tmp_path / "bounded.npz")), tmp_path / "other")
+    agent = policy.load(policy.save(tmp_path / "other", tmp_path / "bounded"))
+    np.testing.assert_allclose(agent.act(states, key=key).action, 1.0 + 3.0 * decided.action, 1e-5)
 
 
 README = Path(__file__).parents[1] / "README.md"

@@ -30,11 +30,11 @@ import pandas as pd
 from jax import export
 
 from unplugged.common import checks, files, safetensors
-from unplugged.data.coding import CodeBook
+from unplugged.data.coding import CodeBook, Quantity
 
 __all__ = ["Decision", "Policy", "PolicyError", "load", "save"]
 
-VERSION = 1
+VERSION = 2
 AT_ONCE = 4_096  # rows at most that are decided in one call
 PLATFORMS = ("cpu", "cuda", "tpu")
 _FROM_RUN = ("parameters", "data_checksum", "program", "git_revision", "packages", "device")
@@ -51,7 +51,8 @@ class Decision:
 
     Attributes:
       action: what to do, by its name: the table's own action, or the environment's number. [B];
-        of a continuous policy amounts, in the table's own units or else in [-1, 1], [B, D].
+        of a continuous policy amounts [B, D], in the table's or the environment's own units, or in
+        [-1, 1] if the dataset does not say what its bounds were.
       probabilities: of each action, before one was drawn. Shape [B, A]; None: continuous.
       action_values: discounted return that the method expects of each action. Shape [B, A]; None:
         it learns no values.
@@ -117,7 +118,7 @@ class Policy:
 
         Raises:
           TableError: if a column is missing or a value unknown, see `CodeBook.encode`.
-          PolicyError: if they are neither, or have another shape.
+          PolicyError: if they are neither, have another shape, are not finite or allow nothing.
         """
         if isinstance(rows, (pd.DataFrame, pd.Series, Mapping)):
             if self.book is None:
@@ -139,18 +140,34 @@ class Policy:
             raise PolicyError(f"observations must be numbers in one shape ({error})") from error
         if array.shape != shape and array.shape[1:] != shape:
             what = " or rows of the table" if self.book else ""
+            flat = "" if array.ndim or self.book else (
+                "; gymnasium.wrappers.FlattenObservation makes arrays of numbers"
+            )  # fmt: skip
             raise PolicyError(
                 f"observations must have shape {list(shape)} or [B, {', '.join(map(str, shape))}]"
-                f"{what}, got {list(array.shape)}"
+                f"{what}, got {list(array.shape)}{flat}"
             )
-        return (array[None], True) if array.shape == shape else (array, False)
+        single = array.shape == shape
+        array = array[None] if single else array
+        if (wrong := ~np.isfinite(array)).any():
+            i, *place = (int(x[0]) for x in np.nonzero(wrong))
+            raise PolicyError(
+                f"observation {i} is {array[(i, *place)]} at {place}; give finite numbers"
+            )
+        if self.about.get("masked") and not (some := array[:, -len(self.actions) :].any(1)).all():
+            raise PolicyError(
+                f"observation {int(np.argmin(some))} allows no action: its last "
+                f"{len(self.actions)} numbers say which are, by 1 and 0"
+            )
+        return array, single
 
-    def act(self, rows: Any, *, key: int | jax.Array = 0) -> Decision:
+    def act(self, rows: Any, *, key: int | jax.Array | None = None) -> Decision:
         """Decides: an action each, drawn as the run's own policy drew in its evaluations.
 
         Args:
           rows: see `observe`.
-          key: randomness of the draw and of a search; the same key decides the same.
+          key: randomness of the draw and of a search; the same key decides the same, so give
+            another at each call. None: another each time.
 
         Raises:
           TableError, PolicyError: see `observe`.
@@ -158,6 +175,8 @@ class Policy:
         observation, single = self.observe(rows)
         if not len(observation):
             raise PolicyError("there are no rows to decide for")
+        if key is None:
+            key = secrets.randbits(32)
         if not isinstance(key, jax.Array):
             key = jax.random.key(checks.within("key", key, 0, 2**32 - 1, integer=True))
         found = self._some(observation[:AT_ONCE], key)
@@ -169,8 +188,9 @@ class Policy:
         if single:
             found = jax.tree.map(lambda x: x[0], found)
         action, probabilities, expected = found
-        if self.book is not None and self.book.quantities:
-            action = self.book.amounts(action)
+        if bounds := self.about.get("bounds"):
+            parts = [Quantity("", *of).decode(action[..., i]) for i, of in enumerate(bounds)]
+            action = np.stack(parts, axis=-1)
         elif self.actions:
             names = pd.Series(self.actions, dtype=object)[np.atleast_1d(action)].infer_objects()
             action = names.iloc[0] if single else names.to_numpy()
@@ -322,6 +342,8 @@ def save(
         "observation_shape": list(shape),
         "actions": list(named),
         "book": None if book is None else book.to_json(),
+        "masked": dataset.allowed is not None,
+        "bounds": _bounds(dataset),
         "seed": seed,
         "update": int(state.updates),
         "run": {name: record.get(name) for name in _FROM_RUN},
@@ -337,6 +359,14 @@ def save(
         shutil.rmtree(new, ignore_errors=True)
         raise
     return folder
+
+
+def _bounds(dataset: Any) -> list[list[float]] | None:
+    """The least and the most of each continuous action; None: discrete, or not known."""
+    if not dataset.actions.continuous:
+        return None
+    ends = [dataset.metadata.get(name) for name in ("action_low", "action_high")]
+    return None if None in ends else [list(of) for of in zip(*ends)]
 
 
 def _check_flatbuffers() -> None:

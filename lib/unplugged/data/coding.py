@@ -19,6 +19,8 @@ from unplugged.common import checks
 MOST_VALUES = 256  # different texts of one column: more are names or free text
 LARGEST = 1e15  # as in a dataset
 
+_PLAIN = (str, bool, int, float, np.number, np.bool_)
+
 Row = Callable[[int], str]  # what row i of a table is called in messages
 
 
@@ -150,11 +152,6 @@ class CodeBook:
             )
         return found
 
-    def amounts(self, action: np.ndarray) -> np.ndarray:
-        """Continuous actions [..., D] of an agent as the table has them, float64."""
-        parts = [of.decode(action[..., i]) for i, of in enumerate(self.quantities)]
-        return np.stack(parts, axis=-1)
-
     def to_json(self) -> dict[str, Any]:
         """The code book as JSON can hold it."""
         return {**dataclasses.asdict(self), "observation": [vars(of) for of in self.observation]}
@@ -190,7 +187,14 @@ def is_category(series: pd.Series, name: str, row: Row) -> bool:
       TableError: if it is neither: dates, texts among numbers, other objects.
     """
     kind = series.dtype
-    if isinstance(kind, (pd.CategoricalDtype, pd.StringDtype)):
+    if isinstance(kind, pd.CategoricalDtype):
+        if odd := [x for x in kind.categories if not isinstance(x, _PLAIN)]:
+            raise TableError(
+                f"column {name!r} has categories such as {odd[0]!r}; make texts of them, by "
+                "astype(str)"
+            )
+        return True
+    if isinstance(kind, pd.StringDtype):
         return True
     if pd.api.types.is_datetime64_any_dtype(kind) or pd.api.types.is_timedelta64_dtype(kind):
         raise TableError(
@@ -205,12 +209,18 @@ def is_category(series: pd.Series, name: str, row: Row) -> bool:
     text = there.map(lambda x: isinstance(x, str)).to_numpy(bool)
     if text.all():
         return True
-    known = there.map(lambda x: isinstance(x, (str, bool, int, float, np.generic)))
+    known = there.map(lambda x: isinstance(x, _PLAIN))
     if not known.all():
         i = series.index.get_indexer_for([there.index[int(np.argmin(known.to_numpy(bool)))]])[0]
         what = type(series.iloc[i]).__name__
-        raise TableError(f"column {name!r} holds a {what} in {row(i)}; give numbers or texts")
+        raise TableError(
+            f"column {name!r} holds a {what} in {row(i)}; give numbers, by astype(float), texts, "
+            "by astype(str), or a step's dates by pandas.to_datetime"
+        )
     if not text.any():
+        true = there.map(lambda x: isinstance(x, (bool, np.bool_))).to_numpy(bool)
+        if true.any() and not true.all():
+            raise TableError(f"column {name!r} holds truths among numbers; make it one of both")
         return False
     i = int(np.flatnonzero(series.map(lambda x: isinstance(x, str)).to_numpy(bool))[0])
     raise TableError(
@@ -226,6 +236,15 @@ def check_there(series: pd.Series, name: str, row: Row, remedy: str) -> None:
         i, number = int(np.argmax(missing)), int(missing.sum())
         more = f" and {number - 1} more" if number > 1 else ""
         raise TableError(f"column {name!r} has no value in {row(i)}{more}; {remedy}")
+
+
+def unnamed(name: str) -> str:
+    """What to do about a category that is missing."""
+    return (
+        f"give it a name, such as frame[{name!r}].fillna('unknown'); NA, None and null in a CSV "
+        "file are read as missing, unless you read it by pandas.read_csv(..., "
+        "keep_default_na=False) and give the frame"
+    )
 
 
 def numbers(series: pd.Series, name: str, row: Row, remedy: str | None = None) -> np.ndarray:
@@ -277,7 +296,7 @@ def truths(series: pd.Series, name: str, row: Row) -> np.ndarray:
         i = int(np.argmin(known))
         raise TableError(
             f"column {name!r} must be true or false, or 1 or 0, and is {series.iloc[i]!r} in "
-            f"{row(i)}; compare it, such as frame[{name!r}] == {series.iloc[i]!r}"
+            f"{row(i)}; compare it with what means true, as frame[{name!r}] == 'yes'"
         )
     return series.to_numpy(np.float64) == 1.0
 
@@ -298,7 +317,7 @@ def codes_of(series: pd.Series, name: str, values: Sequence[Any], row: Row) -> n
     Raises:
       TableError: if a value is missing or none of them.
     """
-    check_there(series, name, row, f"give it a name, such as frame[{name!r}].fillna('unknown')")
+    check_there(series, name, row, unnamed(name))
     if isinstance(series.dtype, pd.CategoricalDtype):
         places = pd.Index(values).get_indexer(series.cat.categories)
         codes = places[series.cat.codes.to_numpy()]

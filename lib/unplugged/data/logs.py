@@ -85,7 +85,7 @@ def from_table(
         episode, step, *observation, *doing, reward, *(x for x in optional if x is not None),
         *(() if allowed is None else allowed.values()),
     ]  # fmt: skip
-    frame, row = _read(table, columns)
+    frame, row = _read(table, columns, episode)
     if not len(frame):
         raise TableError("the table has no rows")
 
@@ -120,7 +120,9 @@ def from_table(
     masks = None
     if book.allowed is not None:
         masks = np.ones((len(frame), len(book.actions)), bool)
-        masks[there] = book.masks(frame.iloc[there], lambda i: sorted_row(int(there[i])))
+        # Also where an episode that was cut off goes on; a state at which it ended has no value.
+        asked = np.flatnonzero(~final | ~over)
+        masks[asked] = book.masks(frame.iloc[asked], lambda i: sorted_row(int(asked[i])))
         _check_allowed(masks, codes, decides, book, sorted_row)
 
     # A row a step; where an episode truly ended, its last row twice.
@@ -161,13 +163,38 @@ def from_table(
     )
     datasets.validate(dataset)
     if cut.any():
-        warnings.warn(
-            f"{int(cut.sum())} of {int(last.sum())} episodes were cut off: of their last rows only "
-            f"the observation is used, the first in {sorted_row(int(np.argmax(cut)))}. Where what "
-            "followed is known, add a row of it without action and reward",
-            stacklevel=2,
-        )
+        _tell_lost(rewards, cut, decides, last, ended, sorted_row)
     return dataset
+
+
+def _tell_lost(
+    rewards: np.ndarray,
+    cut: np.ndarray,
+    decides: np.ndarray,
+    last: np.ndarray,
+    ended: str | bool,
+    row: Row,
+) -> None:
+    """Warns of last rows of which only the observation is used; raises if all rewards are there.
+
+    Raises:
+      TableError: if nothing else earned anything.
+    """  # fmt: skip
+    first, lost = row(int(np.argmax(cut))), float(rewards[cut].sum())
+    say = f"make column {ended!r} true there" if isinstance(ended, str) else "give ended=True"
+    if rewards[cut].any() and not rewards[decides].any():
+        raise TableError(
+            f"all rewards stand in last rows of episodes that did not end, the first in {first}, "
+            f"and what those led to is not known; if the episodes ended there, {say}; else add a "
+            "row without action and reward, of what followed"
+        )
+    warnings.warn(
+        f"{int(cut.sum())} of {int(last.sum())} episodes were cut off: of their last rows only "
+        f"the observation is used, the first in {first}, and rewards of {lost:g} in all are lost. "
+        f"If they ended there, {say}; where what followed is known, add a row of it without "
+        "action and reward",
+        stacklevel=3,
+    )
 
 
 def code_book(dataset: datasets.Dataset) -> CodeBook | None:
@@ -188,6 +215,10 @@ def _check_roles(
     """Raises TableError if a column has no name or two roles that contradict each other."""
     if isinstance(observation, str) or not len(observation):
         raise TableError(f"observation must be a list of columns, got {observation!r}")
+    if wrong := [one for one in observation if not isinstance(one, str)]:
+        raise TableError(f"observation must name columns by their texts, got {wrong[0]!r}")
+    if not isinstance(ended, (str, bool, np.bool_)):
+        raise TableError(f"ended must be a column's name, True or False, got {ended!r}")
     roles = {
         "episode": episode, "step": step, "action": doing[0] if doing else None, "reward": reward,
         **{f"action {i}": name for i, name in enumerate(doing[1:], 2)},
@@ -226,6 +257,11 @@ def _check_kind(
                 f"bounds are of continuous actions; give action=[{action!r}], a list, or leave "
                 "them out"
             )
+        if allowed is not None and not isinstance(allowed, Mapping):
+            raise TableError(
+                f"allowed must name each action's column, as {{'none': 'may_none'}}, got "
+                f"{allowed!r}"
+            )
         return
     if allowed is not None:
         raise TableError("allowed is for actions with names, not for amounts; give bounds")
@@ -240,7 +276,7 @@ def _check_kind(
             raise TableError(f"bounds of {name!r} are {of!r}; give the least, then the most")
 
 
-def _read(table: Any, columns: Sequence[str]) -> tuple[pd.DataFrame, Row]:
+def _read(table: Any, columns: Sequence[str], episode: str) -> tuple[pd.DataFrame, Row]:
     """The table's rows, and what they are called in messages."""
     if isinstance(table, pd.DataFrame):
         coding.check_columns(table, columns)
@@ -256,7 +292,7 @@ def _read(table: Any, columns: Sequence[str]) -> tuple[pd.DataFrame, Row]:
         close = checks.nearest(path.name, beside).partition("Valid:")[0].strip()
         raise FileNotFoundError(f"no table {path}{f': {close}' if close else ''}")
     if ".csv" in path.suffixes:
-        return _read_csv(path, columns), coding.by_line
+        return _read_csv(path, columns, episode), coding.by_line
     if path.suffix not in (".parquet", ".pq"):
         raise TableError(
             f"{path.name} is neither .csv nor .parquet; read it with pandas and give the frame"
@@ -265,7 +301,7 @@ def _read(table: Any, columns: Sequence[str]) -> tuple[pd.DataFrame, Row]:
         frame = pd.read_parquet(path)
     except ImportError as error:
         raise ModuleNotFoundError(
-            f"reading {path.name} needs pyarrow: pip install 'unplugged[tables]', or write the "
+            f"reading {path.name} needs pyarrow: pip install -e '.[tables]', or write the "
             "table as .csv"
         ) from error
     except Exception as error:
@@ -274,10 +310,13 @@ def _read(table: Any, columns: Sequence[str]) -> tuple[pd.DataFrame, Row]:
     return frame, coding.by_number
 
 
-def _read_csv(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+def _read_csv(path: Path, columns: Sequence[str], episode: str) -> pd.DataFrame:
+    """The columns of a CSV file; ids of episodes as they are written, such as 007."""
     try:
-        coding.check_columns(pd.read_csv(path, nrows=0), columns)
-        return pd.read_csv(path, usecols=list(dict.fromkeys(columns)))
+        header = pd.read_csv(path, nrows=1, header=None, dtype=str).iloc[0].astype(str)
+        coding.check_columns(pd.DataFrame(columns=header), columns)
+        wanted = list(dict.fromkeys(columns))
+        return pd.read_csv(path, usecols=wanted, dtype={episode: str}, low_memory=False)
     except TableError as error:
         raise TableError(f"{path.name}: {error}") from error
     except (ValueError, UnicodeDecodeError, OSError) as error:
@@ -296,23 +335,31 @@ def _order(
     coding.check_there(frame[step], step, row, "say when it was, or leave the row out")
     numbers, _ = pd.factorize(frame[episode])
     when = frame[step]
-    kinds = pd.api.types
+    kinds, numbered = pd.api.types, False
     if kinds.is_datetime64_any_dtype(when.dtype) or kinds.is_timedelta64_dtype(when.dtype):
         when = when.astype("int64")
     elif coding.is_category(when, step, row):
-        try:
-            when = pd.to_datetime(when.astype(str), format="ISO8601", utc=True).astype("int64")
-        except ValueError as error:
-            raise TableError(
-                f"column {step!r} must order an episode's rows, and holds texts such as "
-                f"{when.iloc[0]!r}; make numbers or dates of them, by pandas.to_numeric or "
-                "pandas.to_datetime"
-            ) from error
+        texts = when.astype(str)
+        when = pd.to_numeric(texts, errors="coerce")
+        if when.isna().any():
+            try:
+                when = pd.to_datetime(texts, format="ISO8601", utc=True).astype("int64")
+            except ValueError as error:
+                raise TableError(
+                    f"column {step!r} must order an episode's rows, and holds texts such as "
+                    f"{texts.iloc[0]!r}; make numbers or dates of them, by pandas.to_numeric or "
+                    "pandas.to_datetime"
+                ) from error
+    else:
+        numbered = kinds.is_integer_dtype(when.dtype)
     when = when.to_numpy(np.int64 if kinds.is_integer_dtype(when.dtype) else np.float64)
+    if (endless := ~np.isfinite(when)).any():
+        i = int(np.argmax(endless))
+        raise TableError(f"column {step!r} is {when[i]} in {row(i)}; say when it was")
     order = np.lexsort((when, numbers))
     numbers, when = numbers[order], when[order]
     same = numbers[1:] == numbers[:-1]
-    if when.dtype.kind in "iu":
+    if numbered:
         _tell_gaps(np.where(same, np.diff(when), 1), step, lambda i: row(int(order[i])))
     twice = same & (when[1:] == when[:-1])
     if twice.any():
@@ -350,7 +397,8 @@ def _final_rows(
         raise TableError(
             f"column {doing[column]!r} has no value in {row(i)}; name what was done, such as "
             "'nothing', or 0 of an amount, or leave the episode out (only an episode's last row, "
-            "as its final observation, may lack both action and reward)"
+            "as its final observation, may lack both action and reward; NA, None and null in a CSV "
+            "file are read as missing)"
         )
     return nothing
 
@@ -361,7 +409,10 @@ def _ends(
     """Which rows are the last of an episode that truly ended."""
     if isinstance(ended, (bool, np.bool_)):
         return last & bool(ended)
-    found = coding.truths(frame[ended], ended, row)
+    # A final observation needs no truth: its episode ended if the row before says so.
+    said = np.flatnonzero(~(final & frame[ended].isna().to_numpy()))
+    found = np.zeros(len(frame), bool)
+    found[said] = coding.truths(frame[ended].iloc[said], ended, lambda i: row(int(said[i])))
     # Where the final observation is a row, the truth may stand at the last decision.
     decided_last = np.append(final[1:], False)
     if (wrong := found & ~last & ~decided_last).any():
@@ -387,8 +438,7 @@ def _check_lengths(episode: pd.Series, alone: np.ndarray, final: np.ndarray, row
 def _column(series: pd.Series, name: str, row: Row) -> Column:
     """How a column of an observation becomes numbers."""
     if coding.is_category(series, name, row):
-        remedy = f"give it a name, such as frame[{name!r}].fillna('unknown')"
-        coding.check_there(series, name, row, remedy)
+        coding.check_there(series, name, row, coding.unnamed(name))
         return Column(name, values=tuple(_values(series, name, row)))
     values = coding.numbers(series, name, row)
     mean, scale = float(values.mean()), float(values.std())
@@ -484,8 +534,8 @@ def _masks(allowed: Mapping[Any, str] | None, actions: Sequence[Any]) -> tuple[s
         raise TableError(f"allowed has no column for action {missing[0]!r}; name one for each")
     if unknown := [action for action in allowed if action not in actions]:
         raise TableError(
-            f"allowed names {unknown[0]!r}, which nobody did: "
-            f"{checks.nearest(str(unknown[0]), map(str, actions))}"
+            f"allowed names {unknown[0]!r}, which nobody did and nothing is learned of; leave it "
+            f"out: {checks.nearest(str(unknown[0]), map(str, actions))}"
         )
     return tuple(allowed[action] for action in actions)
 
@@ -539,16 +589,17 @@ def _probabilities(
     which = np.flatnonzero(decides)
     remedy = "give that of every decision, or leave probability=None"
     found = coding.numbers(frame[name].iloc[which], name, lambda i: row(int(which[i])), remedy)
-    most, what = 1.0, "probability above 0, at most 1"
+    most, least, what = 1.0 + 1e-6, 1e-30, "probability above 0, at most 1"
     if book.quantities:
         most, what = np.inf, "density above 0"
-    if (wrong := ~((found > 0.0) & (found <= most))).any():
+    if (wrong := ~((found > least) & (found <= most))).any():
         i = int(np.argmax(wrong))
         raise TableError(
-            f"column {name!r} is {found[i]:g} in {row(int(which[i]))}, and what was done had a "
+            f"column {name!r} is {found[i]:.9g} in {row(int(which[i]))}, and what was done had a "
             f"{what}; give that of the action that was taken"
         )
     chances = np.ones(len(frame))
+    found = found if book.quantities else np.minimum(found, 1.0)
     chances[which] = found * np.prod([(of.high - of.low) / 2.0 for of in book.quantities])
     return chances
 

@@ -173,7 +173,7 @@ def sepsis() -> Process:
     found = importlib.util.find_spec("icu_sepsis")
     if found is None or found.origin is None:
         raise ModuleNotFoundError(
-            "pip install 'unplugged[sepsis]' brings the package icu-sepsis", name="icu-sepsis"
+            "pip install --no-deps icu-sepsis brings its files", name="icu-sepsis"
         )
     assets = Path(found.origin).parent / "envs" / "assets"
     with np.load(assets / "dynamics.npz", allow_pickle=False) as content:

@@ -64,9 +64,10 @@ class Evaluation:
         if continuous and not decisions.no_density(learner, spec.acts_by, known):
             self._density = jax.jit(decisions.density(learner))
         self._discount = spec.settings.discount
-        self._episodes = held.num_episodes
-        which, lengths = ope.decided(held)
-        log = ope.Log(lengths, held.reward[which].astype(np.float64), np.ones(len(which)))
+        some = self._held
+        self._episodes = some.num_episodes
+        which, lengths = ope.decided(some)
+        log = ope.Log(lengths, some.reward[which].astype(np.float64), np.ones(len(which)))
         self._data_return = float(ope.mean_return(log, self._discount)[0])
 
     def __call__(self, state: Any, seed: int, update: int) -> dict[str, Any]:

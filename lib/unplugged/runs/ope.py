@@ -27,6 +27,7 @@ from unplugged.runs.spec import Spec, divide
 
 _AT_ONCE = 8_192  # steps at which actions are chosen, or values asked for, in one call
 _BLOCK = 4_000_000  # numbers of an array over episodes and steps
+_NONE = 0.05  # share of resamples without an estimate beyond which there is no interval
 NEIGHBOURS = 50  # of a state, that are like it
 _AMONG = 50_000  # states at most that they are looked for in
 
@@ -59,9 +60,13 @@ def resampled(episodes: int, number: int, seed: int) -> np.ndarray:
 
 
 def interval(samples: np.ndarray) -> tuple[float, float]:
-    """The middle 95% of resampled estimates; of none of them, NaN."""
+    """The middle 95% of resampled estimates; NaN if more than 1 in 20 resamples gave none.
+
+    Those that give none are the ones that hold no episode like the policy's. Without them an
+    interval would be narrowest where there is least to go by.
+    """
     found = samples[np.isfinite(samples)]
-    if not len(found):
+    if len(found) < (1.0 - _NONE) * len(samples):
         return float("nan"), float("nan")
     low, high = np.percentile(found, [2.5, 97.5])
     return float(low), float(high)
@@ -159,7 +164,21 @@ def _estimate(log: Log, discount: float, counts: np.ndarray | None, *, doubly: b
                 guesses[:, 1:] = counts @ (w[:, :-1] * values[:, 1:]) / means[:, :-1]
             total += (gammas * (corrections + guesses)).sum(axis=1)
             share = counts * w[:, -1] / means[:, -1:]
+    for i in np.flatnonzero(~np.isfinite(total)):
+        # All that was drawn may be too small beside an episode that was not.
+        if (drawn := counts[i] > 0).all():
+            continue
+        alone = _some(log, drawn)
+        total[i] = _estimate(alone, discount, counts[i : i + 1, drawn], doubly=doubly)[0]
     return total
+
+
+def _some(log: Log, which: np.ndarray) -> Log:
+    """The log of some of its episodes, bool [E]."""
+    steps = np.repeat(which, log.lengths)
+    q, v = (None if x is None else x[steps] for x in (log.q, log.v))
+    v_end = None if log.v_end is None else log.v_end[which]
+    return Log(log.lengths[which], log.reward[steps], log.ratio[steps], q, v, v_end)
 
 
 # --- Fitted Q evaluation ------------------------------------------------------------------------

@@ -34,6 +34,7 @@ from unplugged.runs.training import saved_states
 __all__ = ["behavior", "fitted_q_evaluation", "held_out_loss", "report", "score"]
 
 _AT_ONCE = 8_192  # steps at which actions are chosen in one call
+_LEAST = 1e-6  # probability that a clone gives what was done, so that weights are finite
 _LOOKED_AT = 1_000  # held-out decisions whose like states are looked for
 
 
@@ -137,8 +138,8 @@ def report(
       folder: its directory.
       fqe_updates: gradient steps of each fitted Q evaluation.
       clone_updates: gradient steps of cloning, if probabilities were not recorded.
-      refits: fitted Q evaluations of resampled episodes, by whose deviation its interval is; 0:
-        it has none.
+      refits: fitted Q evaluations of resampled episodes, at least 2, by whose deviation its
+        interval is; 0: it has none.
       resamples: resamples of episodes for the other intervals.
 
     Returns:
@@ -162,6 +163,8 @@ def report(
         ("refits", refits, 0), ("resamples", resamples, 1),
     ):  # fmt: skip
         checks.within(name, value, least, integer=True)
+    if refits == 1:
+        raise ValueError("refits must be 0 or at least 2: one has no deviation, got 1")
     learner, train, dataset = build(spec)
     held = ope.held_out(spec)
     chances, of = held.probability, "recorded"
@@ -179,7 +182,8 @@ def report(
         moments = datasets.moments(dataset) if spec.settings.standardize else None
         clone, params = behavior(spec, train, clone_updates, moments)
         of_clone = ope.at_steps(clone, store, params, jax.random.key(0))
-        chances, of = np.take_along_axis(of_clone, held.action[:, None], axis=1)[:, 0], "cloned"
+        chances = np.take_along_axis(of_clone, held.action[:, None], axis=1)[:, 0]
+        chances, of = np.maximum(chances, _LEAST), "cloned"
     rows = [
         {"seed": seed, "update": update, "probabilities": of, **judge(seed, update, state, chances)}
         for seed, update, state in tqdm(
