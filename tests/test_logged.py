@@ -1,6 +1,7 @@
 """Runs on a table of one's own, without any environment."""
 
 import dataclasses
+import itertools
 import json
 
 import numpy as np
@@ -181,10 +182,23 @@ def test_a_report_on_the_checkpoints(path, tmp_path, recorded):
         selection.report(spec(path, benchmark="bsuite", environment="catch", holdout=0.0), tmp_path)
 
 
-def test_held_out_episodes_of_a_large_table_are_thinned_out(path):
+def test_held_out_episodes_of_a_large_table_are_thinned_out(path, monkeypatch):
     dataset = datasets.load(path)
     assert heldout.some_episodes(dataset, 10_000) is dataset
     few = heldout.some_episodes(dataset, 60)
+    monkeypatch.setattr(heldout, "MOST_STEPS", 20)
+    one = spec(path, method="bc")
+    _, held = runs.divide(one, dataset)
+    learner = one.learner(*one.form(), None)
+    row = heldout.Evaluation(one, learner, held)(learner.init(0), 0, 0)
+    of = heldout.some_episodes(held, 20)
+    assert row["episodes"] == of.num_episodes < held.num_episodes  # So are all the estimates.
+    ends = np.append(0, np.flatnonzero(of.is_last) + 1)
+    returns = [
+        (of.reward[a:b] * one.settings.discount ** np.arange(b - a)).sum()
+        for a, b in itertools.pairwise(ends)
+    ]
+    assert row["data_return"] == pytest.approx(np.mean(returns))
     assert 5 <= few.num_episodes < 20 and few.num_steps < 90
     assert few.probability is not None
     assert dataclasses.is_dataclass(few)

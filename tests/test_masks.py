@@ -185,6 +185,9 @@ def test_a_run_and_its_policy_keep_to_the_masks(tmp_path):
     assert np.isneginf(decided.action_values[forbidden, 0]).all()
     with pytest.raises(ValueError, match="row 0 allows no action"):
         agent.act(rows.assign(may_high=False, may_none=False))
+    assert agent.act([0.0, 1.0, 0.0, 0.0, 1.0]).action == "none"
+    with pytest.raises(policy.PolicyError, match="observation 0 allows no action: its last 2"):
+        agent.act([0.0, 1.0, 0.0, 0.0, 0.0])
 
 
 @pytest.mark.slow
