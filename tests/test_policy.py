@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import gymnasium
@@ -116,6 +117,10 @@ def test_rows_tables_and_arrays(saved):
     ]:
         with pytest.raises((policy.PolicyError, coding.TableError), match=error):
             agent.act(wrong)
+    large = pd.concat([many] * 10)  # Above 100,000 rows.
+    begin = time.process_time()
+    assert len(agent.act(large).action) == len(large) > 100_000
+    assert time.process_time() - begin < 5.0
     drawn = [agent.act(dict(rows.iloc[i % 5])).action for i in range(100)]
     share = drawn.count("high") / 100  # Row by row as well, actions come as often as they should.
     assert abs(share - whole.probabilities[:, 0].mean()) < 0.2
