@@ -23,7 +23,11 @@ def test_measures_by_hand():
     assert found.loc["the log's own return", "rank"] == 0.0
     assert found.loc["fitted Q (discounted)"].tolist()[-2:] == [0.5, 0.5]
     assert np.isnan(found.loc["fitted Q (discounted)", "error"])  # Of another quantity.
+    assert found.loc["fitted Q (discounted)", "known"] == 0.75  # Regret is of the best of all.
     assert len(found) == 4  # No learned values.
+    few = trust.measured(rows().assign(dr_total=[1.0, np.nan, np.nan, np.nan]))
+    few = few.set_index("estimate").loc["doubly robust"]
+    assert few["known"] == 0.25 and few[["error", "rank", "regret"]].isna().all()
     other = trust.measured(rows(), "dr_total", {"mean_return": "itself"})
     assert other["estimate"].tolist() == ["itself"] and other["error"].tolist() == [0.25]
     same = rows().assign(mean_return=1.0)
@@ -36,7 +40,10 @@ def test_a_summary_over_tasks_and_what_follows():
     table = trust.summary(trust.measured(pd.concat(tasks)))
     assert set(table["measure"]) == set(trust.MEASURES) and (table["runs"] == 4).all()
     of = table[table["estimate"] == "fitted Q (discounted)"]
-    assert of["measure"].tolist() == ["rank", "regret"]
+    assert of["measure"].tolist() == ["known", "rank", "regret"]
+    assert of["value"].tolist() == [0.75, 0.5, 0.5]
     assert "doubly robust orders checkpoints best (rank correlation 1.00" in trust.verdict(table)
+    many = pd.concat([one.assign(dr_total=[1.0, 2.0, np.nan, 3.0]) for one in tasks])
+    assert "doubly robust" not in trust.verdict(trust.summary(trust.measured(many)))
     worse = table[table["estimate"] == "importance sampling"]
     assert trust.verdict(worse).startswith("No estimate orders")

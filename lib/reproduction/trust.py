@@ -28,9 +28,11 @@ DISCOUNTED = {
     "dr_return": "doubly robust", "fqe_return": "fitted Q", "value_return": "learned value",
 }  # fmt: skip
 MEASURES = {
+    "known": "share of checkpoints that have one",
     "error": "absolute error / spread of the truth", "rank": "rank correlation",
     "regret": "regret of the best / spread of the truth",
 }  # fmt: skip
+_MOST = 0.9  # share of checkpoints that an estimate to choose by must know
 
 
 def measured(
@@ -45,18 +47,23 @@ def measured(
       estimates: their columns, and how they are called.
 
     Returns:
-      A row an environment, seed and estimate: `error`, the mean of |estimate - truth|, NaN for a
-      discounted estimate of an undiscounted return; `rank`, Spearman's correlation, 0 if an
-      estimate is the same for all; and `regret`, what the checkpoint of the highest estimate lacks
-      of the best one. Error and regret are divided by the range of the truth over the task's
-      checkpoints, so that tasks can be averaged.
+      A row an environment, seed and estimate: `known`, the share of checkpoints that have one;
+      `error`, the mean of |estimate - truth|, NaN for a discounted estimate of an undiscounted
+      return; `rank`, Spearman's correlation, 0 if an estimate is the same for all; and `regret`,
+      what the checkpoint of the highest estimate lacks of the best one, of all that there are.
+      Error and regret are divided by the range of the truth over the task's checkpoints, so that
+      tasks can be averaged. All but `known` are NaN where fewer than two have an estimate.
     """
     found = []
     for (environment, seed), of in rows.groupby(["environment", "seed"]):
         spread = np.ptp(of[truth])
         for name, called in estimates.items():
-            known = of[of[name].notna()] if name in of else of.head(0)
-            if len(known) < 2 or spread == 0:
+            if name not in of or spread == 0:
+                continue
+            row = {"environment": environment, "seed": seed, "estimate": called}
+            known = of[of[name].notna()]
+            found.append({**row, "known": len(known) / len(of)})
+            if len(known) < 2:
                 continue
             estimate, true = known[name].to_numpy(), known[truth].to_numpy()
             constant = np.ptp(estimate) == 0 or np.ptp(true) == 0
@@ -64,16 +71,8 @@ def measured(
             chosen = true[estimate == estimate.max()]  # Several of them if it cannot tell.
             other = truth == "mean_return" and name.endswith("_return")
             error = np.nan if other else float(np.abs(estimate - true).mean() / spread)
-            found.append(
-                {
-                    "environment": environment,
-                    "seed": seed,
-                    "estimate": called,
-                    "error": error,
-                    "rank": rank,
-                    "regret": float((of[truth].max() - chosen.mean()) / spread),
-                }
-            )
+            regret = float((of[truth].max() - chosen.mean()) / spread)
+            found[-1] |= {"error": error, "rank": rank, "regret": regret}
     columns = ["environment", "seed", "estimate", *MEASURES]
     return pd.DataFrame(found, columns=columns)
 
@@ -102,8 +101,13 @@ def summary(measures: pd.DataFrame) -> pd.DataFrame:
 
 
 def verdict(table: pd.DataFrame) -> str:
-    """What follows for choosing a checkpoint, in a sentence made from the numbers."""
-    ranks = table[table["measure"] == "rank"]
+    """What follows for choosing a checkpoint, in a sentence made from the numbers.
+
+    Of estimates that most checkpoints have: by the others one would choose among few.
+    """
+    shares = table[table["measure"] == "known"]
+    usable = shares.loc[shares["value"] >= _MOST, "estimate"]
+    ranks = table[(table["measure"] == "rank") & table["estimate"].isin(usable)]
     good = ranks[ranks["low"] > 0]
     if not len(good):
         return "No estimate orders checkpoints better than chance here: take the last."
