@@ -185,6 +185,9 @@ def test_a_share_keeps_the_first_episodes(tmp_path):
     assert half.metadata["episodes"] == 6
     with pytest.raises(DatasetError, match=r"another conversion: share is 0.5 there and 1.0 here"):
         frames.convert(source(made()), tmp_path / "half")
+    (tmp_path / "half" / "conversion.json").write_text("{")
+    with pytest.raises(DatasetError, match=r"conversion\.json is damaged .*another folder"):
+        frames.convert(source(made()), tmp_path / "half", share=0.5)
     with pytest.raises(ValueError, match=r"share must lie in \(0.0, 1.0\]"):
         frames.convert(source(made()), tmp_path / "none", share=0.0)
 
@@ -203,6 +206,10 @@ def test_without_evidence_the_last_row_is_a_frame(tmp_path):
     recording = frames.convert(source(shards), tmp_path)
     assert recording.metadata["last_row"] == frames.FRAME
     assert recording.num_episodes == 2 and recording.num_transitions == 5  # One had none.
+    assert recording.metadata["last_row_shown_by"] == 0
+    shards[0][0] = shards[0][0]._replace(last=frames.TRANSITION)
+    shown = frames.convert(source(shards), tmp_path / "shown").metadata
+    assert (shown["last_row"], shown["last_row_shown_by"]) == (frames.TRANSITION, 1)
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,14 @@
 import gzip
 import io
 import itertools
+import json
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import tfrecord_writer as writer
-from unplugged import dqn_replay, frames, rlu_atari
+from unplugged import dqn_replay, frames, rlu_atari, tfrecord
 from unplugged.datasets import DatasetError
 
 SIZE = (84, 84)
@@ -117,7 +118,7 @@ def test_the_games_own_folder_does_too(tmp_path):
 def test_tfds_form_is_the_same_data(tmp_path):
     of = shards()
     one = all_of(rlu_atari.source(write(tmp_path / "a", of), "pong"))
-    other = all_of(rlu_atari.source_tfds(write_tfds(tmp_path / "b", of), "pong"))
+    other = all_of(rlu_atari.source_tfds(write_tfds(tmp_path / "b", of), "pong", checkpoints=2))
     for x, y in zip(itertools.chain(*one), itertools.chain(*other), strict=True):
         for a, b in zip(x, y):
             np.testing.assert_array_equal(a, b)
@@ -152,6 +153,10 @@ def test_the_last_reward_shows_what_the_last_row_is(tmp_path, options, expected)
         ({"clipped_rewards": np.full(5, 4.0)}, "has a reward 4, and clipped ones are within 1"),
         ({"o_t": [b""]}, "is a shuffled transition.*take the folder atari_episodes_ordered"),
         ({"observations": [b"no"] * 5}, "frame 0 is no PNG, or a damaged one"),
+        ({"observations": [png(np.ones((84, 80 + i % 2), np.uint8)) for i in range(5)]},
+         "has frames of 84 x 80 and 84 x 81, expected one size"),
+        ({"claimed": 42.0}, "its clipped return is 42, and its rewards make -1 w"),
+        ({"claimed": 42.0, "ended": False}, "its clipped return is 42"),
     ],
 )  # fmt: skip
 def test_another_record_is_named(tmp_path, changes, message):
@@ -196,10 +201,40 @@ def test_what_is_missing_in_tfds_form_is_named(tmp_path):
     for path in place.glob("*checkpoint_01*00000-of*"):
         path.unlink()
     with pytest.raises(DatasetError, match=r"lacks 1 of 2 files, the first .*checkpoint_01"):
-        rlu_atari.source_tfds(folder, "pong")
+        rlu_atari.source_tfds(folder, "pong", checkpoints=3)
     for path in place.glob("*checkpoint_01*"):
         path.unlink()
-    with pytest.raises(DatasetError, match="lacks 1 checkpoints, the first 1"):
+    with pytest.raises(DatasetError, match="lacks 1 of 3 checkpoints, the first 1: get them, or"):
+        rlu_atari.source_tfds(folder, "pong", checkpoints=3)
+    with pytest.raises(DatasetError, match="lacks 48 of 50 checkpoints, the first 1"):
+        rlu_atari.source_tfds(folder, "pong")
+    with pytest.raises(DatasetError, match="has 2 checkpoints of pong, not 3"):
+        rlu_atari.source(write(tmp_path / "own", shards()), "pong", checkpoints=3)
+
+
+def test_tfds_own_account_of_its_files_is_kept_to(tmp_path):
+    folder = write_tfds(tmp_path, shards(2, episodes=4))
+    place = folder / "Pong_run_1" / "1.1.0"
+    (folder / "Pong_run_1" / "incomplete.1.1.0").mkdir()
+    info = {"splits": [{"name": f"checkpoint_{n:02d}", "shardLengths": ["2", "2"]} for n in (0, 1)]}
+    (place / "dataset_info.json").write_text(json.dumps(info))
+    assert [len(of) for of in all_of(rlu_atari.source_tfds(folder, "pong"))] == [4, 4]
+    stem = "rlu_atari_checkpoints_ordered-checkpoint_01.tfrecord"
+    path = place / f"{stem}-00001-of-00002"
+    whole = path.read_bytes()
+    (first, *_) = tfrecord.records(path)
+    path.write_bytes(whole[: 16 + len(first)])  # Cut where a record ends.
+    with pytest.raises(DatasetError, match=r"00001-of-00002 has 1 records, and .* says 2; get the"):
+        all_of(rlu_atari.source_tfds(folder, "pong"))
+    path.write_bytes(b"")
+    with pytest.raises(DatasetError, match="00001-of-00002: it is empty; get the file again"):
+        all_of(rlu_atari.source_tfds(folder, "pong"))
+    for file in place.glob("*checkpoint_01*"):
+        file.unlink()
+    with pytest.raises(DatasetError, match="lacks 1 of 2 checkpoints, the first 1"):
+        rlu_atari.source_tfds(folder, "pong")
+    (place / "dataset_info.json").write_text("{")
+    with pytest.raises(DatasetError, match=r"dataset_info\.json is damaged"):
         rlu_atari.source_tfds(folder, "pong")
 
 
@@ -243,7 +278,7 @@ def replay(root, number, lengths, rows=30, added=None, ends=(), begin=3):
 def test_replay_logs_without_padding_and_stale_rows(tmp_path):
     replay(tmp_path, 0, [5, 7, 8])  # 9 + 20 rows and a stale one
     replay(tmp_path, 1, [9, 6], begin=1, added=30 + 19)  # partial
-    source = dqn_replay.source(tmp_path, "pong")
+    source = dqn_replay.source(tmp_path, "pong", checkpoints=1)
     first, second = all_of(source)
     assert [len(one.action) for one in first] == [5, 7, 8]
     assert [one.terminated for one in first] == [True, True, False]
@@ -258,15 +293,43 @@ def test_replay_logs_without_padding_and_stale_rows(tmp_path):
 
 def test_the_end_by_the_time_limit_is_none(tmp_path, monkeypatch):
     monkeypatch.setattr(dqn_replay.atari, "LENGTH", 7)
-    (found,) = all_of(dqn_replay.source(replay(tmp_path, 0, [5, 7, 8]), "pong"))
+    (found,) = all_of(dqn_replay.source(replay(tmp_path, 0, [5, 7, 8]), "pong", checkpoints=1))
     assert [one.terminated for one in found] == [True, False, False]
+
+
+def test_a_time_limit_across_two_files_is_none(tmp_path, monkeypatch):
+    """8 steps in the first file, one lost, and 3 in the second, where the limit is."""
+    replay(tmp_path, 0, [5, 7, 8])
+    replay(tmp_path, 1, [3, 6], begin=0, added=30 + 12)
+    for limit, terminated in ((12, False), (13, True)):
+        monkeypatch.setattr(dqn_replay.atari, "LENGTH", limit)
+        _, second = all_of(dqn_replay.source(tmp_path, "pong", checkpoints=2))
+        assert [one.terminated for one in second] == [terminated, False]
+    # An episode that begins where the file does is as long as it is.
+    replay(tmp_path, 1, [3, 6], begin=3, added=30 + 15)
+    monkeypatch.setattr(dqn_replay.atari, "LENGTH", 12)
+    _, second = all_of(dqn_replay.source(tmp_path, "pong", checkpoints=2))
+    assert [one.terminated for one in second] == [True, False]
+
+
+def test_a_last_file_without_additions_is_left_out(tmp_path):
+    replay(tmp_path, 0, [5, 7, 8])
+    for added in (0, 29):  # What the first file says.
+        replay(tmp_path, 1, [5, 7, 8], added=added)
+        (found,) = all_of(dqn_replay.source(tmp_path, "pong", checkpoints=1))
+        assert [len(one.action) for one in found] == [5, 7, 8]
+    count = tmp_path / "Pong" / "1" / "replay_logs" / "add_count_ckpt.1.gz"
+    for wrong in (np.array([]), np.array(-1), np.array(3.5)):
+        gz(count, wrong)
+        with pytest.raises(DatasetError, match=r"add_count_ckpt.1.gz: it holds .*expected a count"):
+            dqn_replay.source(tmp_path, "pong", checkpoints=1)
 
 
 def test_damaged_or_missing_replay_logs_are_named(tmp_path):
     replay(tmp_path, 0, [5, 7, 8])
     place = tmp_path / "Pong" / "1" / "replay_logs"
     path = place / "$store$_observation_ckpt.0.gz"
-    source, whole = dqn_replay.source(tmp_path, "pong"), path.read_bytes()
+    source, whole = dqn_replay.source(tmp_path, "pong", checkpoints=1), path.read_bytes()
     path.write_bytes(whole[:-50])
     with pytest.raises(DatasetError, match=r"observation_ckpt.0.gz: it is cut short; get the fil"):
         all_of(source)
@@ -275,16 +338,24 @@ def test_damaged_or_missing_replay_logs_are_named(tmp_path):
     path.write_bytes(damaged)
     with pytest.raises(DatasetError, match=r"observation_ckpt.0.gz: CRC check failed"):
         all_of(source, 0.3)
-    (place / "$store$_reward_ckpt.0.gz").unlink()
-    with pytest.raises(DatasetError, match=r"lacks \$store\$_reward_ckpt.0.gz: get it"):
+    reward = place / "$store$_reward_ckpt.0.gz"
+    gz(reward, np.full(30, 50.0, np.float32))
+    with pytest.raises(DatasetError, match=r"reward_ckpt.0.gz: has a reward 50, and clipped ones"):
+        all_of(source)
+    with pytest.raises(
+        DatasetError, match=r"lacks \$store\$_observation_ckpt.1.gz: get it.*or say"
+    ):
         dqn_replay.source(tmp_path, "pong")
+    reward.unlink()
+    with pytest.raises(DatasetError, match=r"lacks \$store\$_reward_ckpt.0.gz: get it"):
+        dqn_replay.source(tmp_path, "pong", checkpoints=1)
     with pytest.raises(FileNotFoundError, match=r"there is no folder .*Pong/2/replay_logs"):
         dqn_replay.source(tmp_path, "pong", run=2)
 
 
 def test_padding_that_is_none_is_an_error(tmp_path):
-    replay(tmp_path, 0, [5, 7])
+    replay(tmp_path, 0, [5, 7], added=18)
     path = tmp_path / "Pong" / "1" / "replay_logs" / "$store$_action_ckpt.0.gz"
     gz(path, np.ones(30, np.int32))
     with pytest.raises(DatasetError, match="row 8: an episode begins without 3 rows of zeros"):
-        all_of(dqn_replay.source(tmp_path, "pong"))
+        all_of(dqn_replay.source(tmp_path, "pong", checkpoints=1))

@@ -28,18 +28,22 @@ from unplugged.data import frames
 from unplugged.data.datasets import DatasetError
 from unplugged.envs import atari
 
+CHECKPOINTS = 50  # of an agent, a file of each kind; a 51st is there for most
 PADDING = 3  # rows of zeros at an episode's beginning
 _FILE = re.compile(r"\$store\$_observation_ckpt\.(\d+)\.gz")
 _KINDS = {"action": "iu", "reward": "f", "terminal": "iub"}
 
 
-def source(folder: str | os.PathLike[str], game: str, run: int = 1) -> frames.Source:
+def source(
+    folder: str | os.PathLike[str], game: str, run: int = 1, checkpoints: int | None = None
+) -> frames.Source:
     """A game's replay logs of one agent, of five.
 
     Args:
       folder: where the games' folders lie.
       game: one of `atari.GAMES`.
       run: 1 to 5.
+      checkpoints: how many files of a kind there must be at least; None: as many as all games have.
 
     Raises:
       FileNotFoundError: if there are no such files.
@@ -54,13 +58,17 @@ def source(folder: str | os.PathLike[str], game: str, run: int = 1) -> frames.So
     numbers = sorted(int(m[1]) for path in place.iterdir() if (m := _FILE.fullmatch(path.name)))
     if not numbers:
         raise FileNotFoundError(f"no files $store$_observation_ckpt.N.gz in {place}")
-    for number in range(numbers[-1] + 1):
+    for number in range(max(numbers[-1] + 1, checkpoints or CHECKPOINTS)):
         kinds = ("observation", *_KINDS)
         for path in (*(_path(place, kind, number) for kind in kinds), _count(place, number)):
             if not path.is_file():
                 raise DatasetError(
-                    f"{place} lacks {path.name}: get it, since what is left is another dataset"
+                    f"{place} lacks {path.name}: get it, since what is left is another dataset, or "
+                    "say how many files you have (checkpoints)"
                 )
+    # A last file to which nothing was added is the one before it again.
+    while numbers[-1] and _added(place, numbers[-1]) in (0, _added(place, numbers[-2])):
+        numbers.pop()
 
     def episodes(shard: int, share: float) -> Iterator[frames.Episode]:
         return _episodes(place, shard, share, final=shard == numbers[-1])
@@ -78,6 +86,23 @@ def _path(folder: Path, kind: str, number: int) -> Path:
 
 def _count(folder: Path, number: int) -> Path:
     return folder / f"add_count_ckpt.{number}.gz"
+
+
+def _added(folder: Path, number: int) -> int:
+    """How many rows had been added when a file was written."""
+    path = _count(folder, number)
+    found = _read(path)
+    if found.size != 1 or found.dtype.kind not in "iu" or found.reshape(-1)[0] < 0:
+        raise DatasetError(f"{path}: it holds {found.tolist()}, expected a count; get it again")
+    return int(found.reshape(-1)[0])
+
+
+def _before(folder: Path, number: int, rows: int) -> int:
+    """Rows of an episode at the end of the file before, its padding and the lost row included."""
+    if not number:
+        return 0
+    ends = np.flatnonzero(_read(_path(folder, "terminal", number - 1))[: rows - 1])
+    return rows - 1 - int(ends[-1]) if len(ends) else rows
 
 
 @contextlib.contextmanager
@@ -125,9 +150,12 @@ def _episodes(folder: Path, number: int, share: float, *, final: bool) -> Iterat
             form = f"{column.dtype} {list(column.shape)}"
             raise DatasetError(f"{_path(folder, kind, number)}: is {form}, expected a list")
     rows = len(columns["action"])
-    added = int(_read(_count(folder, number)).reshape(-1)[0])
+    added = _added(folder, number)
     # The cursor stands on the last row, but in the last file where the additions ended.
     valid = min(rows - 1, added % rows) if final and added % rows else rows - 1
+    if (most := np.abs(columns["reward"][:valid]).max(initial=0.0)) > 1.0:
+        path = _path(folder, "reward", number)
+        raise DatasetError(f"{path}: has a reward {most:g}, and clipped ones are within 1")
     ends = np.flatnonzero(columns["terminal"][:valid])
     begins = np.append(0, ends + 1)
     ends = np.append(ends, valid - 1)
@@ -161,6 +189,8 @@ def _episodes(folder: Path, number: int, share: float, *, final: bool) -> Iterat
                 continue
             ended = bool(part["terminal"][-1])
             steps = len(images) - padding
+            if not begin and padding < PADDING:  # It goes on from the file before.
+                steps = _before(folder, number, rows) + len(images) - PADDING
             yield frames.Episode(
                 frames=images[padding:],
                 action=part["action"][padding:],

@@ -134,7 +134,8 @@ def convert(source: Source, folder: str | os.PathLike[str], *, share: float = 1.
     busy = f"another process converts in {folder}"
     with files.lock(folder / LOCK, patience=0.0, busy=busy):
         files.sweep(folder)
-        _claim(folder, source, share)
+        with _room(folder, 0, len(source.shards)):
+            _claim(folder, source, share)
         if (folder / _DONE).exists():
             return load(folder)
         names = [_name(number) for number in range(len(source.shards))]
@@ -149,8 +150,9 @@ def convert(source: Source, folder: str | os.PathLike[str], *, share: float = 1.
                     frames += _convert_shard(source, number, share, folder / name)
                 progress.update()
                 progress.set_postfix(frames=f"{frames:,}")
-        facts = {**source.facts, "share": share, "last_row": _settled(folder, names, source)}
-        _finish(folder, names, facts)
+        facts = {**source.facts, "share": share, **_settled(folder, names, source)}
+        with _room(folder, len(names), len(names)):
+            _finish(folder, names, facts)
     return load(folder)
 
 
@@ -162,7 +164,12 @@ def _claim(folder: Path, source: Source, share: float) -> None:
         if (folder / _DONE).exists() or list(folder.glob("shard-*")):
             raise DatasetError(f"{folder} holds something else: give another folder")
         return files.write_whole(folder / _PLAN, json.dumps(plan, indent=1))
-    before = json.loads((folder / _PLAN).read_text())
+    try:
+        before = dict(json.loads((folder / _PLAN).read_text()))
+    except (ValueError, TypeError) as error:
+        raise DatasetError(
+            f"{folder / _PLAN} is damaged ({error}): give another folder, or remove this one"
+        ) from error
     for name in sorted({*plan, *before}):
         if before.get(name) != plan.get(name):
             raise DatasetError(
@@ -347,22 +354,24 @@ def _name(shard: int) -> str:
     return f"shard-{shard:05d}"
 
 
-def _settled(folder: Path, names: Sequence[str], source: Source) -> str:
-    """What the last row of every episode is, by those that show it; raises if they disagree.
+def _settled(folder: Path, names: Sequence[str], source: Source) -> dict[str, Any]:
+    """What the last row of every episode is, and how many show it; raises if they disagree.
 
     If none does, the last row's reward is 0 in all of them, and it is taken for a frame alone.
     """
     shown: dict[str, str] = {}
+    episodes = 0
     for name, shard in zip(names, source.shards):
-        for code in np.unique(_rows(folder / name)["last"]):
+        for code, count in zip(*np.unique(_rows(folder / name)["last"], return_counts=True)):
             if (kind := _LAST[code]) is not None:
                 shown.setdefault(kind, shard)
+                episodes += int(count)
     if len(shown) > 1:
         raise DatasetError(
             f"episodes disagree: the last row is a frame alone in {shown[FRAME]}, and a transition "
             f"in {shown[TRANSITION]}; the files are of several sources"
         )
-    return next(iter(shown), FRAME)
+    return {"last_row": next(iter(shown), FRAME), "last_row_shown_by": episodes}
 
 
 def _finish(folder: Path, names: Sequence[str], facts: Mapping[str, Any]) -> None:

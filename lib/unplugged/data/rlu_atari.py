@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import collections
 import io
+import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +28,24 @@ from unplugged.data.datasets import DatasetError
 from unplugged.envs import atari
 
 RUNS = (1, 2, 3, 4, 5)
+CHECKPOINTS = 50  # of a run, a shard each
+FEWER = {"carnival": 49, "gravitar": 49, "star_gunner": 49}
 _STEPS = "steps/"  # of names in TFDS's form
 _CHECKPOINT = re.compile(r"(?P<prefix>.+-checkpoint_(?P<number>\d+)\.tfrecord)-\d{5}-of-\d{5}")
+_VERSION = re.compile(r"\d+\.\d+\.\d+")  # not the folder of a download that was cut off
 _CLOSE = 1e-3  # within which a float32 return is a sum of rewards
 
 
-def source(folder: str | os.PathLike[str], game: str, run: int = 1) -> frames.Source:
+def source(
+    folder: str | os.PathLike[str], game: str, run: int = 1, checkpoints: int | None = None
+) -> frames.Source:
     """A game's episodes of one run, of five that were recorded.
 
     Args:
       folder: where the games' folders lie.
       game: one of `atari.GAMES`.
       run: 1 to 5.
+      checkpoints: how many files there must be; None: as many as their names say.
 
     Raises:
       FileNotFoundError: if there are no such files.
@@ -48,14 +55,21 @@ def source(folder: str | os.PathLike[str], game: str, run: int = 1) -> frames.So
     name, run = _named(game, run)
     folder = files.expanded(folder)
     shards = tfrecord.shards(_below(folder, name), f"run_{run}")
+    if checkpoints not in (None, len(shards)):
+        raise DatasetError(f"{folder} has {len(shards)} checkpoints of {game}, not {checkpoints}")
     return _source(
         frames.of_game(game, run, "RL Unplugged, atari_episodes_ordered"),
         [[path] for path in shards],
     )
 
 
-def source_tfds(folder: str | os.PathLike[str], game: str, run: int = 1) -> frames.Source:
+def source_tfds(
+    folder: str | os.PathLike[str], game: str, run: int = 1, checkpoints: int | None = None
+) -> frames.Source:
     """The same from TFDS's form, `rlu_atari_checkpoints_ordered`; see `source`.
+
+    Where TFDS's own `dataset_info.json` lies beside the files, they must have as many records as
+    it says; `checkpoints` is then how many it names, and else how many were published.
 
     Raises:
       FileNotFoundError: if there are no such files.
@@ -64,19 +78,45 @@ def source_tfds(folder: str | os.PathLike[str], game: str, run: int = 1) -> fram
     """
     name, run = _named(game, run)
     folder = _below(files.expanded(folder), f"{name}_run_{run}")
-    if versions := sorted(path for path in folder.iterdir() if path.is_dir()):
+    if versions := sorted(path for path in folder.iterdir() if _VERSION.fullmatch(path.name)):
         folder = versions[-1]
     matches = (_CHECKPOINT.fullmatch(path.name) for path in folder.iterdir())
     prefixes = {int(match["number"]): match["prefix"] for match in matches if match}
     if not prefixes:
         raise FileNotFoundError(f"no files ...-checkpoint_NN.tfrecord-NNNNN-of-NNNNN in {folder}")
-    numbers = range(max(prefixes) + 1)
+    lengths = _lengths(folder)
+    wanted = checkpoints or len(lengths) or FEWER.get(game, CHECKPOINTS)
+    numbers = range(max(wanted, max(prefixes) + 1))
     if missing := [number for number in numbers if number not in prefixes]:
-        raise DatasetError(f"{folder} lacks {len(missing)} checkpoints, the first {missing[0]}")
+        raise DatasetError(
+            f"{folder} lacks {len(missing)} of {len(numbers)} checkpoints, the first {missing[0]}: "
+            "get them, or say how many you have (checkpoints)"
+        )
+    shards = [tfrecord.shards(folder, prefixes[number]) for number in numbers]
     return _source(
         frames.of_game(game, run, "RL Unplugged, rlu_atari_checkpoints_ordered of TFDS"),
-        [tfrecord.shards(folder, prefixes[number]) for number in numbers],
+        shards,
+        {
+            path: count
+            for number, paths in zip(numbers, shards)
+            for path, count in zip(paths, lengths.get(number, []))
+        },
     )
+
+
+def _lengths(folder: Path) -> dict[int, list[int]]:
+    """How many records each file of each checkpoint has, by TFDS's own account if it is there."""
+    path = folder / "dataset_info.json"
+    if not path.is_file():
+        return {}
+    try:
+        splits = json.loads(path.read_text())["splits"]
+        return {
+            int(split["name"].removeprefix("checkpoint_")): [int(n) for n in split["shardLengths"]]
+            for split in splits
+        }
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DatasetError(f"{path} is damaged ({error}); get the file again") from error
 
 
 def _named(game: str, run: int) -> tuple[str, int]:
@@ -97,20 +137,26 @@ def _below(folder: Path, name: str) -> Path:
     raise FileNotFoundError(f"there is no folder {name} in {folder}; it has {shown or 'none'}")
 
 
-def _source(facts: dict[str, Any], shards: Sequence[Sequence[Path]]) -> frames.Source:
+def _source(
+    facts: dict[str, Any],
+    shards: Sequence[Sequence[Path]],
+    lengths: Mapping[Path, int] | None = None,
+) -> frames.Source:
     def episodes(shard: int, share: float) -> Iterator[frames.Episode]:
-        return _episodes(shards[shard], shard, share)
+        return _episodes(shards[shard], shard, share, lengths or {})
 
     return frames.Source(facts, [paths[0].name for paths in shards], episodes)
 
 
-def _episodes(paths: Sequence[Path], shard: int, share: float) -> Iterator[frames.Episode]:
+def _episodes(
+    paths: Sequence[Path], shard: int, share: float, lengths: Mapping[Path, int]
+) -> Iterator[frames.Episode]:
     """The first episodes of each checkpoint in some files, all records of which are looked at."""
     counts = collections.Counter[int]()
     if share < 1.0:
-        counts.update(_checkpoint(steps, shard) for _, steps in _records(paths))
+        counts.update(_checkpoint(steps, shard) for _, steps in _records(paths, lengths))
     seen = collections.Counter[int]()
-    for where, steps in _records(paths):
+    for where, steps in _records(paths, lengths):
         checkpoint = _checkpoint(steps, shard)
         number, seen[checkpoint] = seen[checkpoint], seen[checkpoint] + 1
         if share == 1.0 or number < frames.first(counts[checkpoint], share):
@@ -120,9 +166,14 @@ def _episodes(paths: Sequence[Path], shard: int, share: float) -> Iterator[frame
                 raise DatasetError(f"{where}: {error}") from error
 
 
-def _records(paths: Iterable[Path]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Where each record stands, and its features by their names without TFDS's prefix."""
+def _records(
+    paths: Iterable[Path], lengths: Mapping[Path, int]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Where each record stands, and its features; raises if a file has another number of them."""
     for path in paths:
+        if not path.stat().st_size:
+            raise DatasetError(f"{path}: it is empty; get the file again")
+        count = 0
         for number, record in enumerate(tfrecord.records(path)):
             where = f"{path}: record {number}"
             try:
@@ -130,6 +181,12 @@ def _records(paths: Iterable[Path]) -> Iterator[tuple[str, dict[str, Any]]]:
             except DatasetError as error:
                 raise DatasetError(f"{where}: {error}") from error
             yield where, features
+            count = number + 1
+        if count != lengths.get(path, count):
+            raise DatasetError(
+                f"{path} has {count} records, and dataset_info.json says {lengths[path]}; get the "
+                "file again"
+            )
 
 
 def _checkpoint(features: dict[str, Any], shard: int) -> int:
@@ -166,19 +223,24 @@ def _episode(features: dict[str, Any], checkpoint: int, number: int) -> frames.E
     reward = np.asarray(reward, np.float32)
     if np.abs(reward).max() > 1.0:
         raise DatasetError(f"has a reward {np.abs(reward).max():g}, and clipped ones are within 1")
+    last = last_row(reward, returns)
+    pixels = [_pixels(png, i) for i, png in enumerate(images)]
+    if len(sizes := {image.shape for image in pixels}) > 1:
+        shown = " and ".join(" x ".join(map(str, size)) for size in sorted(sizes))
+        raise DatasetError(f"has frames of {shown}, expected one size")
     return frames.Episode(
-        frames=np.stack([_pixels(png, i) for i, png in enumerate(images)]),
+        frames=np.stack(pixels),
         action=np.asarray(action),
         reward=reward,
         terminated=terminated,
         checkpoint=checkpoint,
         number=number,
-        last=last_row(reward, returns) if terminated else None,
+        last=last if terminated else None,
     )
 
 
 def last_row(reward: np.ndarray, returns: np.ndarray | None) -> str | None:
-    """What the last row of an episode is that truly ended, as its rewards and return show it.
+    """What the last row of an episode is, as its rewards and return show it.
 
     Args:
       reward: [T], of every row.
@@ -191,14 +253,12 @@ def last_row(reward: np.ndarray, returns: np.ndarray | None) -> str | None:
     Raises:
       DatasetError: if the return is neither sum.
     """
-    if reward[-1] == 0.0:
-        return None
     if returns is None or not len(returns):
-        return frames.TRANSITION
+        return None if reward[-1] == 0.0 else frames.TRANSITION
     total = float(reward.sum(dtype=np.float64))
     claimed, without = float(returns[0]), total - float(reward[-1])
     if abs(claimed - total) < _CLOSE:
-        return frames.TRANSITION
+        return None if reward[-1] == 0.0 else frames.TRANSITION
     if abs(claimed - without) < _CLOSE:
         return frames.FRAME
     raise DatasetError(
@@ -208,7 +268,7 @@ def last_row(reward: np.ndarray, returns: np.ndarray | None) -> str | None:
 
 
 def _pixels(png: bytes, step: int) -> np.ndarray:
-    """A frame [H, W] uint8 of a PNG, whose checksums are looked at."""
+    """A frame [H, W] uint8 of a PNG."""
     try:
         with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
             if image.mode != "L":
