@@ -11,7 +11,19 @@ import pytest
 
 import unplugged.data.frame_stores
 import unplugged.data.frames
-from unplugged import atari, datasets, feeding, files, frame_stores, frames, methods, runs, windows
+from unplugged import (
+    atari,
+    datasets,
+    feeding,
+    files,
+    frame_stores,
+    frames,
+    methods,
+    policy,
+    runs,
+    selection,
+    windows,
+)
 from unplugged.datasets import DatasetError
 from unplugged.learner import Learner
 from unplugged.runs.spec import model_of
@@ -317,6 +329,8 @@ def test_windows_from_the_host_are_those_of_the_device(converted):
         ours, theirs = frame_stores.store(recording), frame_stores.host(recording)
         every = np.arange(recording.num_steps)
         np.testing.assert_array_equal(theirs.observe(every), ours.observe(every))
+        np.testing.assert_array_equal(theirs.observe(np.int32(3)), ours.observe(np.int32(3)))
+        np.testing.assert_array_equal(theirs.reward, ours.reward)
         start = jnp.asarray(ours.start)
         for length in (1, 9):
             gathered = theirs.gather(np.asarray(start), length)
@@ -383,6 +397,18 @@ def test_a_run_trains_on_a_recording(tmp_path, monkeypatch):
     assert jax.tree.map(lambda x: (x.shape, x.dtype), store) == jax.tree.map(
         lambda x: (x.shape, x.dtype), seen
     )
+    judged = runs.Spec(environment="pong", **{**common, "fraction": 1.0, "holdout": 0.25})
+    runs.train(judged, tmp_path / "judged")
+    row = selection.report(judged, tmp_path / "judged", fqe_updates=1, clone_updates=1).iloc[0]
+    assert row["episodes"] == 1 and np.isfinite(row["fqe_return"]) and row["unseen"] is None
+    agent = policy.load(policy.save(tmp_path / "judged", tmp_path / "agent"))
+    assert agent.act(np.asarray(store.observe(jnp.arange(3)))).probabilities.shape == (3, 6)
+    with monkeypatch.context() as patch:
+        patch.setattr(frame_stores, "device_memory", lambda: 1_000)
+        with pytest.raises(DatasetError, match="lower fraction to at most"):
+            selection.report(judged, tmp_path / "judged", fqe_updates=1)
+        with pytest.raises(ValueError, match="diagnose looks at states on the device"):
+            dataclasses.replace(judged, diagnose=True).build()
     with pytest.raises(DatasetError, match="was recorded in 'pong', not in 'breakout'"):
         runs.train(runs.Spec(environment="breakout", **common), tmp_path / "other")
     with pytest.raises(ValueError, match="observations of atari are pixels, which are never stand"):

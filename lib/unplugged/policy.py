@@ -286,8 +286,9 @@ def save(
     """
     # Imported here, so that whoever only loads needs none of it.
     from unplugged import runs
-    from unplugged.data import datasets, logs, windows
+    from unplugged.data import logs, windows
     from unplugged.runs import decisions, evaluation
+    from unplugged.runs import spec as runs_spec
 
     _check_flatbuffers()
     run, folder = files.expanded(run), files.expanded(folder)
@@ -316,7 +317,7 @@ def save(
 
     record = json.loads((run / "provenance.json").read_text())
     order = list(weights)
-    dataset = datasets.load(spec.dataset)
+    dataset = runs_spec.load(spec.dataset)
     shape = windows.seen(*spec.form())
     rows = jax.ShapeDtypeStruct((*export.symbolic_shape("b"), *shape), np.float32)
     key = jax.random.key_data(jax.random.key(0))

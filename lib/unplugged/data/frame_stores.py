@@ -114,10 +114,17 @@ class Host:
         """[N] int32."""
         return self.steps.action
 
+    @property
+    def reward(self) -> jax.Array:
+        """[N] float32."""
+        return self.steps.reward
+
     def observe(self, index: np.ndarray) -> jax.Array:
-        """Observations at some steps [B], as `FrameStore.observe` has them."""
-        store = dataclasses.replace(self.steps, observation=jnp.asarray(self.gather(index, 1)))
-        return store.observe(jnp.asarray(index)[None])[0]
+        """Observations at some steps [...], as `FrameStore.observe` has them."""
+        flat = np.asarray(index).reshape(-1)
+        store = dataclasses.replace(self.steps, observation=jnp.asarray(self.gather(flat, 1)))
+        found = store.observe(jnp.asarray(flat)[None])[0]
+        return found.reshape(*np.shape(index), *found.shape[1:])
 
     def gather(self, start: np.ndarray, length: int) -> np.ndarray:
         """Frames of windows of T steps, for a `FedStore`.

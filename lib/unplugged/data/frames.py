@@ -423,6 +423,8 @@ class Recording:
       is_first: [N] bool.
       is_last: [N] bool.
       metadata: facts; `frame_shape` and `stack` make an observation.
+      probability: None, as of a dataset that does not say how probable its actions were.
+      allowed: None: all actions are.
     """
 
     folder: Path
@@ -434,6 +436,8 @@ class Recording:
     is_first: np.ndarray
     is_last: np.ndarray
     metadata: Mapping[str, Any]
+    probability: None = None
+    allowed: None = None
 
     @property
     def frame_shape(self) -> tuple[int, int]:

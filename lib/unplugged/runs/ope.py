@@ -23,7 +23,7 @@ from unplugged.data import datasets, windows
 from unplugged.learning import losses
 from unplugged.model.networks import Model, Params
 from unplugged.planning import acting
-from unplugged.runs.spec import Spec, divide
+from unplugged.runs.spec import Spec, divide, load
 
 _AT_ONCE = 8_192  # steps at which actions are chosen, or values asked for, in one call
 _BLOCK = 4_000_000  # numbers of an array over episodes and steps
@@ -381,7 +381,7 @@ def outside(dataset: datasets.Dataset, discount: float, limit: float) -> float:
 
 def held_out(spec: Spec) -> datasets.Dataset:
     """The episodes that a run holds out."""
-    _, held = divide(spec, datasets.load(spec.dataset))
+    _, held = divide(spec, load(spec.dataset))
     assert held is not None  # Who asks has looked at the holdout.
     return held
 

@@ -22,13 +22,13 @@ import pandas as pd
 from tqdm import tqdm
 
 from unplugged.common import checks, files
-from unplugged.data import datasets, windows
+from unplugged.data import datasets, frame_stores, frames, windows
 from unplugged.model.networks import Params
 from unplugged.planning import acting
 from unplugged.runs import decisions, ope
 from unplugged.runs.heldout import held_out_loss
 from unplugged.runs.ope import fitted_q_evaluation
-from unplugged.runs.spec import Spec, build, divide
+from unplugged.runs.spec import Spec, build, divide, load, on_device
 from unplugged.runs.training import saved_states
 
 __all__ = ["behavior", "fitted_q_evaluation", "held_out_loss", "report", "score"]
@@ -62,12 +62,12 @@ def score(spec: Spec, folder: str | os.PathLike[str], *, fqe_updates: int) -> pd
     learner, _, dataset = build(spec)
     moments = datasets.moments(dataset) if spec.settings.standardize else None
     fitted = spec.model(*spec.form(), moments)
-    whole = datasets.load(spec.dataset)
+    whole = load(spec.dataset)
     _, held = divide(spec, whole)
     assert held is not None  # The holdout is above 0.
     fraction = datasets.subsample(whole, spec.fraction, spec.data_seed)
-    data, first = windows.store(fraction), jnp.asarray(np.flatnonzero(fraction.is_first))
-    loss = held_out_loss(learner, windows.store(held))
+    data, first = _all_on_device(fraction), jnp.asarray(np.flatnonzero(fraction.is_first))
+    loss = held_out_loss(learner, _all_on_device(held))
     select = acting.SELECTORS[spec.acts_by]
 
     @jax.jit
@@ -103,6 +103,13 @@ def score(spec: Spec, folder: str | os.PathLike[str], *, fqe_updates: int) -> pd
         )
     results = pd.read_csv(files.expanded(folder) / "results.csv")
     return results.merge(pd.DataFrame(rows), on=["seed", "update"], how="inner")
+
+
+def _all_on_device(dataset: Any) -> Any:
+    """Raises DatasetError if frames do not fit the device: a critic is fitted to them there."""
+    if isinstance(dataset, frames.Recording):
+        frame_stores.check_fits(dataset)
+    return on_device(dataset)
 
 
 def behavior(spec: Spec, train: windows.Store, updates: int, moments: Any) -> tuple[Any, Params]:
@@ -151,7 +158,8 @@ def report(
       like states of the log had an action that the policy would take, and `probabilities` is
       "recorded" or "cloned". Of continuous actions `differs`, `unseen` and `value_return` are
       empty; so is what needs weights, with a warning that says why, unless the log has densities
-      and the run acts by its policy: then `probabilities` is "none".
+      and the run acts by its policy: then `probabilities` is "none". Of recordings of frames
+      `unseen` is empty.
 
     Raises:
       ValueError: if the run held nothing out, or the checkpoints are of another run.
@@ -176,7 +184,9 @@ def report(
             stacklevel=2,
         )
         chances, of = None, "none"
-    store = windows.store(held)
+    store = _all_on_device(held)
+    if isinstance(train, frame_stores.Host):
+        _all_on_device(dataset)  # raises
     judge = _Judge(spec, learner, train, dataset, held, store, fqe_updates, refits, resamples)
     if chances is None and not continuous:
         moments = datasets.moments(dataset) if spec.settings.standardize else None
@@ -270,7 +280,8 @@ class _Judge:
         row |= {"differs": None, "unseen": None, "outside": self.outside}
         if not self.continuous:
             row["differs"] = ope.differs(policy[which], held.action[which])
-            row["unseen"] = self._unseen(policy)
+            if not isinstance(held, frames.Recording):  # Like pictures are not found by distance.
+                row["unseen"] = self._unseen(policy)
         return row
 
     def _taken(self, policy: Any, params: Params) -> np.ndarray:

@@ -348,6 +348,18 @@ def divide(
     return datasets.split(dataset, spec.holdout, spec.data_seed)
 
 
+def load(path: str) -> Any:
+    """A dataset, or a recording of frames, of which most is like one; see `datasets.load`."""
+    return frames.load(path) if frames.is_recording(path) else datasets.load(path)
+
+
+def on_device(dataset: Any) -> Any:
+    """What `load` gave, to draw from: a store or, of frames that do not fit it, a `Host`."""
+    if isinstance(dataset, frames.Recording):
+        return frame_stores.opened(dataset)
+    return windows.store(dataset)
+
+
 def load_dataset(
     path: str, environment: str, observation_shape: Sequence[int], actions: Actions
 ) -> datasets.Dataset:
@@ -356,7 +368,7 @@ def load_dataset(
     Raises:
       DatasetError: if the dataset is damaged or does not fit the environment.
     """
-    dataset: Any = frames.load(path) if frames.is_recording(path) else datasets.load(path)
+    dataset = load(path)
     recorded_in = dataset.metadata.get("environment")
     if recorded_in is None:
         raise datasets.DatasetError(
@@ -419,8 +431,13 @@ def build(spec: Spec) -> tuple[Learner, windows.Store, datasets.Dataset]:
     learner = spec.learner(*form, moments)
     if methods.get(spec.method).critic == "categorical":
         check_range(dataset, _support(settings), settings)
-    on_device = frame_stores.opened if isinstance(dataset, frames.Recording) else windows.store
-    return learner, on_device(dataset), dataset
+    data = on_device(dataset)
+    if spec.diagnose and isinstance(data, frame_stores.Host):
+        raise ValueError(
+            "diagnose looks at states on the device, and these frames do not fit it: leave it at "
+            "false, or lower fraction"
+        )
+    return learner, data, dataset
 
 
 def _moments(
