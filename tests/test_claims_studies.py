@@ -126,8 +126,9 @@ def test_mzu_on_dm_control_beside_cloning_and_the_baselines():
     assert set(decided["claim_verdict"]) == {"not supported"}
     frames = control()
     rows = frames["control_curves"]
-    frames["control_curves"] = rows[rows["method"] != "brac"]
-    assert claims.decide(CLAIMS, frames, ["M9"])["claim_verdict"].tolist() == ["not run"]
+    for some in (rows["method"] != "brac", rows["environment"] == "cartpole.swingup"):
+        frames["control_curves"] = rows[some]
+        assert claims.decide(CLAIMS, frames, ["M9"])["claim_verdict"].tolist() == ["not run"]
 
 
 def test_injection_by_action_dimensions():
@@ -195,7 +196,8 @@ RIGHT, LAST_BUT_ONE = (0, 1, 2, 3, 4, 5), (0, 1, 2, 3, 5, 4)
         ([RIGHT, RIGHT], "supported", 1.0, 0.0),
         ([LAST_BUT_ONE, LAST_BUT_ONE], "undecided", 1 - 12 / 210, 0.2),  # Ordered, but regretted.
         ([RIGHT[::-1], RIGHT[::-1]], "not supported", -1.0, 1.0),
-        ([RIGHT, (0,) * 6], "undecided", 0.5, 0.5),  # The interval holds 0.5.
+        # A constant cannot tell: its regret is the mean of all, and the interval holds 0.5.
+        ([RIGHT, (0,) * 6], "undecided", 0.5, 0.25),
     ],
 )
 def test_whether_fitted_q_evaluation_is_good_enough_to_choose_by(estimate, verdict, rank, regret):
