@@ -42,8 +42,8 @@ def test_a_summary_over_tasks_and_what_follows():
     of = table[table["estimate"] == "fitted Q (discounted)"]
     assert of["measure"].tolist() == ["known", "rank", "regret"]
     assert of["value"].tolist() == [0.75, 0.5, 0.5]
-    assert "doubly robust orders checkpoints best (rank correlation 1.00" in trust.verdict(table)
+    assert "Doubly robust orders checkpoints best (rank correlation 1.00" in trust.verdict(table)
     many = pd.concat([one.assign(dr_total=[1.0, 2.0, np.nan, 3.0]) for one in tasks])
-    assert "doubly robust" not in trust.verdict(trust.summary(trust.measured(many)))
+    assert "Doubly robust" not in trust.verdict(trust.summary(trust.measured(many)))
     worse = table[table["estimate"] == "importance sampling"]
     assert trust.verdict(worse).startswith("No estimate orders")

@@ -114,7 +114,7 @@ def verdict(table: pd.DataFrame) -> str:
     best = good.loc[good["value"].idxmax()]
     regret = table[(table["measure"] == "regret") & (table["estimate"] == best["estimate"])].iloc[0]
     return (
-        f"{best['estimate']} orders checkpoints best (rank correlation {best['value']:.2f} "
+        f"{best['estimate'][:1].upper()}{best['estimate'][1:]} orders checkpoints best (rank correlation {best['value']:.2f} "
         f"[{best['low']:.2f}, {best['high']:.2f}]); the checkpoint that it chooses lacks "
         f"{regret['value']:.0%} [{regret['low']:.0%}, {regret['high']:.0%}] of the range between "
         "the worst and the best."
