@@ -113,9 +113,9 @@ def verdict(table: pd.DataFrame) -> str:
         return "No estimate orders checkpoints better than chance here: take the last."
     best = good.loc[good["value"].idxmax()]
     regret = table[(table["measure"] == "regret") & (table["estimate"] == best["estimate"])].iloc[0]
-    name = best["estimate"]
+    name = best["estimate"][0].upper() + best["estimate"][1:]
     return (
-        f"{name[0].upper()}{name[1:]} orders checkpoints best (rank correlation {best['value']:.2f} "
+        f"{name} orders checkpoints best (rank correlation {best['value']:.2f} "
         f"[{best['low']:.2f}, {best['high']:.2f}]); the checkpoint that it chooses lacks "
         f"{regret['value']:.0%} [{regret['low']:.0%}, {regret['high']:.0%}] of the range between "
         "the worst and the best."
