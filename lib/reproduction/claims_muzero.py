@@ -186,6 +186,9 @@ def _m12(frames: Frames) -> tuple[list[Comparison], str]:
     return found, together(decided) if decided else "undecided"
 
 
+_TASKS = 5  # of DM Control's nine, which the profile cpu runs
+
+
 def _m9(frames: Frames) -> tuple[list[Comparison], str]:
     sides = ("mzu", "bc", "d4pg", "brac", "rabm")
     rows = frame(frames, "control_curves")
@@ -239,8 +242,6 @@ def _m11(frames: Frames) -> tuple[list[Comparison], str]:
     found = described("mzu, best - final checkpoint, cartpole.swingup", estimate, [rows])
     return [found], found.verdict
 
-
-_TASKS = 5  # of the nine, which the profile cpu runs
 
 RULES: dict[str, Rule] = {
     "M1": _m1,

@@ -29,11 +29,13 @@ def source(
       folder: where the games' folders lie.
       game: one of `atari.GAMES`.
       run: which of five, 1 to 5.
-      checkpoints: how many there must be; None: as many as were published.
+      checkpoints: how many there must be; None: as many as were published, or as the files say.
 
     Raises:
       ValueError: if there is no such source, game or run, naming the nearest.
       FileNotFoundError: if there are no such files.
       DatasetError: if some are missing.
     """
+    if checkpoints is not None:
+        checks.within("checkpoints", checkpoints, 1, integer=True)
     return SOURCES[checks.one_of("source", name, SOURCES)](folder, game, run, checkpoints)

@@ -55,7 +55,7 @@ def from_table(
 
     Args:
       table: a pandas frame, or the path of a .csv (also compressed) or .parquet file.
-      episode: column of the episode's id.
+      episode: column of the episode's id; in a CSV file as it is written, 7 beside 007.
       step: column of numbers or dates by which an episode's rows are ordered.
       observation: columns of what was known when the action was chosen.
       action: column of what was done: texts, whole numbers or truths. Or a list of columns of
@@ -179,7 +179,7 @@ def _tell_lost(
 
     Raises:
       TableError: if nothing else earned anything.
-    """  # fmt: skip
+    """
     first, lost = row(int(np.argmax(cut))), float(rewards[cut].sum())
     say = f"make column {ended!r} true there" if isinstance(ended, str) else "give ended=True"
     if rewards[cut].any() and not rewards[decides].any():

@@ -112,8 +112,11 @@ def _lengths(folder: Path) -> dict[int, list[int]]:
     try:
         splits = json.loads(path.read_text())["splits"]
         return {
-            int(split["name"].removeprefix("checkpoint_")): [int(n) for n in split["shardLengths"]]
+            int(split["name"].removeprefix("checkpoint_")): [
+                int(n) for n in split.get("shardLengths", [])
+            ]
             for split in splits
+            if split["name"].startswith("checkpoint_")
         }
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DatasetError(f"{path} is damaged ({error}); get the file again") from error

@@ -19,7 +19,7 @@ from unplugged.data import datasets, windows
 from unplugged.learning.learner import Learner
 from unplugged.model.networks import Params
 from unplugged.runs import decisions, ope
-from unplugged.runs.spec import Spec, on_device
+from unplugged.runs.spec import Spec
 
 MOST_WINDOWS = 2_048
 MOST_STEPS = 8_192  # of whole held-out episodes, spread evenly
@@ -54,9 +54,9 @@ class Evaluation:
     """
 
     def __init__(self, spec: Spec, learner: Learner, held: datasets.Dataset):
-        self._loss = held_out_loss(learner, on_device(held))
+        self._loss = held_out_loss(learner, windows.store(held))
         self._held = some_episodes(held, MOST_STEPS)
-        self._steps = on_device(self._held)
+        self._steps = windows.store(self._held)
         continuous, known = held.actions.continuous, held.probability is not None
         self._ask = None if continuous else _ask(spec, learner)
         self._density = None

@@ -186,7 +186,7 @@ def report(
         chances, of = None, "none"
     store = _all_on_device(held)
     if isinstance(train, frame_stores.Host):
-        _all_on_device(dataset)  # raises
+        train = _all_on_device(dataset)  # or it says how much would fit
     judge = _Judge(spec, learner, train, dataset, held, store, fqe_updates, refits, resamples)
     if chances is None and not continuous:
         moments = datasets.moments(dataset) if spec.settings.standardize else None
