@@ -1,5 +1,7 @@
 """Offline scores of a policy, where the right answer is known."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 
 from conftest import NUM_ACTIONS, OBSERVATION, random_params
 from test_runs import catch, spec  # noqa: F401
-from unplugged import datasets, learner, methods, runs, selection, windows
+from unplugged import datasets, learner, methods, ope, runs, selection, windows
 
 pytestmark = pytest.mark.slow
 
@@ -54,6 +56,38 @@ def test_fqe_finds_the_value_of_a_policy(model, policy, value):
         discount=0.9, updates=1_500, batch_size=32, learning_rate=0.01,
     )  # fmt: skip
     np.testing.assert_allclose(estimate, value, atol=0.15)
+
+
+@pytest.mark.parametrize(
+    "discount, updates, refreshed",
+    [(0.9, 290, 10), (0.9, 299, 10), (0.9, 100, 3), (0.9, 7, 1), (0.997, 3_000, 3), (1.0, 50, 1)],
+)
+def test_fqe_looks_as_far_ahead_as_the_discount_lets_it(discount, updates, refreshed):
+    assert ope.refreshes(discount, updates) == refreshed
+    steps = updates // refreshed
+    assert discount**steps <= 0.05 or refreshed == 1
+
+
+@pytest.mark.parametrize("pays", [1.0, 100.0])
+def test_fqe_of_long_episodes_and_of_returns_beyond_the_bins(model, pays):
+    steps, discount = 60, 0.9
+    episode = {
+        "observation": np.ones([steps + 1, *OBSERVATION], np.float32),
+        "action": np.arange(steps) % NUM_ACTIONS,
+        "reward": np.full(steps, pays),
+        "terminated": False,
+    }
+    dataset = datasets.from_episodes([episode], {"num_actions": NUM_ACTIONS})
+    unit = ope.unit(dataset, discount, model.support.limit)
+    assert unit == pytest.approx(max(1.0, pays * (1 - discount**steps) / 0.1 / model.support.limit))
+    value = functools.partial(
+        selection.fitted_q_evaluation, model, windows.store(dataset), jnp.zeros(1, int),
+        jnp.full([steps + 1, NUM_ACTIONS], 1 / NUM_ACTIONS), jax.random.key(0),
+        discount=discount, batch_size=32, learning_rate=0.01, scale=unit,
+    )  # fmt: skip
+    np.testing.assert_allclose(value(updates=600), 10.0 * pays, rtol=0.1)
+    near = value(updates=600, target_interval=300)  # Two looks ahead, the first of them at zeros.
+    np.testing.assert_allclose(near, 1.9 * pays, rtol=0.05)
 
 
 def test_held_out_loss_is_the_training_loss_on_all_windows(model, small, dataset):

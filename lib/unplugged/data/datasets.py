@@ -550,6 +550,15 @@ def moments(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
     return mean, np.where(deviation <= _ROUNDING * largest, 0.0, deviation)
 
 
+def returns_to_go(dataset: Dataset, discount: float) -> np.ndarray:
+    """The discounted return that follows each step in the data, 0 at last ones. Shape [N]."""
+    reward, total, found = dataset.reward.astype(np.float64), 0.0, []
+    for one, last in zip(reward[::-1].tolist(), dataset.is_last[::-1].tolist()):
+        total = 0.0 if last else one + discount * total
+        found.append(total)
+    return np.asarray(found[::-1])
+
+
 def statistics(dataset: Dataset, random_returns: np.ndarray, seed: int) -> pd.DataFrame:
     """One row about a recording of an online agent's training, the normalised score's ends in it.
 

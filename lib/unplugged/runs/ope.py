@@ -27,6 +27,7 @@ from unplugged.runs.spec import Spec, divide, load
 
 _AT_ONCE = 8_192  # steps at which actions are chosen, or values asked for, in one call
 _BLOCK = 4_000_000  # numbers of an array over episodes and steps
+_BEYOND = 0.05  # discount of what fitted Q evaluation need not look for
 _NONE = 0.05  # share of resamples without an estimate beyond which there is no interval
 NEIGHBOURS = 50  # of a state, that are like it
 _AMONG = 50_000  # states at most that they are looked for in
@@ -184,6 +185,24 @@ def _some(log: Log, which: np.ndarray) -> Log:
 # --- Fitted Q evaluation ------------------------------------------------------------------------
 
 
+def refreshes(discount: float, updates: int) -> int:
+    """Updates between refreshes of a target network, of which there are `updates` in all.
+
+    So many that what comes after as many steps as there are refreshes counts for at most 1 in 20
+    of what it would now; as many as there are updates, if those are fewer.
+    """
+    steps = np.inf if discount >= 1.0 else np.log(_BEYOND) / np.log(discount)
+    return max(1, int(updates // max(1.0, steps)))
+
+
+def unit(dataset: datasets.Dataset, discount: float, limit: float) -> float:
+    """What the unit of a critic must be worth for its bins to hold every return of the data.
+
+    At least 1; `limit` is the largest return that the bins represent.
+    """
+    return max(1.0, float(np.abs(datasets.returns_to_go(dataset, discount)).max()) / limit)
+
+
 def fit_q(
     model: Model,
     data: windows.Store,
@@ -194,13 +213,15 @@ def fit_q(
     updates: int,
     batch_size: int = 128,
     learning_rate: float = 1e-3,
-    target_interval: int = 50,
+    target_interval: int | None = None,
+    scale: float = 1.0,
     weights: jax.Array | None = None,
 ) -> Params:
     """A critic of a policy's discounted return, from recorded steps alone. To be compiled.
 
     In the networks of the methods and as a categorical distribution, fitted to
-    r + discount * sum_a pi(a|s') Q(s', a) of a target network (Le et al., 2019).
+    r + discount * sum_a pi(a|s') Q(s', a) of a target network (Le et al., 2019). With each
+    refresh of that network the critic looks a step further ahead.
 
     Args:
       model: the networks; new parameters are made.
@@ -212,13 +233,15 @@ def fit_q(
       updates: gradient steps.
       batch_size: transitions a step.
       learning_rate: Adam's.
-      target_interval: updates between refreshes of the target network.
+      target_interval: updates between refreshes of the target network; None: `refreshes`.
+      scale: what the critic's unit is worth, for returns that its bins would not represent.
       weights: how often each transition counts, such as its episode's in a resample [M]; None:
         once.
 
     Returns:
-      The critic's parameters.
+      The critic's parameters; its values times `scale` are returns.
     """
+    target_interval = target_interval or refreshes(discount, updates)
     init_key, key = jax.random.split(key)
     params = model.init(init_key)
     optimizer = optax.adam(learning_rate)
@@ -239,7 +262,7 @@ def fit_q(
             drawn = jnp.searchsorted(below, uniform, side="right")
         index = data.start[drawn]
         bootstrap = state_values(model, target_params, data, policy, index + 1)
-        target = data.reward[index] + discount * data.discount[index] * bootstrap
+        target = data.reward[index] / scale + discount * data.discount[index] * bootstrap
         gradient = jax.grad(loss)(params, target, index)
         change, opt_state = optimizer.update(gradient, opt_state)
         params = optax.apply_updates(params, change)
@@ -296,7 +319,8 @@ def fitted_q_evaluation(
       mean over `first` of sum_a pi(a|s) Q(s, a). Shape [].
     """
     params = fit_q(model, data, policy, key, **options)
-    return jnp.mean(state_values(model, params, data, policy, first))
+    values = state_values(model, params, data, policy, first)
+    return jnp.mean(values) * options.get("scale", 1.0)
 
 
 # --- What to ask before believing it --------------------------------------------------------------
@@ -372,11 +396,8 @@ def seen(
 
 def outside(dataset: datasets.Dataset, discount: float, limit: float) -> float:
     """The share of steps whose discounted return in the data is beyond what bins represent."""
-    reward, total, largest = dataset.reward.astype(np.float64), 0.0, []
-    for one, last in zip(reward[::-1].tolist(), dataset.is_last[::-1].tolist()):
-        total = 0.0 if last else one + discount * total
-        largest.append(total)
-    return float((np.abs(largest) > limit).sum() / dataset.num_transitions)
+    beyond = np.abs(datasets.returns_to_go(dataset, discount)) > limit
+    return float(beyond.sum() / dataset.num_transitions)
 
 
 def held_out(spec: Spec) -> datasets.Dataset:

@@ -68,7 +68,7 @@ def score(spec: Spec, folder: str | os.PathLike[str], *, fqe_updates: int) -> pd
     fraction = datasets.subsample(whole, spec.fraction, spec.data_seed)
     data, first = _all_on_device(fraction), jnp.asarray(np.flatnonzero(fraction.is_first))
     loss = held_out_loss(learner, _all_on_device(held))
-    select = acting.SELECTORS[spec.acts_by]
+    select, discount = acting.SELECTORS[spec.acts_by], learner.settings.discount
 
     @jax.jit
     def some_actions(params: Any, index: jax.Array, key: jax.Array) -> jax.Array:
@@ -82,7 +82,8 @@ def score(spec: Spec, folder: str | os.PathLike[str], *, fqe_updates: int) -> pd
 
     fqe = jax.jit(
         functools.partial(
-            fitted_q_evaluation, fitted, discount=learner.settings.discount, updates=fqe_updates
+            fitted_q_evaluation, fitted, discount=discount, updates=fqe_updates,
+            scale=ope.unit(fraction, discount, fitted.support.limit),
         )
     )  # fmt: skip
     rows = []
@@ -228,16 +229,16 @@ class _Judge:
         act = decisions.choices if self.continuous else decisions.probabilities
         self.act: Any = jax.jit(act(self.learner, spec.acts_by))
         self.density: Any = jax.jit(decisions.density(self.learner))
+        discount = spec.settings.discount
+        self.unit = ope.unit(self.dataset, discount, self.model.support.limit)
         self.fit = jax.jit(
             functools.partial(
-                ope.fit_q, self.model, discount=spec.settings.discount, updates=self.fqe_updates
+                ope.fit_q, self.model, discount=discount, updates=self.fqe_updates, scale=self.unit
             )
         )
         self.recorded = jax.jit(functools.partial(ope.recorded_values, self.model))
         self.valued = jax.jit(functools.partial(ope.state_values, self.model))
-        self.outside = ope.outside(
-            self.dataset, spec.settings.discount, self.learner.model.support.limit
-        )
+        self.outside = ope.outside(self.dataset, discount, self.learner.model.support.limit)
 
     def __call__(
         self, seed: int, update: int, state: Any, chances: np.ndarray | None
@@ -325,4 +326,4 @@ class _Judge:
             q = functools.partial(self.recorded, params, self.store)
             v = functools.partial(self.valued, params, self.store, policy)
             steps = len(self.held.action)
-            yield ope.by_steps(q, steps), ope.by_steps(v, steps)
+            yield self.unit * ope.by_steps(q, steps), self.unit * ope.by_steps(v, steps)

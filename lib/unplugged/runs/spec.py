@@ -492,12 +492,8 @@ def check_range(dataset: datasets.Dataset, support: transforms.Support, settings
     largest = np.abs(dataset.reward).max()
     if largest <= support.limit * (1.0 - settings.discount):
         return  # Whatever the returns are.
-    totals, after = [], 0.0
-    going_on = settings.discount * dataset.discount.astype(np.float64) * ~dataset.is_last
-    for reward, discount in zip(dataset.reward[::-1].tolist(), going_on[::-1].tolist()):
-        after = reward + discount * after
-        totals.append(after)
-    largest = max(np.abs(totals).max(), np.abs(dataset.reward).max())
+    totals = datasets.returns_to_go(dataset, settings.discount)
+    largest = max(np.abs(totals).max(), largest)
     if largest > support.limit:
         warnings.warn(
             f"rewards or discounted returns of {dataset.metadata.get('environment')} reach "
