@@ -68,26 +68,59 @@ def test_fqe_looks_as_far_ahead_as_the_discount_lets_it(discount, updates, refre
     assert discount**steps <= 0.05 or refreshed == 1
 
 
+def test_returns_to_go_end_with_their_episode(dataset):
+    found = ope.returns_to_go(windows.store(dataset), 0.9)
+    np.testing.assert_allclose(found, datasets.returns_to_go(dataset, 0.9), rtol=1e-5, atol=1e-6)
+    assert (np.asarray(found)[dataset.is_last] == 0.0).all()
+
+
+def steady(pays, steps=60):
+    """An episode that pays the same at each step, whatever is done."""
+    return datasets.from_episodes(
+        [
+            {
+                "observation": np.ones([steps + 1, *OBSERVATION], np.float32),
+                "action": np.arange(steps) % NUM_ACTIONS,
+                "reward": np.full(steps, pays),
+                "terminated": False,
+            }
+        ],
+        {"num_actions": NUM_ACTIONS},
+    )
+
+
 @pytest.mark.parametrize("pays", [1.0, 100.0])
-def test_fqe_of_long_episodes_and_of_returns_beyond_the_bins(model, pays):
-    steps, discount = 60, 0.9
-    episode = {
-        "observation": np.ones([steps + 1, *OBSERVATION], np.float32),
-        "action": np.arange(steps) % NUM_ACTIONS,
-        "reward": np.full(steps, pays),
-        "terminated": False,
-    }
-    dataset = datasets.from_episodes([episode], {"num_actions": NUM_ACTIONS})
-    unit = ope.unit(dataset, discount, model.support.limit)
-    assert unit == pytest.approx(max(1.0, pays * (1 - discount**steps) / 0.1 / model.support.limit))
-    value = functools.partial(
-        selection.fitted_q_evaluation, model, windows.store(dataset), jnp.zeros(1, int),
-        jnp.full([steps + 1, NUM_ACTIONS], 1 / NUM_ACTIONS), jax.random.key(0),
-        discount=discount, batch_size=32, learning_rate=0.01, scale=unit,
+def test_fqe_of_long_episodes_and_of_returns_beyond_the_bins(model, pays, monkeypatch):
+    data = windows.store(steady(pays))
+    policy = jnp.full([len(data.action), NUM_ACTIONS], 1 / NUM_ACTIONS)
+    fit = functools.partial(
+        ope.fit_q, model, data, policy, jax.random.key(0),
+        discount=0.9, updates=600, batch_size=32, learning_rate=0.01,
     )  # fmt: skip
-    np.testing.assert_allclose(value(updates=600), 10.0 * pays, rtol=0.1)
-    near = value(updates=600, target_interval=300)  # Two looks ahead, the first of them at zeros.
+
+    def value(**options):
+        params, unit = fit(**options)
+        largest = 10.0 * pays * (1.0 - 0.9**60)
+        assert unit == pytest.approx(max(1.0, largest / model.support.limit), rel=1e-5)
+        return unit * ope.state_values(model, params, data, policy, jnp.zeros(1, int))
+
+    np.testing.assert_allclose(value(), 10.0 * pays, rtol=0.1)
+    monkeypatch.setattr(ope, "_OF_LOG", 0.0)
+    np.testing.assert_allclose(value(), 10.0 * pays, rtol=0.1)
+    near = value(target_interval=300)  # Two looks ahead, the first of them at zeros.
     np.testing.assert_allclose(near, 1.9 * pays, rtol=0.05)
+
+
+def test_fqe_begins_at_what_the_log_earned(model, monkeypatch):
+    monkeypatch.setattr(ope, "_OF_LOG", 1.0)
+    data = windows.store(chain())
+    state = np.argmax(np.asarray(data.observation).reshape(-1, 4), axis=1)
+    estimate = selection.fitted_q_evaluation(
+        model, data, jnp.flatnonzero(state == 0), jnp.full([len(state), 3], 1 / 3),
+        jax.random.key(0), discount=0.9, updates=1_000, batch_size=32, learning_rate=0.01,
+    )  # fmt: skip
+    returns = datasets.returns_to_go(chain(), 0.9)[state == 0]
+    np.testing.assert_allclose(estimate, returns.mean(), atol=0.15)
 
 
 def test_held_out_loss_is_the_training_loss_on_all_windows(model, small, dataset):

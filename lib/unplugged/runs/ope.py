@@ -11,6 +11,7 @@ estimates only those by values of states say something of what came later.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ from unplugged.runs.spec import Spec, divide, load
 
 _AT_ONCE = 8_192  # steps at which actions are chosen, or values asked for, in one call
 _BLOCK = 4_000_000  # numbers of an array over episodes and steps
+_OF_LOG = 1 / 3  # of fitted Q evaluation's updates, that fit the log's own returns
 _BEYOND = 0.05  # discount of what fitted Q evaluation need not look for
 _NONE = 0.05  # share of resamples without an estimate beyond which there is no interval
 NEIGHBOURS = 50  # of a state, that are like it
@@ -195,12 +197,15 @@ def refreshes(discount: float, updates: int) -> int:
     return max(1, int(updates // max(1.0, steps)))
 
 
-def unit(dataset: datasets.Dataset, discount: float, limit: float) -> float:
-    """What the unit of a critic must be worth for its bins to hold every return of the data.
+def returns_to_go(data: windows.Store, discount: float) -> jax.Array:
+    """The discounted return that follows each recorded step. Shape [N]."""
 
-    At least 1; `limit` is the largest return that the bins represent.
-    """
-    return max(1.0, float(np.abs(datasets.returns_to_go(dataset, discount)).max()) / limit)
+    def after(later: tuple, here: tuple) -> tuple:
+        return here[0] + here[1] * later[0], here[1] * later[1]
+
+    going_on = data.end != jnp.arange(data.end.shape[0])
+    start = (jnp.where(going_on, data.reward, 0.0), jnp.where(going_on, discount, 0.0))
+    return jax.lax.associative_scan(after, start, reverse=True)[0]
 
 
 def fit_q(
@@ -214,14 +219,14 @@ def fit_q(
     batch_size: int = 128,
     learning_rate: float = 1e-3,
     target_interval: int | None = None,
-    scale: float = 1.0,
     weights: jax.Array | None = None,
-) -> Params:
+) -> tuple[Params, jax.Array]:
     """A critic of a policy's discounted return, from recorded steps alone. To be compiled.
 
     In the networks of the methods and as a categorical distribution, fitted to
     r + discount * sum_a pi(a|s') Q(s', a) of a target network (Le et al., 2019). With each
-    refresh of that network the critic looks a step further ahead.
+    refresh of that network the critic follows the policy for a step more. What comes after is
+    what the log earned: the first `_OF_LOG` of the updates fit its own returns.
 
     Args:
       model: the networks; new parameters are made.
@@ -234,25 +239,35 @@ def fit_q(
       batch_size: transitions a step.
       learning_rate: Adam's.
       target_interval: updates between refreshes of the target network; None: `refreshes`.
-      scale: what the critic's unit is worth, for returns that its bins would not represent.
       weights: how often each transition counts, such as its episode's in a resample [M]; None:
         once.
 
     Returns:
-      The critic's parameters; its values times `scale` are returns.
+      The critic's parameters, and what the unit of its values is worth: 1, or so much that its
+      bins hold every return of the log.
     """
-    target_interval = target_interval or refreshes(discount, updates)
     init_key, key = jax.random.split(key)
     params = model.init(init_key)
     optimizer = optax.adam(learning_rate)
     below = None if weights is None else jnp.cumsum(weights)
+    returns = returns_to_go(data, discount)
+    unit = jnp.maximum(1.0, jnp.max(jnp.abs(returns)) / model.support.limit)
+    of_log = int(_OF_LOG * updates)
+    interval = target_interval or refreshes(discount, updates - of_log)
 
     def loss(params: Params, target: jax.Array, index: jax.Array) -> jax.Array:
         state = model.represent(params, data.observe(index))
         logits, _ = model.dynamics(params, state, data.action[index])
-        return jnp.mean(losses.cross_entropy(model.support.two_hot(target), logits))
+        return jnp.mean(losses.cross_entropy(model.support.two_hot(target / unit), logits))
 
-    def update(carry: tuple, number: jax.Array) -> tuple[tuple, None]:
+    def recorded(_: Params, index: jax.Array) -> jax.Array:
+        return returns[index]
+
+    def followed(target_params: Params, index: jax.Array) -> jax.Array:
+        after = unit * state_values(model, target_params, data, policy, index + 1)
+        return data.reward[index] + discount * data.discount[index] * after
+
+    def update(target: Any, carry: tuple, number: jax.Array) -> tuple[tuple, None]:
         params, target_params, opt_state = carry
         draw_key = jax.random.fold_in(key, number)
         if below is None:
@@ -261,17 +276,19 @@ def fit_q(
             uniform = jax.random.uniform(draw_key, [batch_size]) * below[-1]
             drawn = jnp.searchsorted(below, uniform, side="right")
         index = data.start[drawn]
-        bootstrap = state_values(model, target_params, data, policy, index + 1)
-        target = data.reward[index] / scale + discount * data.discount[index] * bootstrap
-        gradient = jax.grad(loss)(params, target, index)
+        gradient = jax.grad(loss)(params, target(target_params, index), index)
         change, opt_state = optimizer.update(gradient, opt_state)
         params = optax.apply_updates(params, change)
-        target_params = optax.periodic_update(params, target_params, number + 1, target_interval)
+        past = number - of_log + 1
+        target_params = optax.periodic_update(params, target_params, past, interval)
         return (params, target_params, opt_state), None
 
-    start = (params, params, optimizer.init(params))
-    (params, _, _), _ = jax.lax.scan(update, start, jnp.arange(updates))
-    return params
+    carry: Any = (params, params, optimizer.init(params))
+    numbers = jnp.arange(updates)
+    carry, _ = jax.lax.scan(functools.partial(update, recorded), carry, numbers[:of_log])
+    carry = (carry[0], carry[0], carry[2])
+    carry, _ = jax.lax.scan(functools.partial(update, followed), carry, numbers[of_log:])
+    return carry[0], unit
 
 
 def state_values(
@@ -318,9 +335,8 @@ def fitted_q_evaluation(
     Returns:
       mean over `first` of sum_a pi(a|s) Q(s, a). Shape [].
     """
-    params = fit_q(model, data, policy, key, **options)
-    values = state_values(model, params, data, policy, first)
-    return jnp.mean(values) * options.get("scale", 1.0)
+    params, unit = fit_q(model, data, policy, key, **options)
+    return unit * jnp.mean(state_values(model, params, data, policy, first))
 
 
 # --- What to ask before believing it --------------------------------------------------------------

@@ -68,7 +68,7 @@ def score(spec: Spec, folder: str | os.PathLike[str], *, fqe_updates: int) -> pd
     fraction = datasets.subsample(whole, spec.fraction, spec.data_seed)
     data, first = _all_on_device(fraction), jnp.asarray(np.flatnonzero(fraction.is_first))
     loss = held_out_loss(learner, _all_on_device(held))
-    select, discount = acting.SELECTORS[spec.acts_by], learner.settings.discount
+    select = acting.SELECTORS[spec.acts_by]
 
     @jax.jit
     def some_actions(params: Any, index: jax.Array, key: jax.Array) -> jax.Array:
@@ -82,8 +82,7 @@ def score(spec: Spec, folder: str | os.PathLike[str], *, fqe_updates: int) -> pd
 
     fqe = jax.jit(
         functools.partial(
-            fitted_q_evaluation, fitted, discount=discount, updates=fqe_updates,
-            scale=ope.unit(fraction, discount, fitted.support.limit),
+            fitted_q_evaluation, fitted, discount=learner.settings.discount, updates=fqe_updates
         )
     )  # fmt: skip
     rows = []
@@ -230,11 +229,8 @@ class _Judge:
         self.act: Any = jax.jit(act(self.learner, spec.acts_by))
         self.density: Any = jax.jit(decisions.density(self.learner))
         discount = spec.settings.discount
-        self.unit = ope.unit(self.dataset, discount, self.model.support.limit)
         self.fit = jax.jit(
-            functools.partial(
-                ope.fit_q, self.model, discount=discount, updates=self.fqe_updates, scale=self.unit
-            )
+            functools.partial(ope.fit_q, self.model, discount=discount, updates=self.fqe_updates)
         )
         self.recorded = jax.jit(functools.partial(ope.recorded_values, self.model))
         self.valued = jax.jit(functools.partial(ope.state_values, self.model))
@@ -322,8 +318,9 @@ class _Judge:
             if number:
                 counts = ope.resampled(len(lengths), 1, number)[0]
                 weights = jnp.asarray(np.repeat(counts, lengths), jnp.float32)
-            params = self.fit(self.train, trained, jax.random.fold_in(key, number), weights=weights)
+            fit_key = jax.random.fold_in(key, number)
+            params, unit = self.fit(self.train, trained, fit_key, weights=weights)
             q = functools.partial(self.recorded, params, self.store)
             v = functools.partial(self.valued, params, self.store, policy)
             steps = len(self.held.action)
-            yield self.unit * ope.by_steps(q, steps), self.unit * ope.by_steps(v, steps)
+            yield float(unit) * ope.by_steps(q, steps), float(unit) * ope.by_steps(v, steps)
