@@ -182,21 +182,32 @@ def window_loss(
 
 
 def search(model, observation, discount, num_simulations, *, rescale):
-    """pUCT (MuZero, Appendix B) as mctx counts, without noise: visits of the root's actions."""
+    """pUCT (MuZero, Appendix B) as mctx counts, without noise: visits of the root's actions.
+
+    `rescale`: over "siblings", as mctx does, over the "tree" (MuZero, eq. 5), or None.
+    """
 
     def node(state):
         logits, _ = model.predict(state)
         value = model.value(state)
         return {"state": state, "prior": softmax(logits), "value": value, "visits": 1, "next": {}}
 
+    def values(of):
+        return {a: reward + discount * child["value"] for a, (reward, child) in of["next"].items()}
+
+    def everywhere(of):
+        return [*values(of).values(), *(q for _, x in of["next"].values() for q in everywhere(x))]
+
     def score(of, action):
-        q = {a: reward + discount * child["value"] for a, (reward, child) in of["next"].items()}
-        low, high = min([of["value"], *q.values()]), max([of["value"], *q.values()])
+        q = values(of)
+        among = [of["value"], *(everywhere(root) if rescale == "tree" else q.values())]
+        low, high = min(among), max(among)
         stretch = max(high - low, 1e-8) if rescale else 1.0
+        untried = (of["value"] - low) / stretch if rescale == "tree" else 0.0
         visits = of["next"][action][1]["visits"] if action in q else 0
         weight = 1.25 + np.log((of["visits"] + 19652 + 1) / 19652)
         explore = np.sqrt(of["visits"]) * weight * of["prior"][action] / (visits + 1)
-        return ((q[action] - low) / stretch if action in q else 0.0) + explore
+        return ((q[action] - low) / stretch if action in q else untried) + explore
 
     root = node(model.represent(observation))
     for _ in range(num_simulations):

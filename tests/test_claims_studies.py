@@ -155,8 +155,17 @@ def test_the_best_checkpoint_beside_the_last():
     )
     decided = claims.decide(CLAIMS, frames, ["M11"])
     # At the end each seed has 10 + 0.1 times its number.
-    np.testing.assert_allclose(decided["value"], [20.0 + 0.9 * 1.5])
-    assert decided["claim_verdict"].tolist() == ["supported"]
+    np.testing.assert_allclose(decided["value"], [20.0 + 0.9 * 1.5] * 2)
+    assert decided["claim_verdict"].tolist() == ["supported"] * 2
+    rows = frames["control_curves"]
+    lucky = at & (rows["seed"] == 0)  # One seed alone is best in the middle.
+    frames["control_curves"] = rows.assign(
+        mean_return=np.where(lucky, 16.0, np.where(at, 0.0, rows["mean_return"]))
+    )
+    best, others = claims.decide(CLAIMS, frames, ["M11"]).to_dict("records")
+    assert best["value"] > 1.0 and others["value"] == 0.0  # They choose the last.
+    assert others["comparison"].endswith("(decides nothing)")
+    assert {best["claim_verdict"], others["claim_verdict"]} == {best["verdict"]}
 
 
 @pytest.mark.parametrize(

@@ -161,7 +161,9 @@ def test_d4pg(settings):
     )
 
 
-def test_d4pgs_policy_climbs_the_critic_and_the_critic_does_not_move_for_it(settings):
+def test_d4pgs_policy_climbs_the_critic_by_slopes_of_limited_norm(settings, monkeypatch):
+    limit = 0.4
+    monkeypatch.setattr(continuous, "LARGEST_SLOPE", limit)
     only_policy = dataclasses.replace(settings, value_weight=0.0)
     learner, params, target_params = made("d4pg", only_policy)
     model, batch = learner.model, windows()
@@ -169,23 +171,39 @@ def test_d4pgs_policy_climbs_the_critic_and_the_critic_does_not_move_for_it(sett
     def loss(params):
         return learner.loss(params, target_params, batch, jax.random.key(0))[0]
 
-    gradient = jax.grad(loss)(params)
-    assert all(not x.any() for x in jax.tree.leaves(gradient["dynamics"]))
+    gradient = jax.grad(loss)(params)["actor"]
 
-    def act(prediction):
-        moved = {**params, "prediction": prediction}
+    def act(actor):
+        moved = {**params, "actor": actor}
         return model.actions.mode(continuous.policy_of(model, moved, batch.observation[0]))
 
     def q(action):
         return continuous.values(model, params, batch.observation[0], action[:, None]).sum()
 
-    action, back = jax.vjp(act, params["prediction"])
+    action, back = jax.vjp(act, params["actor"])
     slope = np.asarray(jax.grad(q)(action))
     norm = np.linalg.norm(slope, axis=-1, keepdims=True)
-    assert norm.min() < 1.0 < norm.max()  # Some are limited.
-    (expected,) = back(jnp.asarray(-slope / np.maximum(norm, 1.0) / BATCH))
-    for one, other in zip(jax.tree.leaves(gradient["prediction"]), jax.tree.leaves(expected)):
+    assert norm.min() < limit < norm.max()  # Some are limited.
+    (expected,) = back(jnp.asarray(-slope / np.maximum(norm / limit, 1.0) / BATCH))
+    for one, other in zip(jax.tree.leaves(gradient), jax.tree.leaves(expected)):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["crr", "crr_binary", "d4pg", "brac", "rabm"])
+def test_actor_and_critic_share_nothing(settings, name):
+    def gradient(**weights):
+        learner, params, target_params = made(name, dataclasses.replace(settings, **weights))
+        return jax.grad(lambda x: learner.loss(x, target_params, windows(), key)[0])(params)
+
+    key = jax.random.key(0)
+
+    def moves(found, part):
+        return any(bool(x.any()) for x in jax.tree.leaves(found[part]))
+
+    actors, critics = gradient(value_weight=0.0), gradient(policy_weight=0.0)
+    assert moves(actors, "actor") and moves(critics, "representation")
+    assert moves(critics, "dynamics") and not moves(critics, "actor")
+    assert not any(moves(actors, part) for part in ("representation", "dynamics", "prediction"))
 
 
 def test_behavior_regularized_actor_critic(settings):
@@ -246,13 +264,19 @@ def test_advantage_weighted_behavior_model_with_mpo(settings):
 
 
 def test_parameters_of_their_own_begin_apart(settings):
-    for name, parts in (("brac", {"behavior"}), ("rabm", {"behavior", "multipliers"})):
+    for name, parts in (
+        ("d4pg", {"actor"}),
+        ("brac", {"actor", "behavior"}),
+        ("rabm", {"actor", "behavior", "multipliers"}),
+    ):
         learner, _, _ = made(name, settings)
         params = learner.model.init(jax.random.key(0))
         assert params.keys() - {"representation", "dynamics", "prediction"} == parts
-        one, other = (x["representation"]["representation_0"]["w"] for x in
-                      (params, params["behavior"]))  # fmt: skip
-        assert (one != other).any()
+        apart = [params, params["actor"]]
+        if "behavior" in parts:
+            apart += [params["behavior"], params["behavior"]["actor"]]
+        weights = [x["representation"]["representation_0"]["w"] for x in apart]
+        assert len({np.asarray(x).tobytes() for x in weights}) == len(apart)
     for x in params["multipliers"].values():
         np.testing.assert_allclose(jax.nn.softplus(x), 1.0, rtol=1e-6)
 

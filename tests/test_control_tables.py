@@ -1,6 +1,6 @@
 import pandas as pd
 
-from reproduction import control_tables
+from reproduction import comparisons, control_tables
 
 PAPER3 = pd.DataFrame(
     {"task": ["cartpole.swingup", "walker.walk", "humanoid.run"], "action_dims": [1, 6, 21],
@@ -45,6 +45,18 @@ def test_table_4_takes_each_runs_best_evaluation():
     table = control_tables.table4(study(), PAPER4).set_index("task")
     assert table["mzu"].tolist() == ["4.00 ± 1.41", "10.00 ± 1.41", "7.00 ± 1.41"]
     assert "crr (paper)" not in table  # Beside what there is of ours.
+
+
+def test_a_checkpoint_is_chosen_by_the_other_seeds():
+    runs = rows("walker.walk", "mzu", [3, 1, 2])  # Seed 0, and seed 1 is made another.
+    runs.loc[runs["seed"] == 1, "mean_return"] = [4, 9, 5]
+    runs = pd.concat([runs, runs[runs["seed"] == 0].assign(seed=2, mean_return=[7, 0, 6])])
+    chosen = comparisons.chosen_by_others(runs).set_index("seed")
+    # Means of the others: seed 0 has 5.5, 4.5, 5.5; seed 1 has 5, 0.5, 4; seed 2 has 3.5, 5, 3.5.
+    assert chosen["mean_return"].to_dict() == {0: 3.0, 1: 4.0, 2: 0.0}
+    table = control_tables.table4(runs, PAPER4).set_index("task")
+    assert table["mzu"].iloc[0] == "6.33 ± 3.06"
+    assert table["mzu, by other seeds"].iloc[0] == "2.33 ± 2.08"
 
 
 def test_ablations_are_named_by_what_differs():

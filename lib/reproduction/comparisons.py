@@ -109,6 +109,17 @@ def even(*parts: pd.DataFrame, within: Sequence[str] = ()) -> pd.DataFrame:
     return rows[rows["update"] <= reached]
 
 
+def chosen_by_others(rows: pd.DataFrame) -> pd.DataFrame:
+    """Each run's row at the update of the highest mean return over the other seeds, the first."""
+    found = []
+    for _, of in rows.groupby(["environment", "method"]):
+        returns = of.pivot(index="update", columns="seed", values="mean_return")
+        for seed in returns:
+            update = returns.drop(columns=seed).mean(axis=1).idxmax()
+            found.append(of[(of["seed"] == seed) & (of["update"] == update)])
+    return pd.concat(found, ignore_index=True)
+
+
 def thinned(rows: pd.DataFrame) -> pd.DataFrame:
     """As many evaluations of every run, evenly spaced from its first to its last."""
     runs = [run.sort_values("update") for _, run in _runs(rows)]

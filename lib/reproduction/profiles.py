@@ -86,12 +86,13 @@ def label(key: str, value: Any) -> str:
 
 
 def run_name(values: Mapping[str, Any]) -> str:
-    """The name of the run of one combination of a grid's values; more `updates` continue it.
+    """The name of the run of one combination of a grid's values; more updates or seeds continue it.
 
     Raises:
       ValueError: if it cannot be the name of a folder.
     """
-    return name("run", "_".join(label(k, x) for k, x in values.items() if k != "updates"))
+    named = [label(k, x) for k, x in values.items() if k not in ("updates", "seeds")]
+    return name("run", "_".join(named))
 
 
 def study(experiment: str) -> str:

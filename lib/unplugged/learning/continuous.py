@@ -33,14 +33,46 @@ IMPROVEMENT_BOUND, STEP_BOUND, FIRST_MULTIPLIER = 0.1, 0.01, 1.0
 # --- Parameters of a method's own --------------------------------------------------------------
 
 
-def with_behavior(model: Model) -> Model:
-    """The networks with another representation and policy, by which data are cloned: `behavior`."""
+def with_actor(model: Model) -> Model:
+    """The networks with a representation of the policy's own, `actor`: the critic shares nothing.
+
+    As in RL Unplugged's code. A state is what both representations make of it, side by side. Of
+    discrete actions the networks stay as they are, as in ROSMO's Figure 5.
+    """
+    if not model.actions.continuous:
+        return model
 
     def init(key: jax.Array) -> Params:
-        other = model.init(jax.random.fold_in(key, 2))
-        return {**model.init(key), "behavior": {k: v for k, v in other.items() if k != "dynamics"}}
+        other = model.init(jax.random.fold_in(key, 3))
+        return {**model.init(key), "actor": {k: v for k, v in other.items() if k != "dynamics"}}
 
-    return dataclasses.replace(model, init=init)
+    def represent(params: Params, observation: jax.Array) -> jax.Array:
+        both = (model.represent(of, observation) for of in (params["actor"], params))
+        return jnp.concatenate([*both], axis=-1)
+
+    def dynamics(params: Params, state: jax.Array, action: jax.Array) -> tuple:
+        actors, critics = jnp.split(state, 2, axis=-1)
+        logits, following = model.dynamics(params, critics, action)
+        actors = jnp.broadcast_to(actors, following.shape)
+        return logits, jnp.concatenate([actors, following], axis=-1)
+
+    def predict(params: Params, state: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return model.predict(params["actor"], jnp.split(state, 2, axis=-1)[0])
+
+    return dataclasses.replace(
+        model, init=init, represent=represent, dynamics=dynamics, predict=predict
+    )
+
+
+def with_behavior(model: Model) -> Model:
+    """`with_actor` and another representation and policy, by which data are cloned: `behavior`."""
+    acting = with_actor(model)
+
+    def init(key: jax.Array) -> Params:
+        other = acting.init(jax.random.fold_in(key, 2))
+        return {**acting.init(key), "behavior": {k: v for k, v in other.items() if k != "dynamics"}}
+
+    return dataclasses.replace(acting, init=init)
 
 
 def with_multipliers(model: Model) -> Model:
@@ -52,7 +84,7 @@ def with_multipliers(model: Model) -> Model:
         multipliers = {"temperature": first[0], "step": first[1]}  # No buffer is there twice.
         return {**behaving.init(key), "multipliers": multipliers}
 
-    return dataclasses.replace(model, init=init)
+    return dataclasses.replace(behaving, init=init)
 
 
 # --- What they share -----------------------------------------------------------------------------

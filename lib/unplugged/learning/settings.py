@@ -62,7 +62,8 @@ class Settings:
       ties: whether a search draws the order that breaks ties anew at each "step" down the tree, as
         mctx does, or once a "node", which is faster.
       rescale_values: whether a search stretches each state's action values to [0, 1], as mctx
-        does, or takes their differences in units of return.
+        does, and those of continuous actions by the whole tree's, see `improvement.over_tree`; or
+        takes their differences in units of return.
       cloning_updates: updates at the beginning in which a method that plans clones the recorded
         actions instead.
       temperature: tau of MZU-Q.

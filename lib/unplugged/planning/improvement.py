@@ -189,6 +189,25 @@ def differences(tree: mctx.Tree, node_index: jax.Array) -> jax.Array:
     return jnp.where(visited, q - low, 0.0)
 
 
+def over_tree(tree: mctx.Tree, node_index: jax.Array) -> jax.Array:
+    """Action values between the lowest and the highest of the whole tree (MuZero, eq. 5).
+
+    An action that was not tried takes the value of its node. The paper's pseudocode gives it the
+    lowest: by that, of few simulations and candidates with a uniform prior hardly any would try a
+    second one, see `docs/choices.md`.
+    """
+    value = tree.node_values[node_index]
+    there = (tree.node_visits > 0).at[0].set(False)  # An edge leads to each node but the root.
+    parents = jnp.where(there, tree.parents, 0)
+    edges = parents, jnp.where(there, tree.action_from_parent, 0)
+    q = tree.children_rewards[edges] + tree.children_discounts[edges] * tree.node_values
+    low = jnp.minimum(value, jnp.min(jnp.where(there, q, jnp.inf)))
+    high = jnp.maximum(value, jnp.max(jnp.where(there, q, -jnp.inf)))
+    tried = tree.children_visits[node_index] > 0
+    here = jnp.where(tried, tree.qvalues(node_index), value)
+    return (here - low) / jnp.maximum(high - low, 1e-8)
+
+
 def search(
     model: Model,
     params: Params,
@@ -198,6 +217,7 @@ def search(
     *,
     noise: bool = True,
     recurrent_fn: mctx.RecurrentFn | None = None,
+    qtransform: Callable[..., jax.Array] = mctx.qtransform_by_parent_and_siblings,
 ) -> mctx.PolicyOutput:
     """Monte-Carlo tree search with pUCT in the learned model (ROSMO, Section 2.3).
 
@@ -212,6 +232,7 @@ def search(
         targets; off for acting.
       recurrent_fn: one step of the tree, as mctx wants it; None: of the model, over all discrete
         actions.
+      qtransform: how `rescale_values` stretches action values, as mctx wants it.
 
     Returns:
       mctx's output: `action` [N] drawn from the visit distribution, `action_weights` [N, A],
@@ -220,8 +241,7 @@ def search(
     options: dict[str, Any] = {"max_depth": settings.search_depth}
     if not noise:
         options["dirichlet_fraction"] = 0.0
-    if not settings.rescale_values:
-        options["qtransform"] = differences
+    options["qtransform"] = qtransform if settings.rescale_values else differences
     options |= _invalid(model, root)
     run = mctx.muzero_policy if settings.ties == "step" else _search_with_ties_of_nodes
     step = _recurrent(model, settings) if recurrent_fn is None else recurrent_fn
@@ -243,7 +263,7 @@ def _search_with_ties_of_nodes(
     num_simulations: int,
     *,
     max_depth: int | None,
-    qtransform: Callable[..., jax.Array] = mctx.qtransform_by_parent_and_siblings,
+    qtransform: Callable[..., jax.Array],
     dirichlet_fraction: float = 0.25,
     dirichlet_alpha: float = 0.3,
     pb_c_init: float = 1.25,
@@ -359,11 +379,16 @@ def sampled_mcts(
 ) -> SampledImprovement:
     """Sampled MuZero's operator: `mcts` over candidates (Hubert et al., 2021, Section 4).
 
-    Where the root knows a recorded action, that is among them (MuZero Unplugged, Section 6).
+    Where the root knows a recorded action, that is among them, and stands for Dirichlet noise
+    (MuZero Unplugged, Section 6).
     """
+    noise = noise and (root.action is None or not settings.injection)
     begin_key, search_key = jax.random.split(key)
     offered, start, step = candidates.begin(model, root, begin_key, settings)
-    output = search(model, params, start, search_key, settings, noise=noise, recurrent_fn=step)
+    output = search(
+        model, params, start, search_key, settings,
+        noise=noise, recurrent_fn=step, qtransform=over_tree,
+    )  # fmt: skip
     return SampledImprovement(*_of_tree(output), actions=offered.actions)
 
 
