@@ -86,15 +86,24 @@ def test_the_search_tries_the_candidates_of_its_root(small):
     np.testing.assert_allclose(found.action_values[visited], wanted[visited], atol=1e-5)
 
 
-def test_the_search_compares_its_candidates(small):
-    """By mctx's scaling it would try 1.6 of 8, and visit the best of them most in a fifth."""
-    settings = dataclasses.replace(small, num_candidates=8, num_simulations=32, ties="node")
-    found = jax.jit(lambda: improvement.mcts(
-        bandit(lambda a: 0.1 * jnp.cos(2.0 * a)), {}, root(300), jax.random.key(0), settings,
-        noise=False,
-    ))()  # fmt: skip
+def test_the_search_compares_its_candidates(small, monkeypatch):
+    settings = dataclasses.replace(small, num_candidates=8, ties="node")
+
+    def searched(simulations):
+        return jax.jit(lambda: improvement.mcts(
+            bandit(lambda a: 0.1 * jnp.cos(2.0 * a)), {}, root(300), jax.random.key(0),
+            dataclasses.replace(settings, num_simulations=simulations), noise=False,
+        ))()  # fmt: skip
+
+    def tried(found):
+        return (np.asarray(found.policy) > 0).sum(axis=1).mean()
+
+    assert tried(searched(16)) > 7.5
+    with monkeypatch.context() as patch:
+        patch.setattr(improvement, "over_tree", mctx.qtransform_by_parent_and_siblings)
+        assert tried(searched(16)) < 2.0  # As `docs/choices.md` says.
+    found = searched(32)
     wanted = np.cos(2.0 * np.clip(found.actions[..., 0], -1.0, 1.0))
-    assert (np.asarray(found.policy) > 0).sum(axis=1).mean() > 7.5
     assert (found.policy.argmax(axis=1) == wanted.argmax(axis=1)).mean() > 0.4
     better = (found.policy * wanted).sum(axis=1).mean() - wanted.mean()
     assert better > 0.4 * (wanted.max(axis=1).mean() - wanted.mean())
