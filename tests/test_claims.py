@@ -597,6 +597,19 @@ def test_longer_runs_that_are_not_whole_decide_nothing(kept):
     assert studies(frames, "R10") == ([("main", "undecided")], "undecided")
 
 
+def test_beside_the_order_is_the_order_of_greedy_agents():
+    frames = both(rosmo=2.5, mzu=2.0, crr=1.5, bc=0.5)
+    rows = frames["pixels_curves"]
+    frames["pixels_curves"] = rows.assign(greedy_score=np.where(rows["method"] == "cql", 0.0, 3.0))
+    longer = claims.decide(CLAIMS, frames, ["R10"]).query("study == 'longer'")
+    beside = longer["comparison"].str.endswith("acting greedily (decides nothing)")
+    assert len(longer) == 8 and beside.sum() == 4
+    np.testing.assert_allclose(longer.loc[beside, "value"], [0.0, 0.0, 3.0, -3.0])
+    assert set(longer["claim_verdict"]) == {
+        comparisons.together(longer[~beside]["verdict"].tolist())
+    }
+
+
 def test_each_claim_waits_for_what_its_own_rule_needs():
     frames = both(rosmo=2.5, mzu=2.0, crr=1.5, bc=0.5)
     del frames["pixels_times"], frames["pixels_selectors"], frames["pixels_fractions"]
@@ -604,8 +617,8 @@ def test_each_claim_waits_for_what_its_own_rule_needs():
     decided = claims.decide(CLAIMS, frames)
     assert set(decided[decided["study"] == "longer"]["id"]) == {"M5"}
     frames = both(rosmo=2.5, mzu=2.0, crr=1.5, bc=0.5)
-    del frames["pixels_selectors"]  # M3 takes cells of Table 2 as well.
-    assert studies(frames, "M3")[0] == [("main", "undecided")]
+    del frames["pixels_selectors"]  # The cells of Table 2 beside M3's comparisons decide nothing.
+    assert studies(frames, "M3")[0] == [("longer", "supported"), ("main", "undecided")]
     frames = both()
     rows = frames["pixels_curves"]
     gone = (rows["method"] == "mzu") & (rows["environment"] == "breakout")
@@ -679,7 +692,7 @@ def test_methods_that_end_sooner_are_beside_the_others_at_their_end():
     ]  # fmt: skip
     published = Path(__file__).parents[1] / "results" / "published"
     table = tables.overall(
-        ends.assign(greedy_score=9.0),
+        ends.assign(greedy_score=np.where(ends["method"] == "dqn", np.nan, 9.0)),
         rows[:0],
         pd.read_csv(published / "mzu_table1_atari_overall.csv"),
         pd.read_csv(published / "rosmo_atari_headline.csv"),
@@ -688,7 +701,7 @@ def test_methods_that_end_sooner_are_beside_the_others_at_their_end():
         ["rosmo", "20"], ["rosmo", "40"], ["dqn", "20"],
     ]  # fmt: skip
     assert table["median (paper)"].tolist()[2] == "0.862"
-    assert set(table["IQM, greedy"]) == {"9.00 [9.00, 9.00]"}
+    assert table["IQM, greedy"].tolist() == ["9.00 [9.00, 9.00]", "9.00 [9.00, 9.00]", "n/a"]
 
 
 def test_the_pace_by_the_runs_own_clocks():

@@ -568,9 +568,10 @@ def test_a_seed_of_two_groups_is_the_one_that_went_on(catch, tmp_path):
 
 
 def test_one_checkpoint_acts_in_several_ways(catch, tmp_path):
-    trained = spec(catch, updates=20)
+    trained = spec(catch, updates=20, greedy=True)
     rows = runs.train(trained, tmp_path)
     found = runs.by_selectors(trained, tmp_path, episodes=4)
+    assert found["greedy_return"].isna().all()  # None acts as the run did.
     assert found[["selector", "seed"]].to_numpy().tolist() == [
         [selector, seed] for selector in ("policy", "greedy", "value", "search") for seed in (0, 1)
     ]
@@ -578,6 +579,7 @@ def test_one_checkpoint_acts_in_several_ways(catch, tmp_path):
     assert set(found["loss"]) == set(rows.query("update == 20")["loss"])
     same = runs.by_selectors(trained, tmp_path, selectors=["improved"], episodes=3)
     last = rows[rows["update"] == 20]  # The run's own evaluation, episode by episode.
+    assert same["greedy_return"].tolist() == last["greedy_return"].tolist()
     assert same["mean_return"].tolist() == last["mean_return"].tolist()
 
 

@@ -80,6 +80,7 @@ def whole(longer: Sequence[Comparison], main: Sequence[Comparison]) -> bool:
 
     Each on at least the same games, with at least as many seeds, after more updates.
     """
+    longer, main = comparisons.deciding(longer), comparisons.deciding(main)
     return len(longer) == len(main) and all(
         set(one.environments.split(", ")) >= set(other.environments.split(", "))
         and one.seeds >= other.seeds

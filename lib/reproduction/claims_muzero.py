@@ -10,6 +10,7 @@ import pandas as pd
 
 from reproduction import measures, statistics
 from reproduction.comparisons import (
+    BESIDE,
     Comparison,
     Frames,
     NotRun,
@@ -17,6 +18,7 @@ from reproduction.comparisons import (
     beside,
     chosen_by_others,
     compare,
+    deciding,
     described,
     even,
     frame,
@@ -95,8 +97,9 @@ def _m3(frames: Frames) -> tuple[list[Comparison], str]:
     if "minatar_selectors" in frames:
         # The paper's own are cells of its Table 2, CRR and BC on MuZero's network, by the policy.
         crr, bc = ("crr 5", "policy"), ("supervised 5", "policy")
-        found += _cells(frames, [("reanalyse 5", "search", *crr), (*crr, *bc)])[0]
-    return found, together([one.verdict for one in found])
+        cells = _cells(frames, [("reanalyse 5", "search", *crr), (*crr, *bc)])[0]
+        found += [one._replace(comparison=one.comparison + BESIDE) for one in cells]
+    return found, together([one.verdict for one in deciding(found)])
 
 
 def _m6(frames: Frames) -> tuple[list[Comparison], str]:
@@ -246,7 +249,7 @@ def _m11(frames: Frames) -> tuple[list[Comparison], str]:
         return [found], found.verdict
     chosen = chosen_by_others(rows).set_index("seed")["mean_return"]
     estimate = statistics.bootstrap([(chosen - by_seed.last()).to_numpy()], statistics.mean)
-    name = "mzu, checkpoint chosen by the other seeds - final, cartpole.swingup (decides nothing)"
+    name = f"mzu, checkpoint chosen by the other seeds - final, cartpole.swingup{BESIDE}"
     return [found, described(name, estimate, [rows])], found.verdict
 
 

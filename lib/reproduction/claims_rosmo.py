@@ -10,6 +10,7 @@ import pandas as pd
 
 from reproduction import measures, statistics
 from reproduction.comparisons import (
+    BESIDE,
     Comparison,
     Frames,
     NotRun,
@@ -17,6 +18,7 @@ from reproduction.comparisons import (
     beside,
     compare,
     contrast,
+    deciding,
     described,
     even,
     frame,
@@ -232,12 +234,19 @@ def _r9(frames: Frames) -> tuple[list[Comparison], str]:
 
 
 def _r10(frames: Frames) -> tuple[list[Comparison], str]:
+    """CQL acts greedily and the others draw: beside that, all of them greedily where they did."""
     rows = _papers(frames, "minatar_curves")
-    found = [
-        compare(f"{a} - {b}", some(rows, method=a), some(rows, method=b))
-        for a, b in itertools.pairwise(PAPER_METHODS)
-    ]
-    return found, together([one.verdict for one in found])
+    pairs = [*itertools.pairwise(PAPER_METHODS)]
+    found = [compare(f"{a} - {b}", some(rows, method=a), some(rows, method=b)) for a, b in pairs]
+    if "greedy_score" in rows and rows["greedy_score"].notna().all():
+        found += [
+            compare(
+                f"{a} - {b}, acting greedily{BESIDE}", some(rows, method=a), some(rows, method=b),
+                "greedy_score",
+            )
+            for a, b in pairs
+        ]  # fmt: skip
+    return found, together([one.verdict for one in deciding(found)])
 
 
 def _r11(frames: Frames) -> tuple[list[Comparison], str]:

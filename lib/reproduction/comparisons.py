@@ -51,6 +51,15 @@ class Comparison(NamedTuple):
 Rule = Callable[[Frames], tuple[list[Comparison], str]]
 
 
+# How the names of comparisons end that are shown beside those a rule states.
+BESIDE = " (decides nothing)"
+
+
+def deciding(found: Iterable[Comparison]) -> list[Comparison]:
+    """Those that a claim is decided by."""
+    return [one for one in found if not one.comparison.endswith(BESIDE)]
+
+
 def verdict(estimate: statistics.Estimate) -> str:
     """Where the interval lies."""
     if estimate.low > 0.0:

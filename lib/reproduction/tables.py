@@ -326,7 +326,8 @@ def overall(
             row[kind] = _interval(statistics.bootstrap(scores, statistic))
             row[f"{kind} (paper)"] = f"{published[kind]:g}" if kind in published else "n/a"
         if "greedy_score" in final:
-            greedy = tasks(side, "greedy_score") if "greedy_score" in side else []
+            known = side.dropna(subset="greedy_score") if "greedy_score" in side else side[:0]
+            greedy = tasks(known, "greedy_score") if len(known) else []
             row["IQM, greedy"] = _interval(statistics.bootstrap(greedy)) if greedy else "n/a"
         rows.append(row)
     return pd.DataFrame(rows)

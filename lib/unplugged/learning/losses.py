@@ -238,6 +238,10 @@ def recorded_advantage(
     recorded: Recorded,
     settings: Any,
 ) -> jax.Array:
-    """r + discount * v(s') - v(s) of what was recorded, with no model (ROSMO's authors' code)."""
+    """r + discount * v(s') - v(s) of what was recorded, with no model.
+
+    ROSMO's authors' code takes v of the recorded next observation too, but the reward predicted
+    there, and does not leave out v where an episode truly ended.
+    """
     del model, params, improved, settings
     return recorded.reward + recorded.discount * recorded.next_value - root.value

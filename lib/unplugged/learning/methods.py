@@ -169,7 +169,7 @@ METHODS: dict[str, Method] = {
         selector="improved",
     ),
     "rosmo_recorded": Method(
-        summary="ROSMO, its filter from the recorded next observation, as in its authors' code",
+        summary="ROSMO, its filter from the recorded reward and next observation",
         operator=improvement.one_step,
         regularizer=losses.recorded_advantage,
         selector="improved",

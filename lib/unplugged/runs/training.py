@@ -429,9 +429,12 @@ def by_selectors(
         play = spec.evaluator(learner.model, selector=one.acts_by, episodes=episodes)
         for seed in spec.seeds:
             returns = play(params[seed], seed, spec.updates)
+            trained = rows.loc[seed].to_dict()
+            if "greedy_return" in trained and one.acts_by != spec.acts_by:
+                trained["greedy_return"] = None  # It was of the run's own way to act.
             found.append(
                 {
-                    **rows.loc[seed].to_dict(),
+                    **trained,
                     "selector": one.acts_by,
                     "mean_return": float(returns.mean()),
                     "episodes": episodes,
