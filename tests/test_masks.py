@@ -25,6 +25,7 @@ from unplugged import (
     runs,
     windows,
 )
+from unplugged.model import transforms
 from unplugged.model.actions import Discrete
 from unplugged.runs import decisions, ope
 
@@ -157,9 +158,12 @@ def test_fitted_values_are_of_what_is_allowed_alone():
     """A policy that is allowed, and a critic that values highly what is not."""
     model = masked_spec().model((5,), Discrete(3, masked=True))
     params, policy = random_params(model, 1), ALLOWED / ALLOWED.sum(axis=1, keepdims=True)
-    q = np.asarray(losses.critic_values(model, params, model.represent(params, states())))
+    bins = transforms.Atoms(model.support.num_bins, 2.0 / (model.support.num_bins - 1))  # -1 to 1
+    even = dataclasses.replace(model, support=bins)
+    q = 3.0 * np.asarray(losses.critic_values(even, params, model.represent(params, states())))
     data = types.SimpleNamespace(observe=lambda index: states()[index])
-    found = ope.state_values(raised(model), params, data, jnp.asarray(policy), jnp.arange(4))
+    critic = ope.Fitted(params, jnp.float32(3.0))
+    found = ope.state_values(raised(model), critic, data, jnp.asarray(policy), jnp.arange(4))
     wanted = [(p[p > 0] * row[p > 0]).sum() for p, row in zip(policy, q)]
     np.testing.assert_allclose(found, wanted, rtol=1e-5)
 

@@ -69,7 +69,8 @@ def test_fqe_looks_as_far_ahead_as_the_discount_lets_it(discount, updates, refre
 
 
 def test_returns_to_go_end_with_their_episode(dataset):
-    found = ope.returns_to_go(windows.store(dataset), 0.9)
+    data = windows.store(dataset)
+    found = ope.returns_to_go(data.reward, data.end, 0.9)
     np.testing.assert_allclose(found, datasets.returns_to_go(dataset, 0.9), rtol=1e-5, atol=1e-6)
     assert (np.asarray(found)[dataset.is_last] == 0.0).all()
 
@@ -99,16 +100,29 @@ def test_fqe_of_long_episodes_and_of_returns_beyond_the_bins(model, pays, monkey
     )  # fmt: skip
 
     def value(**options):
-        params, unit = fit(**options)
-        largest = 10.0 * pays * (1.0 - 0.9**60)
-        assert unit == pytest.approx(max(1.0, largest / model.support.limit), rel=1e-5)
-        return unit * ope.state_values(model, params, data, policy, jnp.zeros(1, int))
+        critic = fit(**options)
+        assert critic.unit == pytest.approx(10.0 * pays, rel=1e-5)  # Were it to go on.
+        return ope.state_values(model, critic, data, policy, jnp.zeros(1, int))
 
     np.testing.assert_allclose(value(), 10.0 * pays, rtol=0.1)
     monkeypatch.setattr(ope, "_OF_LOG", 0.0)
     np.testing.assert_allclose(value(), 10.0 * pays, rtol=0.1)
     near = value(target_interval=300)  # Two looks ahead, the first of them at zeros.
     np.testing.assert_allclose(near, 1.9 * pays, rtol=0.05)
+
+
+@pytest.mark.parametrize("pays", [1.0, 100.0])
+def test_fqe_of_random_returns_is_their_mean(model, pays):
+    """Half of the episodes pay: squashed bins would fit the mean of squashed returns."""
+    one = {"observation": np.ones([2, *OBSERVATION], np.float32), "action": [0], "terminated": True}
+    episodes = [{**one, "reward": [pays * (i % 2)]} for i in range(20)]
+    data = windows.store(datasets.from_episodes(episodes, {"num_actions": NUM_ACTIONS}))
+    policy = jnp.eye(NUM_ACTIONS)[jnp.zeros(len(data.action), int)]
+    estimate = selection.fitted_q_evaluation(
+        model, data, data.start, policy, jax.random.key(0),
+        discount=0.9, updates=600, batch_size=512, learning_rate=1e-3,
+    )  # fmt: skip
+    np.testing.assert_allclose(estimate, pays / 2, rtol=0.05)
 
 
 def test_fqe_begins_at_what_the_log_earned(model, monkeypatch):

@@ -11,6 +11,7 @@ estimates only those by values of states say something of what came later.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ import optax
 
 from unplugged.data import datasets, windows
 from unplugged.learning import losses
+from unplugged.model import transforms
 from unplugged.model.networks import Model, Params
 from unplugged.planning import acting
 from unplugged.runs.spec import Spec, divide, load
@@ -197,15 +199,43 @@ def refreshes(discount: float, updates: int) -> int:
     return max(1, int(updates // max(1.0, steps)))
 
 
-def returns_to_go(data: windows.Store, discount: float) -> jax.Array:
-    """The discounted return that follows each recorded step. Shape [N]."""
+def returns_to_go(reward: jax.Array, end: jax.Array, discount: float) -> jax.Array:
+    """The discounted return after each step [N] until the `end` of its episode, [N]. Shape [N]."""
 
     def after(later: tuple, here: tuple) -> tuple:
         return here[0] + here[1] * later[0], here[1] * later[1]
 
-    going_on = data.end != jnp.arange(data.end.shape[0])
-    start = (jnp.where(going_on, data.reward, 0.0), jnp.where(going_on, discount, 0.0))
+    going_on = end != jnp.arange(end.shape[0])
+    start = (jnp.where(going_on, reward, 0.0), jnp.where(going_on, discount, 0.0))
     return jax.lax.associative_scan(after, start, reverse=True)[0]
+
+
+class Fitted(NamedTuple):
+    """A critic: its parameters, and what the unit of its values is worth."""
+
+    params: Params
+    unit: jax.Array
+
+
+def _linear(model: Model) -> Model:
+    """The networks, whose bins lie evenly between -1 and 1.
+
+    Squashed bins fit the mean of squashed returns, and so less than the mean of random returns.
+    """
+    number = model.support.num_bins
+    return dataclasses.replace(model, support=transforms.Atoms(number, 2.0 / (number - 1)))
+
+
+def _largest(data: windows.Store, discount: float, returns: jax.Array) -> jax.Array:
+    """The largest return of the log, its cut-off episodes going on with their mean reward. []."""
+    if discount >= 1.0:
+        return jnp.max(jnp.abs(returns))
+    first = jnp.append(True, data.end[1:] != data.end[:-1])
+    cut_off = first & (data.discount[data.end] > 0.0)
+    total = returns_to_go(jnp.abs(data.reward), data.end, 1.0)
+    mean = total / jnp.maximum(data.end - jnp.arange(data.end.shape[0]), 1)
+    beyond = jnp.where(cut_off, mean, 0.0) / (1.0 - discount)
+    return jnp.maximum(jnp.max(jnp.abs(returns)), jnp.max(beyond))
 
 
 def fit_q(
@@ -220,13 +250,13 @@ def fit_q(
     learning_rate: float = 1e-3,
     target_interval: int | None = None,
     weights: jax.Array | None = None,
-) -> tuple[Params, jax.Array]:
+) -> Fitted:
     """A critic of a policy's discounted return, from recorded steps alone. To be compiled.
 
-    In the networks of the methods and as a categorical distribution, fitted to
-    r + discount * sum_a pi(a|s') Q(s', a) of a target network (Le et al., 2019). With each
-    refresh of that network the critic follows the policy for a step more. What comes after is
-    what the log earned: the first `_OF_LOG` of the updates fit its own returns.
+    In the networks of the methods and as a categorical distribution over evenly spaced returns, as
+    large as the log's; fitted to r + discount * sum_a pi(a|s') Q(s', a) of a target network (Le et
+    al., 2019). With each refresh of that network the critic follows the policy for a step more.
+    What comes after is what the log earned: the first `_OF_LOG` of the updates fit its own returns.
 
     Args:
       model: the networks; new parameters are made.
@@ -243,28 +273,30 @@ def fit_q(
         once.
 
     Returns:
-      The critic's parameters, and what the unit of its values is worth: 1, or so much that its
-      bins hold every return of the log.
+      The critic, for `state_values` and `recorded_values`.
     """
+    linear = _linear(model)
     init_key, key = jax.random.split(key)
     params = model.init(init_key)
     optimizer = optax.adam(learning_rate)
     below = None if weights is None else jnp.cumsum(weights)
-    returns = returns_to_go(data, discount)
-    unit = jnp.maximum(1.0, jnp.max(jnp.abs(returns)) / model.support.limit)
+    returns = returns_to_go(data.reward, data.end, discount)
+    unit = _largest(data, discount, returns)
+    unit = jnp.where(unit > 0.0, unit, 1.0)
     of_log = int(_OF_LOG * updates)
     interval = target_interval or refreshes(discount, updates - of_log)
 
     def loss(params: Params, target: jax.Array, index: jax.Array) -> jax.Array:
         state = model.represent(params, data.observe(index))
         logits, _ = model.dynamics(params, state, data.action[index])
-        return jnp.mean(losses.cross_entropy(model.support.two_hot(target / unit), logits))
+        return jnp.mean(losses.cross_entropy(linear.support.two_hot(target / unit), logits))
 
     def recorded(_: Params, index: jax.Array) -> jax.Array:
         return returns[index]
 
     def followed(target_params: Params, index: jax.Array) -> jax.Array:
-        after = unit * state_values(model, target_params, data, policy, index + 1)
+        critic = Fitted(target_params, unit)
+        after = state_values(model, critic, data, policy, index + 1)
         return data.reward[index] + discount * data.discount[index] * after
 
     def update(target: Any, carry: tuple, number: jax.Array) -> tuple[tuple, None]:
@@ -288,28 +320,30 @@ def fit_q(
     carry, _ = jax.lax.scan(functools.partial(update, recorded), carry, numbers[:of_log])
     carry = (carry[0], carry[0], carry[2])
     carry, _ = jax.lax.scan(functools.partial(update, followed), carry, numbers[of_log:])
-    return carry[0], unit
+    return Fitted(carry[0], unit)
 
 
 def state_values(
-    model: Model, params: Params, data: windows.Store, policy: Any, index: jax.Array
+    model: Model, critic: Fitted, data: windows.Store, policy: Any, index: jax.Array
 ) -> jax.Array:
     """sum_a pi(a|s) Q(s, a) of a critic at steps [B]; `policy` as for `fit_q`. Shape [B]."""
+    model, params = _linear(model), critic.params
     state = model.represent(params, data.observe(index))
     if isinstance(policy, acting.Choice):
         actions, probabilities = policy.actions[index], policy.probabilities[index]
         logits = losses.critic_logits(model, params, state[:, None], actions)
-        return jnp.sum(probabilities * model.support.scalar(logits), axis=-1)
+        return critic.unit * jnp.sum(probabilities * model.support.scalar(logits), axis=-1)
     q = losses.critic_values(model, params, state)
-    return jnp.sum(policy[index] * q, axis=-1)
+    return critic.unit * jnp.sum(policy[index] * q, axis=-1)
 
 
 def recorded_values(
-    model: Model, params: Params, data: windows.Store, index: jax.Array
+    model: Model, critic: Fitted, data: windows.Store, index: jax.Array
 ) -> jax.Array:
     """Q(s, a) of a critic for what was done at steps [B]. Shape [B]."""
-    state = model.represent(params, data.observe(index))
-    return model.support.scalar(losses.critic_logits(model, params, state, data.action[index]))
+    state = model.represent(critic.params, data.observe(index))
+    logits = losses.critic_logits(model, critic.params, state, data.action[index])
+    return critic.unit * _linear(model).support.scalar(logits)
 
 
 def fitted_q_evaluation(
@@ -335,8 +369,8 @@ def fitted_q_evaluation(
     Returns:
       mean over `first` of sum_a pi(a|s) Q(s, a). Shape [].
     """
-    params, unit = fit_q(model, data, policy, key, **options)
-    return unit * jnp.mean(state_values(model, params, data, policy, first))
+    critic = fit_q(model, data, policy, key, **options)
+    return jnp.mean(state_values(model, critic, data, policy, first))
 
 
 # --- What to ask before believing it --------------------------------------------------------------

@@ -319,8 +319,8 @@ class _Judge:
                 counts = ope.resampled(len(lengths), 1, number)[0]
                 weights = jnp.asarray(np.repeat(counts, lengths), jnp.float32)
             fit_key = jax.random.fold_in(key, number)
-            params, unit = self.fit(self.train, trained, fit_key, weights=weights)
-            q = functools.partial(self.recorded, params, self.store)
-            v = functools.partial(self.valued, params, self.store, policy)
+            critic = self.fit(self.train, trained, fit_key, weights=weights)
+            q = functools.partial(self.recorded, critic, self.store)
+            v = functools.partial(self.valued, critic, self.store, policy)
             steps = len(self.held.action)
-            yield float(unit) * ope.by_steps(q, steps), float(unit) * ope.by_steps(v, steps)
+            yield ope.by_steps(q, steps), ope.by_steps(v, steps)
