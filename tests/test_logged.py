@@ -178,6 +178,13 @@ def test_a_report_on_the_checkpoints(path, tmp_path, recorded):
     pd.testing.assert_frame_equal(found, selection.report(one, tmp_path / "run", **options))
     with pytest.raises(ValueError, match="refits must be 0 or at least 2"):
         selection.report(one, tmp_path / "run", refits=1)
+    for changes, where, message in [
+        ({}, "rum", "rum: it has no results.csv"),
+        ({"seeds": [0, 1]}, "run", "seed 1 is not in it; train it on"),
+        ({"updates": 6}, "run", "seed 0 is at 4 of 6 updates; train it on"),
+    ]:
+        with pytest.raises((ValueError, FileNotFoundError), match=message):
+            selection.report(dataclasses.replace(one, **changes), tmp_path / where, **options)
     with pytest.raises(ValueError, match="need held-out episodes"):
         selection.report(spec(path, benchmark="bsuite", environment="catch", holdout=0.0), tmp_path)
 

@@ -231,7 +231,8 @@ DATES = pd.date_range("2026-01-01", periods=5)
         ({"drug": ["none"] * 5}, {}, "'drug' is 'none' in every decision; there is nothing to"),
         ({"drug": [0.5, 1, 1, 0, 0]}, {}, "'drug' is 0.5 in row 0.*pandas.cut"),
         ({"gain": [1.0, None, 0.0, 2.0, 0.0]}, {}, "'gain' has no value in row 1; write 0 where"),
-        ({"gain": list("abcde")}, {}, "'gain' must hold numbers, and holds texts such as '"),
+        ({"gain": list("abcde")}, {}, "'gain' must hold numbers, and is the text 'c' in row 2"),
+        ({"age": ["36,5", "37,0", "36,1", "38,2", "37"]}, {}, "comma, such as '36,1'.*decimal=','"),
         ({"over": ["yes", "no", "no", "yes", "no"]}, {}, "'no' in row 2; compare it with what"),
         ({"over": [True, True, False, True, False]}, {}, "'over' is true in row 1, and row 3 goes"),
         ({"over": [True, None, False, True, False]}, {}, "'over' has no value in row 1; say true"),
@@ -249,7 +250,7 @@ DATES = pd.date_range("2026-01-01", periods=5)
         ({"m": [1, 0, 1, 1, 1]}, {"allowed": {"none": "m", "high": "m"}}, "row 1 allows no action"),
         ({}, {"fewest": 0}, r"fewest must lie in \[1"),
         ({}, {"action": []}, "action must be a column, or a list of some; it is empty"),
-        ({}, {"action": ["drug"]}, "'drug' must hold numbers, and holds texts such as 'high'"),
+        ({}, {"action": ["drug"]}, "'drug' must hold numbers, and is the text 'high' in row 2"),
         ({}, {"bounds": {"drug": (0, 1)}}, r"bounds are of continuous actions; give action=\["),
         (AMOUNTS, {**TWO, "bounds": {"fluids": (0, 1)}}, "'fluids': did you mean 'fluid'"),
         (AMOUNTS, {**TWO, "bounds": {"fluid": (1, 0)}}, r"are \(1, 0\); give the least, then"),
@@ -325,6 +326,14 @@ def test_skipped_steps_are_told_of():
         logs.from_table(rows, **ROLES)
 
 
+def test_a_file_with_other_separators_is_told(tmp_path):
+    frame().to_csv(tmp_path / "clinic.csv", index=False, sep=";")
+    with pytest.raises(
+        coding.TableError, match=r"only one at all.*pandas.read_csv\(..., sep=';'\)"
+    ):
+        logs.from_table(tmp_path / "clinic.csv", **ROLES)
+
+
 def test_new_rows_are_coded_by_the_book_alone():
     book = logs.code_book(logs.from_table(frame(), **ROLES))
     again = coding.CodeBook.from_json(book.to_json())
@@ -332,7 +341,7 @@ def test_new_rows_are_coded_by_the_book_alone():
     for changes, message in [
         ({"ward": "z"}, "column 'ward' is 'z' in row 0, which the table.*never had: Valid: x, y"),
         ({"age": None}, "column 'age' has no value in row 0"),
-        ({"age": "old"}, "column 'age' must hold numbers, and holds texts such as 'old'"),
+        ({"age": "old"}, "column 'age' must hold numbers, and is the text 'old' in row 0"),
     ]:
         with pytest.raises(coding.TableError, match=message):
             again.encode(frame(**changes))

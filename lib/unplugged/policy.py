@@ -19,7 +19,8 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -113,13 +114,16 @@ class Policy:
         """Rows as observations, float32 [B, ...], and whether they were a single one.
 
         Args:
-          rows: of a table, a frame, a mapping or a series with the columns of an observation; or
-            observations as an array, [B, ...] or [...].
+          rows: of a table, a frame, mappings, a mapping or a series with the columns of an
+            observation; or observations as an array, [B, ...] or [...]. To a policy that was
+            learned from a table those are what its code book makes of rows, and it warns.
 
         Raises:
           TableError: if a column is missing or a value unknown, see `CodeBook.encode`.
           PolicyError: if they are neither, have another shape, are not finite or allow nothing.
         """
+        if isinstance(rows, Sequence) and len(rows) and isinstance(rows[0], Mapping):
+            rows = pd.DataFrame(list(rows))
         if isinstance(rows, (pd.DataFrame, pd.Series, Mapping)):
             if self.book is None:
                 raise PolicyError(
@@ -146,6 +150,12 @@ class Policy:
             raise PolicyError(
                 f"observations must have shape {list(shape)} or [B, {', '.join(map(str, shape))}]"
                 f"{what}, got {list(array.shape)}{flat}"
+            )
+        if self.book is not None:
+            warnings.warn(
+                "an array is taken for observations that are coded and standardised already; give "
+                "rows of the table as a frame or mapping, or what policy.book.encode(frame) gives",
+                stacklevel=3,
             )
         single = array.shape == shape
         array = array[None] if single else array

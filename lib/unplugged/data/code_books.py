@@ -138,6 +138,13 @@ def _values(series: pd.Series, name: str, row: Row) -> list[Any]:
                 f"column {name!r} holds numbers as texts, and {odd!r} in {row(i)}; make numbers of "
                 f"them by pandas.to_numeric, or a category by astype('category')"
             )
+        commas = pd.Series(found, dtype=object).str.fullmatch(r"[-+]?\d+,\d+")
+        if commas.mean() > 0.5:
+            raise TableError(
+                f"column {name!r} holds numbers with a comma, such as "
+                f"{found[int(commas.argmax())]!r}; read the file by "
+                "pandas.read_csv(..., decimal=',') and give the frame"
+            )
     if len(found) > coding.MOST_VALUES:
         raise TableError(
             f"column {name!r} has {len(found):,} different texts, such as "

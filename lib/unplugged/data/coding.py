@@ -7,6 +7,7 @@ raw rows. It needs neither the table nor what learned from it.
 from __future__ import annotations
 
 import dataclasses
+import re
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -175,7 +176,13 @@ def check_columns(frame: pd.DataFrame, names: Sequence[str]) -> None:
     """Raises TableError naming the nearest if a column is missing, or stands twice."""
     for name in names:
         if name not in frame.columns:
-            raise TableError(f"no column {name!r}: {checks.nearest(name, map(str, frame.columns))}")
+            if len(frame.columns) == 1 and (marks := re.findall("[;\t|]", str(frame.columns[0]))):
+                raise TableError(
+                    f"no column {name!r}, and only one at all, {reprlib.repr(frame.columns[0])}; "
+                    f"read the file by pandas.read_csv(..., sep={marks[0]!r}) and give the frame"
+                )
+            there = checks.nearest(name, map(str, frame.columns)).replace("Valid:", "There are:")
+            raise TableError(f"no column {name!r}: {there}")
         if isinstance(frame[name], pd.DataFrame):
             raise TableError(f"the table has {name!r} more than once; rename one of its columns")
 
@@ -261,10 +268,12 @@ def numbers(series: pd.Series, name: str, row: Row, remedy: str | None = None) -
     """
     there = series[series.notna()]
     if is_category(series, name, row) and len(there):
+        odd = pd.to_numeric(there.astype(object), errors="coerce").isna()
+        example = there[odd].iloc[0] if odd.any() else there.iloc[0]
+        i = int(np.argmax((series == example).to_numpy()))
         raise TableError(
-            f"column {name!r} must hold numbers, and holds texts such as "
-            f"{reprlib.repr(there.iloc[0])}; pandas.to_numeric(frame[{name!r}]) makes numbers of "
-            "them or says which is none"
+            f"column {name!r} must hold numbers, and is the text {reprlib.repr(example)} in "
+            f"{row(i)}; correct it, or make numbers of them by pandas.to_numeric(frame[{name!r}])"
         )
     fill = (
         f"fill it knowingly, and say where by a column of its own: frame['{name} is missing'] = "

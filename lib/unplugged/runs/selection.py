@@ -53,12 +53,14 @@ def score(spec: Spec, folder: str | os.PathLike[str], *, fqe_updates: int) -> pd
       The run's rows at checkpoints, with `holdout_loss` and `fqe_return` (discounted).
 
     Raises:
-      ValueError: if the run held nothing out or kept only its last checkpoint, or the
-        checkpoints are of another run.
+      ValueError: if the run held nothing out, kept only its last checkpoint or is not finished, or
+        the checkpoints are of another run.
+      FileNotFoundError: if there is no run, or it has no checkpoints.
     """
     if not spec.holdout or not spec.keep_checkpoints:
         raise ValueError("selection needs a run with holdout above 0 and keep_checkpoints")
     checks.within("fqe_updates", fqe_updates, 1, integer=True)
+    results = _finished(spec, folder)
     learner, _, dataset = build(spec)
     moments = datasets.moments(dataset) if spec.settings.standardize else None
     fitted = spec.model(*spec.form(), moments)
@@ -101,8 +103,37 @@ def score(spec: Spec, folder: str | os.PathLike[str], *, fqe_updates: int) -> pd
                 "fqe_return": float(estimate),
             }
         )
-    results = pd.read_csv(files.expanded(folder) / "results.csv")
-    return results.merge(pd.DataFrame(rows), on=["seed", "update"], how="inner")
+    return results.merge(_found(rows, folder), on=["seed", "update"], how="inner")
+
+
+def _finished(spec: Spec, folder: str | os.PathLike[str]) -> pd.DataFrame:
+    """The rows of a finished run.
+
+    Raises:
+      FileNotFoundError: if there is none.
+      ValueError: if a seed has not reached the last update.
+    """
+    path = files.expanded(folder) / "results.csv"
+    if not path.is_file():
+        raise FileNotFoundError(f"no run in {folder}: it has no results.csv; train it there first")
+    rows = pd.read_csv(path)
+    for seed in spec.seeds:
+        reached = rows.loc[rows["seed"] == seed, "update"].max()
+        if not reached >= spec.updates:
+            at = f"is at {reached} of {spec.updates} updates"
+            at = "is not in it" if pd.isna(reached) else at
+            raise ValueError(
+                f"the run in {folder} is not finished: seed {seed} {at}; train it on, "
+                "or give the parameters that it has"
+            )
+    return rows
+
+
+def _found(rows: list[dict[str, Any]], folder: str | os.PathLike[str]) -> pd.DataFrame:
+    """A row a checkpoint; raises FileNotFoundError if there was none."""
+    if not rows:
+        raise FileNotFoundError(f"{folder} has no checkpoints; train the run again")
+    return pd.DataFrame(rows)
 
 
 def _all_on_device(dataset: Any) -> Any:
@@ -162,7 +193,9 @@ def report(
       `unseen` is empty.
 
     Raises:
-      ValueError: if the run held nothing out, or the checkpoints are of another run.
+      ValueError: if the run held nothing out or is not finished, or the checkpoints are of another
+        run.
+      FileNotFoundError: if there is no run, or it has no checkpoints.
     """
     if not spec.holdout:
         raise ValueError("estimates need held-out episodes: a run with holdout, such as 0.2")
@@ -173,6 +206,7 @@ def report(
         checks.within(name, value, least, integer=True)
     if refits == 1:
         raise ValueError("refits must be 0 or at least 2: one has no deviation, got 1")
+    results = _finished(spec, folder)
     learner, train, dataset = build(spec)
     held = ope.held_out(spec)
     chances, of = held.probability, "recorded"
@@ -200,10 +234,9 @@ def report(
             saved_states(spec, folder, learner, dataset), unit="checkpoint", file=sys.stdout
         )
     ]
-    results = pd.read_csv(files.expanded(folder) / "results.csv")
-    own = [name for name in results if name not in rows[0]]
-    kept = [*own, "seed", "update"]
-    return results[kept].merge(pd.DataFrame(rows), on=["seed", "update"], how="inner")
+    found = _found(rows, folder)
+    own = [name for name in results if name not in found]
+    return results[[*own, "seed", "update"]].merge(found, on=["seed", "update"], how="inner")
 
 
 @dataclasses.dataclass
@@ -253,7 +286,8 @@ class _Judge:
         log = ope.Log(
             lengths, reward, ratio, q[which], v[which], (v * held.discount)[held.is_last]
         )  # fmt: skip
-        counts = ope.resampled(len(lengths), self.resamples, 0)
+        drawn = ope.resampled(len(lengths), max(self.resamples, self.refits), 0)
+        counts = drawn[: self.resamples]
         row: dict[str, Any] = {"episodes": len(lengths)}
         for name, estimate in (
             ("data", ope.mean_return), ("wis", ope.importance), ("dr", ope.doubly_robust)
@@ -266,7 +300,7 @@ class _Judge:
                 row |= dict(zip(columns, numbers))
         first = v[held.is_first]
         row["fqe_return"] = float(first.mean())
-        again = [float((w * v[held.is_first]).sum() / w.sum()) for w, (_, v) in zip(counts, values)]
+        again = [float((w * v[held.is_first]).sum() / w.sum()) for w, (_, v) in zip(drawn, values)]
         if len(again) > 1:
             spread = 1.96 * float(np.std(again, ddof=1))
             row |= {
