@@ -41,8 +41,9 @@ def table4(rows: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
     """
     best = tables.last_and_best(rows, "mean_return").rename(columns={"best": "mean_return"})
     table = _beside(best, paper, IN_TABLE4, [])
-    if "mzu" in table and rows.groupby(["environment", "method"])["seed"].nunique().min() > 1:
-        others = _beside(comparisons.chosen_by_others(rows[rows["method"] == "mzu"]), paper, {}, [])
+    searched = rows[rows["method"] == "mzu"]
+    if len(searched) and searched.groupby("environment")["seed"].nunique().min() > 1:
+        others = _beside(comparisons.chosen_by_others(searched), paper, {}, [])
         table.insert(table.columns.get_loc("mzu") + 1, "mzu, by other seeds", others["mzu"])
     return table
 
