@@ -53,8 +53,7 @@ class Support:
     @property
     def limit(self) -> float:
         """The largest scalar that the bins represent."""
-        with jax.ensure_compile_time_eval():  # A number within a compiled function too.
-            return float(unsquash(self.bins[-1]))
+        return float(unsquash(self.bins[-1]))
 
     def two_hot(self, x: jax.Array) -> jax.Array:
         """Scalars [...] to probabilities [..., num_bins]; values beyond the ends are clipped."""
