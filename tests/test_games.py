@@ -231,6 +231,10 @@ def test_pixel_networks_that_do_not_fit_are_refused():
         networks.conv_mlp(representation=(4, 8), dynamics=(4,), **common)
     with pytest.raises(ValueError, match=r"no convolution: .* such as \[16, 16, 128\]"):
         networks.conv_mlp(representation=(4,), dynamics=(4,), **common)
+    model = networks.resnet(representation=(4,), dynamics=(4,), **common)
+    params = model.init(jax.random.key(0))
+    with pytest.raises(TypeError, match="must be floating-point numbers, got uint8"):
+        model.represent(params, jnp.zeros([1, 10, 10, 3], jnp.uint8))
     flat = {**common, "observation_shape": (10, 5)}
     for make in (networks.conv, networks.conv_mlp, networks.resnet):
         with pytest.raises(ValueError, match=r"shape \[10, 5\] are no images .* \"mlp\""):

@@ -47,6 +47,14 @@ def bundle(
             "prediction": f.init(keys[2], state),
         }
 
+    def encode(params: Params, observation: jax.Array) -> jax.Array:
+        if not jnp.issubdtype(observation.dtype, jnp.floating):
+            raise TypeError(
+                f"observations must be floating-point numbers, got {observation.dtype}; "
+                "convolutions would round their weights to it"
+            )
+        return layers.flat(r.apply(params["representation"], observation))
+
     def image(state: jax.Array) -> jax.Array:
         return state.reshape(*state.shape[:-1], *shape)
 
@@ -58,9 +66,7 @@ def bundle(
 
     return Model(
         init=init,
-        represent=lambda params, observation: layers.flat(
-            r.apply(params["representation"], observation)
-        ),
+        represent=encode,
         dynamics=dynamics,
         predict=lambda params, state: f.apply(params["prediction"], image(state)),
         actions=actions,
