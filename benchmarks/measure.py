@@ -233,6 +233,11 @@ def single_jobs(quick: bool) -> list[tuple[str, dict[str, Any]]]:
     add(
         "feeding", steps=20_000 if quick else 1_000_000, batch=512, seconds=0.2 if quick else 2.0,
     )  # fmt: skip
+    for channels, batch in [([16], 2)] if quick else [([64] * 6, 8), ([16], 32)]:
+        add("images", channels=channels, batch=batch, repeats=1 if quick else 5)
+    add(
+        "table", rows=5_000 if quick else 1_000_000, columns=30, asked=1_000 if quick else 100_000,
+    )  # fmt: skip
     for data in names:
         add("evaluation", data=data, episodes=20, seconds=seconds)
     for episodes in [32] if quick else [32, 256]:

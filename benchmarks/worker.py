@@ -6,6 +6,7 @@ environment: cores and threads of XLA are fixed when a process starts.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import json
@@ -392,6 +393,105 @@ def feeding(steps: int, batch: int, seconds: float) -> None:
                 row("windows fed", "", setting, found, "windows/s", f"batches of {batch}")
 
 
+def images(channels: list[int], batch: int, repeats: int) -> None:
+    """Time of a representation of Atari's frames: forward, and with its gradient.
+
+    Args:
+      channels: of the ResNet, a block each, see `settings.ATARI`.
+      batch: observations at once.
+      repeats: how often each is timed, in turn.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    import parts
+    from unplugged import atari, timing
+    from unplugged.model.actions import Discrete
+    from unplugged.runs.spec import model_of
+    from unplugged.settings import ATARI
+
+    shape = (atari.SIZE, atari.SIZE, atari.STACK)
+    settings = ATARI.override({"representation": tuple(channels), "dynamics": tuple(channels[:2])})
+    model = model_of(settings, shape, Discrete(6))
+    params = jax.jit(model.init)(jax.random.key(0))
+    seen = jax.random.uniform(jax.random.key(1), (batch, *shape))
+
+    def forward(near_zero: jax.Array, given: Any) -> jax.Array:
+        params = jax.tree.map(lambda x: x + near_zero, given)
+        return jnp.square(model.represent(params, seen)).mean()
+
+    def gradient(near_zero: jax.Array, given: Any) -> Any:
+        found = jax.grad(lambda given: forward(near_zero, given))(given)
+        # All of it counts, and the first of what is returned feeds the next repeat.
+        return sum(jnp.sum(x) for x in jax.tree.leaves(found))
+
+    loops = {"forward": forward, "forward and backward": gradient}
+    runs = {name: parts.loop(part, 2, params) for name, part in loops.items()}
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(repeats):
+        for name, run in runs.items():
+
+            def step(run: Callable[[], Any] = run) -> int:
+                run()
+                return 2 * batch
+
+            found = timing.rates(step, seconds=0.0, repeats=1, clock=time.process_time)
+            times[name] += [1e3 / rate for rate in found]
+    setting = f"channels={channels[0]}, blocks={len(channels)}"
+    note = f"CPU time, batches of {batch}"
+    for name, found in times.items():
+        row("image", "", f"{setting}, part={name}", found, "ms/frame", note)
+    ratios = [b / a for a, b in zip(*times.values())]
+    row("image", "", f"{setting}, gradient / forward", ratios, "ratio", "in turn")
+
+
+def table(rows: int, columns: int, asked: int) -> None:
+    """Seconds from a CSV to a dataset on the device, and to decide for rows of it.
+
+    Args:
+      rows: of the table.
+      columns: of numbers in an observation.
+      asked: rows that the saved policy decides for.
+    """
+    import tempfile
+    from pathlib import Path
+
+    import jax
+
+    import workload
+    from unplugged import datasets, logs, policy, runs, windows
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        frame = workload.table(rows, columns)
+        frame.to_csv(folder / "table.csv", index=False)
+        begin = time.perf_counter()
+        dataset = logs.from_table(folder / "table.csv", **workload.roles(columns))
+        checked = time.perf_counter()
+        jax.block_until_ready(windows.store(dataset))
+        end = time.perf_counter()
+        note = f"of which to the device {end - checked:.2f} s"
+        setting = f"rows={rows}, columns={columns}"
+        row("table", "", f"{setting}, part=read and checked", end - begin, "s", note)
+
+        path = str(folder / "few.npz")
+        datasets.save(logs.from_table(frame[:2_000], **workload.roles(columns)), path)
+        spec = runs.Spec(
+            benchmark="logged", environment="table", method="rosmo", dataset=path, holdout=0.25,
+            updates=10, eval_every=10, seeds=[0],
+        )  # fmt: skip
+        with contextlib.redirect_stdout(sys.stderr):  # Its progress is no row.
+            runs.train(spec, folder / "run")
+        agent = policy.load(policy.save(folder / "run", folder / "policy"))
+        agent.act(frame[:asked], key=0)
+        found = []
+        for key in range(5):
+            begin = time.perf_counter()
+            agent.act(frame[:asked], key=key)
+            found.append(time.perf_counter() - begin)
+        row("table", "rosmo", f"{setting}, part=decide for {asked}", found, "s", "policy selector")
+
+
 class Counted(dm_env.Environment):
     """An environment that counts the steps of all instances."""
 
@@ -578,6 +678,8 @@ MEASUREMENTS = {
         seeds,
         sampling,
         feeding,
+        images,
+        table,
         evaluation,
         online,
         costs,

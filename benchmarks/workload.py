@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from unplugged import atari, datasets, frame_stores, methods, networks
 from unplugged.learner import Learner
@@ -144,6 +145,29 @@ def recording(folder: Path, steps: int, *, length: int = 1_000) -> frame_stores.
             *[nothing] * 6, begin=nothing, frame_shape=(atari.SIZE,) * 2, stack=atari.STACK
         ),
     )
+
+
+def table(rows: int, columns: int) -> pd.DataFrame:
+    """A table of random numbers and of four texts, episodes of 20 rows, in no order."""
+    rng = np.random.default_rng(0)
+    found = pd.DataFrame(rng.normal(size=(rows, columns - 1)), columns=_numbers(columns))
+    found = found.assign(
+        ward=rng.choice(list("abcd"), rows), stay=np.arange(rows) // 20, hour=np.arange(rows) % 20,
+        drug=rng.choice(["none", "some", "high"], rows), gain=rng.normal(size=rows),
+    )  # fmt: skip
+    return found.sample(frac=1, random_state=0)
+
+
+def roles(columns: int) -> dict[str, Any]:
+    """What the columns of `table` are to `logs.from_table`."""
+    return {
+        "episode": "stay", "step": "hour", "observation": [*_numbers(columns), "ward"],
+        "action": "drug", "reward": "gain", "ended": True,
+    }  # fmt: skip
+
+
+def _numbers(columns: int) -> list[str]:
+    return [f"x{i}" for i in range(columns - 1)]
 
 
 def _actions(rng: np.random.Generator, space: Discrete | Normal, length: int) -> np.ndarray:

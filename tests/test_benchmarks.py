@@ -37,3 +37,17 @@ def test_windows_are_fed_from_a_file_that_is_gone_afterwards(capsys, monkeypatch
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert len(rows) == 4 and {row["measure"] for row in rows} == {"windows fed"}
     assert all(row["value"] > 0 for row in rows) and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "measure"),
+    [
+        ("images", {"channels": [4], "batch": 1, "repeats": 1}, "image"),
+        ("table", {"rows": 3_000, "columns": 3, "asked": 50}, "table"),
+    ],
+)
+def test_images_and_tables_are_timed(name, arguments, measure, capsys):
+    worker.MEASUREMENTS[name](**arguments)
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {row["measure"] for row in rows} == {measure} and len(rows) > 1
+    assert all(row["value"] > 0 for row in rows)
