@@ -22,7 +22,7 @@ import mctx
 
 from unplugged.model.actions import draw
 from unplugged.model.networks import MASKED, Model, Params
-from unplugged.planning import candidates
+from unplugged.planning import candidates, leaves
 from unplugged.planning.candidates import Root
 
 
@@ -178,15 +178,34 @@ def _recurrent(model: Model, settings: Any) -> mctx.RecurrentFn:
     return step
 
 
+def _differences(value: jax.Array, q: jax.Array, visited: jax.Array) -> jax.Array:
+    """Action values [..., A] of nodes with a value [..., 1] less the lowest."""
+    low = jnp.min(jnp.where(visited, q, value), axis=-1, keepdims=True)
+    return jnp.where(visited, q - jnp.minimum(value, low), 0.0)
+
+
 def differences(tree: mctx.Tree, node_index: jax.Array) -> jax.Array:
     """Action values of a node less the lowest, in units of return; actions not visited get 0.
 
     What mctx's default, `qtransform_by_parent_and_siblings`, stretches to [0, 1] in each state.
     """
     q, visited = tree.qvalues(node_index), tree.children_visits[node_index] > 0
-    value = tree.node_values[node_index]
-    low = jnp.minimum(value, jnp.min(jnp.where(visited, q, value)))
-    return jnp.where(visited, q - low, 0.0)
+    return _differences(tree.node_values[node_index][None], q, visited)
+
+
+def _between_siblings(value: jax.Array, q: jax.Array, visited: jax.Array) -> jax.Array:
+    """mctx's `qtransform_by_parent_and_siblings` in the form of `_differences`."""
+    known = jnp.where(visited, q, value)
+    low = jnp.minimum(value, jnp.min(known, axis=-1, keepdims=True))
+    high = jnp.maximum(value, jnp.max(known, axis=-1, keepdims=True))
+    return (jnp.where(visited, q, low) - low) / jnp.maximum(high - low, 1e-8)
+
+
+# What needs its node's own numbers only, by its name among mctx's.
+_OF_NODE = {
+    differences: _differences,
+    mctx.qtransform_by_parent_and_siblings: _between_siblings,
+}
 
 
 def over_tree(tree: mctx.Tree, node_index: jax.Array) -> jax.Array:
@@ -285,27 +304,41 @@ def _search_with_ties_of_nodes(
     if invalid_actions is not None:
         logits = jnp.where(invalid_actions, MASKED, logits)
 
-    def select(_: jax.Array, tree: mctx.Tree, node: jax.Array, depth: Any = 0) -> jax.Array:
-        visits, total = tree.children_visits[node], tree.node_visits[node]
-        weight = jnp.sqrt(total) * (pb_c_init + jnp.log((total + pb_c_base + 1.0) / pb_c_base))
-        exploration = weight * jax.nn.softmax(tree.children_prior_logits[node]) / (visits + 1)
-        score = qtransform(tree, node) + exploration + tree.extra_data[node]
-        if invalid_actions is not None:
-            score = jnp.where((depth == 0) & (tree.root_invalid_actions > 0), -jnp.inf, score)
-        return jnp.argmax(score).astype(jnp.int32)
+    ties = 1e-5 * jax.random.uniform(ties_key, (shape[0], num_simulations + 1, shape[1]))
+    common: dict[str, Any] = {
+        "root": root.replace(prior_logits=logits), "recurrent_fn": recurrent_fn,
+        "num_simulations": num_simulations, "max_depth": max_depth,
+        "invalid_actions": invalid_actions,
+    }  # fmt: skip
 
-    tree = mctx.search(
-        params,
-        key,  # Nothing is drawn from it: the model and the selection are deterministic.
-        root=root.replace(prior_logits=logits),
-        recurrent_fn=recurrent_fn,
-        root_action_selection_fn=select,
-        interior_action_selection_fn=select,
-        num_simulations=num_simulations,
-        max_depth=max_depth,
-        invalid_actions=invalid_actions,
-        extra_data=1e-5 * jax.random.uniform(ties_key, (shape[0], num_simulations + 1, shape[1])),
-    )
+    def score(node: leaves.Node, stretched: jax.Array) -> jax.Array:
+        total = node.visits[..., None]
+        weight = jnp.sqrt(total) * (pb_c_init + jnp.log((total + pb_c_base + 1.0) / pb_c_base))
+        return stretched + weight * node.prior / (node.children_visits + 1) + node.ties
+
+    def of_node(node: leaves.Node) -> jax.Array:
+        of = node.value[:, None], node.action_values, node.children_visits > 0
+        return score(node, _OF_NODE[qtransform](*of))
+
+    def select(_: jax.Array, tree: mctx.Tree, i: jax.Array, depth: Any = 0) -> jax.Array:
+        prior = jax.nn.softmax(tree.children_prior_logits[i])
+        node = leaves.Node(
+            tree.node_visits[i], tree.node_values[i], prior, tree.children_visits[i],
+            tree.qvalues(i), tree.extra_data[i],
+        )  # fmt: skip
+        found = score(node, qtransform(tree, i))
+        if invalid_actions is not None:
+            found = jnp.where((depth == 0) & (tree.root_invalid_actions > 0), -jnp.inf, found)
+        return jnp.argmax(found).astype(jnp.int32)
+
+    # Nothing is drawn from the key: the model and the selection are deterministic.
+    if qtransform in _OF_NODE:
+        tree = leaves.search(params, key, score=of_node, ties=ties, **common)
+    else:
+        tree = mctx.search(
+            params, key, root_action_selection_fn=select, interior_action_selection_fn=select,
+            extra_data=ties, **common,
+        )  # fmt: skip
     weights = tree.summary().visit_probs
     action = jax.random.categorical(action_key, jnp.log(weights))
     return mctx.PolicyOutput(action=action, action_weights=weights, search_tree=tree)
