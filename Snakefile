@@ -126,13 +126,12 @@ JUDGING = [f"unplugged.runs.{name}" for name in ("selection", "ope", "heldout", 
 
 # Whose runs' training is timed: experiments and their environments, by the result's name.
 TIMING = config.get("timing", {})
-TIMED = {
-    f"{profiles.study(experiment)}_times": [
-        (experiment, world)
-        for world in sorted({SPECS[experiment, run].environment for run in EXPERIMENTS[experiment]})
-    ]
-    for experiment in listed(TIMING.get("experiment", []))
-}
+TIMED = {}
+for experiment in listed(TIMING.get("experiment", [])):
+    worlds = {SPECS[experiment, run].environment for run in EXPERIMENTS[experiment]}
+    TIMED.setdefault(f"{profiles.study(experiment)}_times", []).extend(
+        (experiment, world) for world in sorted(worlds)
+    )
 
 # World models, whose dreams are drawn.
 DREAMT = with_checkpoints(
@@ -738,7 +737,7 @@ if not DRAW_ONLY:
                 provenance=f"{RESULTS}/{result}.provenance.json",
             params:
                 records=lambda w, input, timed=timed: named(
-                    [world for _, world in timed], input.provenance
+                    [f"{experiment}/{world}" for experiment, world in timed], input.provenance
                 ),
             shell:
                 GATHER

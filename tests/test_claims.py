@@ -14,6 +14,7 @@ from reproduction import (
     comparisons,
     measures,
     reports,
+    sentences,
     statistics,
     tables,
 )
@@ -211,10 +212,10 @@ def test_a_claim_without_results_is_not_run_and_keeps_its_text():
     )
     two = claims.sentence(decided, "R8")  # Each comparison's verdict; seeds are not as stated.
     assert two.count("supported") + two.count("undecided") == 3 and "5 seeds" not in two
-    assert reports.by_verdict(decided).startswith("Undecided: R1, R2, ")
-    assert ". Not run: R3, R10, " in reports.by_verdict(decided)
-    assert "R3" in reports.not_run(decided).partition("not implemented: ")[0]
-    assert reports.not_run(decided).endswith("M11, M12; not implemented: none")
+    assert sentences.by_verdict(decided).startswith("Undecided: R1, R2, ")
+    assert ". Not run: R3, R10, " in sentences.by_verdict(decided)
+    assert "R3" in sentences.not_run(decided).partition("not implemented: ")[0]
+    assert sentences.not_run(decided).endswith("M11, M12; not implemented: none")
     table = tables.claims_table(decided)
     assert table["verdict"].iloc[0] == "undecided" and "R3" not in set(table["id"])
 
@@ -247,21 +248,21 @@ def test_a_number_comes_before_a_comparisons_remark():
 
 
 def test_what_stands_beside_the_verdicts_on_r11_and_r12():
-    assert reports.caveats({}) == {"cloning": "", "learned": ""}
+    assert sentences.caveats({}) == {"cloning": "", "learned": ""}
     frames = study(curves_mzu=0.5)
     final = reports.final(frames["bsuite_curves"])
-    said = reports.beside_cloning(final)
+    said = sentences.beside_cloning(final)
     assert said.startswith("The common score of R11, mzu's final 0.5")
     assert "is below the 1.0" in said and "(difference -0.50 [" in said
-    assert reports.beside_cloning(final[final["method"] != "bc"]) == ""
+    assert sentences.beside_cloning(final[final["method"] != "bc"]) == ""
     rows = pd.concat([runs("mzu", "catch", 0.1), runs("bc", "catch", 1.0)])
-    assert reports.learned(rows) == (
+    assert sentences.learned(rows) == (
         "On R12: even with all of the data mzu hardly learns catch. It ends at 1.15, and 4 of its "
         "4 seeds stay closer to the untrained 0.15 than to the 10.15 of behaviour cloning."
     )
     rows = pd.concat([runs("mzu", "catch", 0.9), runs("bc", "catch", 1.0)])
-    assert "data mzu learns catch. It ends at 9.15, and 0 of its 4 seeds" in reports.learned(rows)
-    assert reports.learned(rows[rows["method"] == "mzu"]) == ""
+    assert "data mzu learns catch. It ends at 9.15, and 0 of its 4 seeds" in sentences.learned(rows)
+    assert sentences.learned(rows[rows["method"] == "mzu"]) == ""
 
 
 def table2(**levels):
@@ -568,7 +569,7 @@ def test_the_longer_runs_decide_where_they_are_whole_and_the_others_stay_readabl
     assert claims.brief(decided, "R10") == "R10 is supported: 4 of 4 comparisons supported."
     main = claims.by(decided, "main")
     assert claims.brief(main, "R10") == "R10 is undecided: 4 of 4 comparisons undecided."
-    assert "R10" in reports.by_verdict(decided).partition(".")[0]
+    assert "R10" in sentences.by_verdict(decided).partition(".")[0]
     assert set(claims.by(decided, "longer")["id"]) == {*TWICE, *reports_not_run(decided)}
     table = tables.claims_table(decided)
     rows = table[table["id"] == "R10"]
@@ -643,8 +644,8 @@ def test_a_figures_verdicts_are_of_its_own_runs_and_name_the_others(monkeypatch)
     )
     assert "rosmo - mzu = +0.00" in told("minatar")["compared"]
     decided = claims.decide(CLAIMS, frames)
-    assert "They decide R10, " in reports.decided_by_longer(decided)
-    assert "R10 from undecided to supported" in reports.decided_by_longer(decided)
+    assert "They decide R10, " in sentences.decided_by_longer(decided)
+    assert "R10 from undecided to supported" in sentences.decided_by_longer(decided)
     frames["pixels_curves"] = frames["pixels_curves"].query("method != 'bc'")
     assert told("pixels") == {
         "verdict": "R10 is undecided by the runs with 20 updates, which decide until the longer "
@@ -652,11 +653,11 @@ def test_a_figures_verdicts_are_of_its_own_runs_and_name_the_others(monkeypatch)
         "compared": "",
     }
     assert told("minatar")["verdict"] == "R10 is undecided: 4 of 4 comparisons undecided."
-    beside = reports.caveats_beside(decided, both(mzu=2.0, bc=0.5))
+    beside = sentences.caveats_beside(decided, both(mzu=2.0, bc=0.5))
     assert "mzu's final 2.0" in beside["cloning"]  # Of the longer runs, where they decide R11.
     only = claims.by(claims.decide(CLAIMS, frames), "main")
-    assert "mzu's final 1.0" in reports.caveats_beside(only, both(mzu=2.0, bc=0.5))["cloning"]
-    assert reports.decided_by_longer(only) == "So far they decide none."
+    assert "mzu's final 1.0" in sentences.caveats_beside(only, both(mzu=2.0, bc=0.5))["cloning"]
+    assert sentences.decided_by_longer(only) == "So far they decide none."
     frames.clear()
     assert "its rule needs runs that are still to come" in told("pixels")["verdict"]
     assert told("minatar")["verdict"] == "R10: not run in this profile."

@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import shutil
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -342,7 +343,16 @@ def test_windows_from_the_host_are_those_of_the_device(converted):
     unpacked.write_bytes(unpacked.read_bytes()[:-1])  # cut short: it is made again
     again = frame_stores.host(whole.episodes(list(range(12))))
     np.testing.assert_array_equal(frame_stores.host(whole).observe(every), again.observe(every))
-    assert unpacked.stat().st_size == int(whole.table.rows.sum()) * 30
+    content = bytearray(unpacked.read_bytes())
+    assert len(content) == int(whole.table.rows.sum()) * 30
+    content[-1] ^= 1  # a bit of the last episode's
+    unpacked.write_bytes(content)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        frame_stores.host(whole.episodes([0]))  # which another episode's damage does not touch
+    with pytest.warns(UserWarning, match=r"frames\.raw is damaged; it is unpacked anew"):
+        theirs = frame_stores.host(whole)
+    np.testing.assert_array_equal(theirs.observe(every), again.observe(every))
 
 
 @pytest.mark.slow

@@ -135,7 +135,7 @@ def modules(*names):
 def test_what_draws_and_decides_imports_no_jax():
     found = modules(
         "claims", "claims_*", "statistics", "comparisons", "measures", "speed", "plots", "tables",
-        "reports", "captions", "checksums", "speed_plots", "dream_plots", "gallery",
+        "reports", "sentences", "captions", "checksums", "speed_plots", "dream_plots", "gallery",
     )  # fmt: skip
     assert len(found) > 10
     for path in found:

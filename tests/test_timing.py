@@ -40,9 +40,10 @@ def test_runs_are_timed_in_turn(tmp_path):
     specs = [
         runs.Spec(dataset=str(path), method=method, overrides=SMALL) for method in ("rosmo", "bc")
     ]
-    rows = timing.measure(specs, updates=3, seconds=0.0, repeats=2)
+    rows = timing.measure(specs, updates=3, seconds=0.0, repeats=2, after=2)
     assert rows["method"].tolist() == ["rosmo", "bc"] * 2
     assert rows["repeat"].tolist() == [0, 0, 1, 1] and (rows["seconds"] > 0).all()
+    assert (rows["after"] == 2).all()
 
     # What is timed is training, of as many updates as asked for.
     learner, data, _ = specs[0].build()

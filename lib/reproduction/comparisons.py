@@ -258,3 +258,36 @@ def described(
     return Comparison(
         name, *estimate[:3], float("nan"), estimate.samples, seeds, updates, environments, decided
     )
+
+
+def decay_differences(final: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Staircase less continuous decay of the learning rate, where both were run equally long.
+
+    Args:
+      final: evaluations with `score` and `decay`, one of each run and update.
+
+    Returns:
+      The IQM score by method and update, and the mean return by method, update and environment:
+      `method`, `update`, of the second `environment`, and the columns of a `Comparison`.
+    """
+    scores, returns = [], []
+    for (method, update), of in final.groupby(["method", "update"]):
+        sides = dict(list(of.groupby("decay")))
+        if len(sides) < 2:
+            continue
+        about = {"method": method, "update": update}
+        name = f"{method} at {update:,}"
+        found = compare(name, sides["staircase"], sides["continuous"])
+        scores.append({**about, **found._asdict()})
+        for environment, runs in of.groupby("environment"):
+            sides = dict(list(runs.groupby("decay")))
+            found = compare(
+                f"{name}, {environment}", sides["staircase"], sides["continuous"],
+                "mean_return", statistics.mean,
+            )  # fmt: skip
+            returns.append({**about, "environment": environment, **found._asdict()})
+    columns = ["method", "update", *Comparison._fields]
+    return (
+        pd.DataFrame(scores, columns=columns),
+        pd.DataFrame(returns, columns=[*columns[:2], "environment", *columns[2:]]),
+    )

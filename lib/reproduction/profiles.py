@@ -187,6 +187,7 @@ class _Timing(_Section):
     updates: _Count
     seconds: _number(0.0, 3600.0)
     repeats: _Count
+    after: _Count = None
 
 
 _Grid = Annotated[dict[str, Annotated[list[_Value], Field(min_length=1)]], Field(min_length=1)]

@@ -11,6 +11,8 @@ import functools
 import math
 import os
 import shutil
+import warnings
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from tqdm import tqdm
 
 from unplugged.common import files, memory
 from unplugged.data import frames
@@ -204,6 +207,9 @@ def store(recording: frames.Recording) -> FrameStore:
 def host(recording: frames.Recording) -> Host:
     """A recording whose frames stay on the host, unpacked to a file in its folder once.
 
+    What it needs of a file that is there already is read and held against the recording's
+    checksums; if it is damaged, the file is made anew, and a warning says so.
+
     Raises:
       DatasetError: if the disk has no room for that, before anything is written; or if frames are
         damaged.
@@ -211,13 +217,18 @@ def host(recording: frames.Recording) -> Host:
     whole = frames.load(recording.folder)
     path = recording.folder / _UNPACKED
     total, pixels = int(whole.table.rows.sum()), math.prod(recording.frame_shape)
-    if not path.exists() or path.stat().st_size != total * pixels:
-        _unpack(whole, path, total * pixels)
     # An episode is known by its shard and its first row there.
     places = whole.table.shard.astype(np.int64) << 40 | whole.table.row
     offsets = np.cumsum(whole.table.rows) - whole.table.rows
     mine = recording.table.shard.astype(np.int64) << 40 | recording.table.row
     offsets = offsets[np.searchsorted(places, mine)]
+    made = path.exists() and path.stat().st_size == total * pixels
+    if not made:
+        _unpack(whole, path, total * pixels)
+    elif not _is_whole(_mapped(path, total, pixels), offsets, recording.table):
+        warnings.warn(f"{path} is damaged; it is unpacked anew", stacklevel=2)
+        path.unlink()
+        _unpack(whole, path, total * pixels)
     last = np.flatnonzero(recording.is_last)
     lengths = np.diff(last, prepend=-1)
     begin = np.repeat(last + 1 - lengths, lengths)
@@ -227,12 +238,23 @@ def host(recording: frames.Recording) -> Host:
     )
     nothing: Any = None  # A batch's frames take its place.
     return Host(
-        frames=np.memmap(path, np.uint8, "r", shape=(total, pixels)),
+        frames=_mapped(path, total, pixels),
         row=row,
         begin=begin,
         end=np.repeat(last, lengths),
         steps=FedStore(observation=nothing, **_steps(recording)),
     )
+
+
+def _mapped(path: Path, rows: int, pixels: int) -> np.ndarray:
+    return np.memmap(path, np.uint8, "r", shape=(rows, pixels))
+
+
+def _is_whole(held: np.ndarray, offsets: np.ndarray, table: frames.Table) -> bool:
+    """Whether the rows of each episode of `table`, which begin at `offsets`, have its checksum."""
+    episodes = zip(offsets, table.rows, table.crc)
+    with tqdm(episodes, "checking frames", len(offsets), unit="episode", mininterval=5.0) as each:
+        return all(zlib.crc32(held[row : row + rows].data) == crc for row, rows, crc in each)
 
 
 def _unpack(recording: frames.Recording, path: Path, size: int) -> None:

@@ -45,12 +45,13 @@ def rates(
     return found
 
 
-def stepper(spec: AnySpec, updates: int) -> Callable[[], int]:
+def stepper(spec: AnySpec, updates: int, *, after: int = 0) -> Callable[[], int]:
     """A function whose every call trains the run's first seed for some updates more.
 
     Args:
       spec: the run.
       updates: updates a call, rounded up to a multiple of what the run does at once.
+      after: updates that are done before it returns, likewise.
 
     Returns:
       The function, compiled; it returns the updates that it did.
@@ -66,11 +67,18 @@ def stepper(spec: AnySpec, updates: int) -> Callable[[], int]:
         jax.block_until_ready(losses)
         return number
 
+    for _ in range(0, after, number):
+        step()
     return step
 
 
 def measure(
-    specs: Sequence[AnySpec], *, updates: int = 10, seconds: float = 3.0, repeats: int = 5
+    specs: Sequence[AnySpec],
+    *,
+    updates: int = 10,
+    seconds: float = 3.0,
+    repeats: int = 5,
+    after: int = 0,
 ) -> pd.DataFrame:
     """Training time of an update of each run, a seed alone, in turn within each repeat.
 
@@ -82,15 +90,20 @@ def measure(
       updates: updates of one compiled call.
       seconds: least time of a measurement.
       repeats: measurements of each run.
+      after: updates of training before; a search in a trained model goes deeper.
 
     Returns:
-      A row a run and repeat: `benchmark`, `environment`, `method`, `overrides`, `repeat` and
-      `seconds`, of one update.
+      A row a run and repeat: `benchmark`, `environment`, `method`, `overrides`, `after`, `repeat`
+      and `seconds`, of one update.
     """
     checks.within("updates", updates, 1, integer=True)
     checks.within("seconds", seconds, 0.0)
     checks.within("repeats", repeats, 1, integer=True)
-    steps = [stepper(spec, updates) for spec in tqdm(specs, unit="compiled", file=sys.stdout)]
+    checks.within("after", after, 0, integer=True)
+    steps = [
+        stepper(spec, updates, after=after)
+        for spec in tqdm(specs, unit="compiled", file=sys.stdout)
+    ]
     rows = []
     for repeat in tqdm(range(repeats), unit="repeat", file=sys.stdout):
         for spec, step in zip(specs, steps):
@@ -101,6 +114,7 @@ def measure(
                     "environment": spec.environment,
                     "method": spec.method,
                     "overrides": json.dumps(spec.overrides, sort_keys=True),
+                    "after": after,
                     "repeat": repeat,
                     "seconds": float(f"{1 / rate:.6g}"),
                 }
