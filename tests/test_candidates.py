@@ -100,7 +100,7 @@ def test_the_search_compares_its_candidates(small, monkeypatch):
 
     assert tried(searched(16)) > 7.5
     with monkeypatch.context() as patch:
-        patch.setattr(improvement, "over_tree", mctx.qtransform_by_parent_and_siblings)
+        patch.setattr(improvement, "over_tree", improvement.between_siblings)
         assert tried(searched(16)) < 2.0  # As `docs/choices.md` says.
     found = searched(32)
     wanted = np.cos(2.0 * np.clip(found.actions[..., 0], -1.0, 1.0))

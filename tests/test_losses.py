@@ -241,7 +241,7 @@ def test_search_equals_a_plain_one(model, small, dataset, ties, rescale):
     params, observation = random_params(model, 9), dataset.observation[:12]
     root = improvement.root_of(model, params, model.represent(params, observation))
     chosen = small.override({"num_simulations": 9, "ties": ties, "rescale_values": bool(rescale)})
-    how = {"qtransform": improvement.over_tree} if rescale == "tree" else {}
+    how = {"stretch": improvement.over_tree} if rescale == "tree" else {}
     found = improvement.search(model, params, root, jax.random.key(3), chosen, noise=False, **how)
     plain = reference.Model(params, NUM_ACTIONS, small.num_bins)
     for i, one in enumerate(observation):

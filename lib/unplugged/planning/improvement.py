@@ -22,7 +22,7 @@ import mctx
 
 from unplugged.model.actions import draw
 from unplugged.model.networks import MASKED, Model, Params
-from unplugged.planning import candidates, leaves
+from unplugged.planning import candidates, trees
 from unplugged.planning.candidates import Root
 
 
@@ -178,53 +178,46 @@ def _recurrent(model: Model, settings: Any) -> mctx.RecurrentFn:
     return step
 
 
-def _differences(value: jax.Array, q: jax.Array, visited: jax.Array) -> jax.Array:
-    """Action values [..., A] of nodes with a value [..., 1] less the lowest."""
-    low = jnp.min(jnp.where(visited, q, value), axis=-1, keepdims=True)
-    return jnp.where(visited, q - jnp.minimum(value, low), 0.0)
+def between_siblings(node: trees.Node) -> jax.Array:
+    """Action values between the lowest and the highest of their node; not tried is the lowest.
 
-
-def differences(tree: mctx.Tree, node_index: jax.Array) -> jax.Array:
-    """Action values of a node less the lowest, in units of return; actions not visited get 0.
-
-    What mctx's default, `qtransform_by_parent_and_siblings`, stretches to [0, 1] in each state.
+    mctx's default, `qtransform_by_parent_and_siblings`.
     """
-    q, visited = tree.qvalues(node_index), tree.children_visits[node_index] > 0
-    return _differences(tree.node_values[node_index][None], q, visited)
+    tried = node.children_visits > 0
+    known = jnp.where(tried, node.action_values, node.value)
+    low = jnp.minimum(node.value, jnp.min(known, axis=-1, keepdims=True))
+    high = jnp.maximum(node.value, jnp.max(known, axis=-1, keepdims=True))
+    return (jnp.where(tried, node.action_values, low) - low) / jnp.maximum(high - low, 1e-8)
 
 
-def _between_siblings(value: jax.Array, q: jax.Array, visited: jax.Array) -> jax.Array:
-    """mctx's `qtransform_by_parent_and_siblings` in the form of `_differences`."""
-    known = jnp.where(visited, q, value)
-    low = jnp.minimum(value, jnp.min(known, axis=-1, keepdims=True))
-    high = jnp.maximum(value, jnp.max(known, axis=-1, keepdims=True))
-    return (jnp.where(visited, q, low) - low) / jnp.maximum(high - low, 1e-8)
+def differences(node: trees.Node) -> jax.Array:
+    """Action values less the lowest of their node, in units of return; not tried is the lowest.
+
+    What `between_siblings` stretches to [0, 1] in each state.
+    """
+    tried = node.children_visits > 0
+    known = jnp.where(tried, node.action_values, node.value)
+    low = jnp.minimum(node.value, jnp.min(known, axis=-1, keepdims=True))
+    return jnp.where(tried, node.action_values - low, 0.0)
 
 
-# What needs its node's own numbers only, by its name among mctx's.
-_OF_NODE = {
-    differences: _differences,
-    mctx.qtransform_by_parent_and_siblings: _between_siblings,
-}
-
-
-def over_tree(tree: mctx.Tree, node_index: jax.Array) -> jax.Array:
+def over_tree(node: trees.Node) -> jax.Array:
     """Action values between the lowest and the highest of the whole tree (MuZero, eq. 5).
 
     An action that was not tried takes the value of its node. The paper's pseudocode gives it the
     lowest: by that, of few simulations and candidates with a uniform prior hardly any would try a
     second one, see `docs/choices.md`.
     """
-    value = tree.node_values[node_index]
-    there = (tree.node_visits > 0).at[0].set(False)  # An edge leads to each node but the root.
-    parents = jnp.where(there, tree.parents, 0)
-    edges = parents, jnp.where(there, tree.action_from_parent, 0)
-    q = tree.children_rewards[edges] + tree.children_discounts[edges] * tree.node_values
-    low = jnp.minimum(value, jnp.min(jnp.where(there, q, jnp.inf)))
-    high = jnp.maximum(value, jnp.max(jnp.where(there, q, -jnp.inf)))
-    tried = tree.children_visits[node_index] > 0
-    here = jnp.where(tried, tree.qvalues(node_index), value)
-    return (here - low) / jnp.maximum(high - low, 1e-8)
+    low, high = jnp.minimum(node.value, node.low), jnp.maximum(node.value, node.high)
+    known = jnp.where(node.children_visits > 0, node.action_values, node.value)
+    return (known - low) / jnp.maximum(high - low, 1e-8)
+
+
+def _as_mctx(stretch: Callable[[trees.Node], jax.Array]) -> Callable[..., jax.Array]:
+    """A stretch of action values as mctx wants it."""
+    if stretch is between_siblings:
+        return mctx.qtransform_by_parent_and_siblings
+    return lambda tree, index: stretch(trees.node_of(tree, index))[0]
 
 
 def search(
@@ -236,7 +229,7 @@ def search(
     *,
     noise: bool = True,
     recurrent_fn: mctx.RecurrentFn | None = None,
-    qtransform: Callable[..., jax.Array] = mctx.qtransform_by_parent_and_siblings,
+    stretch: Callable[[trees.Node], jax.Array] = between_siblings,
 ) -> mctx.PolicyOutput:
     """Monte-Carlo tree search with pUCT in the learned model (ROSMO, Section 2.3).
 
@@ -251,7 +244,7 @@ def search(
         targets; off for acting.
       recurrent_fn: one step of the tree, as mctx wants it; None: of the model, over all discrete
         actions.
-      qtransform: how `rescale_values` stretches action values, as mctx wants it.
+      stretch: how `rescale_values` stretches a node's action values.
 
     Returns:
       mctx's output: `action` [N] drawn from the visit distribution, `action_weights` [N, A],
@@ -260,11 +253,13 @@ def search(
     options: dict[str, Any] = {"max_depth": settings.search_depth}
     if not noise:
         options["dirichlet_fraction"] = 0.0
-    options["qtransform"] = qtransform if settings.rescale_values else differences
     options |= _invalid(model, root)
-    run = mctx.muzero_policy if settings.ties == "step" else _search_with_ties_of_nodes
+    stretch = stretch if settings.rescale_values else differences
     step = _recurrent(model, settings) if recurrent_fn is None else recurrent_fn
-    return run(params, key, root, step, settings.num_simulations, **options)
+    common = (params, key, root, step, settings.num_simulations)
+    if settings.ties == "step":
+        return mctx.muzero_policy(*common, qtransform=_as_mctx(stretch), **options)
+    return _search_with_ties_of_nodes(*common, stretch=stretch, **options)
 
 
 def _invalid(model: Model, root: Any) -> dict[str, jax.Array]:
@@ -282,7 +277,7 @@ def _search_with_ties_of_nodes(
     num_simulations: int,
     *,
     max_depth: int | None,
-    qtransform: Callable[..., jax.Array],
+    stretch: Callable[[trees.Node], jax.Array],
     dirichlet_fraction: float = 0.25,
     dirichlet_alpha: float = 0.3,
     pb_c_init: float = 1.25,
@@ -305,40 +300,23 @@ def _search_with_ties_of_nodes(
         logits = jnp.where(invalid_actions, MASKED, logits)
 
     ties = 1e-5 * jax.random.uniform(ties_key, (shape[0], num_simulations + 1, shape[1]))
-    common: dict[str, Any] = {
-        "root": root.replace(prior_logits=logits), "recurrent_fn": recurrent_fn,
-        "num_simulations": num_simulations, "max_depth": max_depth,
-        "invalid_actions": invalid_actions,
-    }  # fmt: skip
 
-    def score(node: leaves.Node, stretched: jax.Array) -> jax.Array:
-        total = node.visits[..., None]
+    def score(node: trees.Node) -> jax.Array:
+        total = node.visits
         weight = jnp.sqrt(total) * (pb_c_init + jnp.log((total + pb_c_base + 1.0) / pb_c_base))
-        return stretched + weight * node.prior / (node.children_visits + 1) + node.ties
+        return stretch(node) + weight * node.prior / (node.children_visits + 1.0) + node.ties
 
-    def of_node(node: leaves.Node) -> jax.Array:
-        of = node.value[:, None], node.action_values, node.children_visits > 0
-        return score(node, _OF_NODE[qtransform](*of))
-
-    def select(_: jax.Array, tree: mctx.Tree, i: jax.Array, depth: Any = 0) -> jax.Array:
-        prior = jax.nn.softmax(tree.children_prior_logits[i])
-        node = leaves.Node(
-            tree.node_visits[i], tree.node_values[i], prior, tree.children_visits[i],
-            tree.qvalues(i), tree.extra_data[i],
-        )  # fmt: skip
-        found = score(node, qtransform(tree, i))
-        if invalid_actions is not None:
-            found = jnp.where((depth == 0) & (tree.root_invalid_actions > 0), -jnp.inf, found)
-        return jnp.argmax(found).astype(jnp.int32)
-
-    # Nothing is drawn from the key: the model and the selection are deterministic.
-    if qtransform in _OF_NODE:
-        tree = leaves.search(params, key, score=of_node, ties=ties, **common)
-    else:
-        tree = mctx.search(
-            params, key, root_action_selection_fn=select, interior_action_selection_fn=select,
-            extra_data=ties, **common,
-        )  # fmt: skip
+    tree = trees.search(
+        params,
+        key,  # Nothing is drawn from it: the model is deterministic.
+        root=root.replace(prior_logits=logits),
+        recurrent_fn=recurrent_fn,
+        score=score,
+        num_simulations=num_simulations,
+        max_depth=max_depth,
+        invalid_actions=invalid_actions,
+        ties=ties,
+    )
     weights = tree.summary().visit_probs
     action = jax.random.categorical(action_key, jnp.log(weights))
     return mctx.PolicyOutput(action=action, action_weights=weights, search_tree=tree)
@@ -420,7 +398,7 @@ def sampled_mcts(
     offered, start, step = candidates.begin(model, root, begin_key, settings)
     output = search(
         model, params, start, search_key, settings,
-        noise=noise, recurrent_fn=step, qtransform=over_tree,
+        noise=noise, recurrent_fn=step, stretch=over_tree,
     )  # fmt: skip
     return SampledImprovement(*_of_tree(output), actions=offered.actions)
 

@@ -1,10 +1,7 @@
-"""A search in which every node knows the leaf below it.
+"""Search over a batch of trees whose choices depend on nothing random: the trees of `mctx.search`.
 
-mctx walks down the tree in each simulation, choosing an action at every node, and up again. Where a
-choice rests on its node's own numbers, it changes at nodes that a simulation went through, and
-nowhere else. So the way up chooses anew at each node it comes through, and keeps there at which
-leaf a walk from it would end. The next simulation begins at the root's leaf: nothing is walked
-down. The trees are those of `mctx.search`.
+mctx walks through each tree by itself and is vmapped, so that a step of the longest walk copies the
+numbers of all trees. Here a step changes the nodes that it comes to, and nothing else.
 """
 
 from __future__ import annotations
@@ -22,13 +19,17 @@ from unplugged.model.networks import Params
 class Node(NamedTuple):
     """What an action is chosen by, at a node of each of N trees.
 
+    Numbers of a node have an axis for its actions, of length 1.
+
     Attributes:
-      visits: of the node. Shape [N].
-      value: mean of what was found below it, its own value included. Shape [N].
+      visits: of the node. Shape [N, 1].
+      value: mean of what was found below it, its own value included. Shape [N, 1].
       prior: probabilities of the A actions. Shape [N, A].
       children_visits: of the actions. Shape [N, A].
       action_values: Q(s, a), 0 where an action was not tried. Shape [N, A].
       ties: what breaks ties. Shape [N, A].
+      low: the lowest Q(s, a) of the whole tree, infinite where nothing was tried. Shape [N, 1].
+      high: the highest, likewise. Shape [N, 1].
     """
 
     visits: jax.Array
@@ -37,10 +38,30 @@ class Node(NamedTuple):
     children_visits: jax.Array
     action_values: jax.Array
     ties: jax.Array
+    low: jax.Array
+    high: jax.Array
+
+
+def node_of(tree: mctx.Tree, index: jax.Array) -> Node:
+    """A node of a single one of mctx's trees, with N = 1."""
+    there = (tree.node_visits > 0).at[0].set(False)  # An edge leads to each node but the root.
+    edges = jnp.where(there, tree.parents, 0), jnp.where(there, tree.action_from_parent, 0)
+    q = tree.children_rewards[edges] + tree.children_discounts[edges] * tree.node_values
+    found = Node(
+        visits=tree.node_visits[index],
+        value=tree.node_values[index],
+        prior=jax.nn.softmax(tree.children_prior_logits[index]),
+        children_visits=tree.children_visits[index],
+        action_values=tree.qvalues(index),
+        ties=jnp.zeros(tree.num_actions),
+        low=jnp.min(jnp.where(there, q, jnp.inf)),
+        high=jnp.max(jnp.where(there, q, -jnp.inf)),
+    )
+    return Node(*(jnp.reshape(x, (1, -1)) for x in found))
 
 
 class _Trees(NamedTuple):
-    """N trees of M nodes: numbers of nodes [M, N], of their actions [M, N, A]."""
+    """N trees of M nodes: numbers of nodes are [M, N], those of their actions [M, N, A]."""
 
     parent: jax.Array
     action: jax.Array  # that led to the node
@@ -57,8 +78,6 @@ class _Trees(NamedTuple):
     visits: jax.Array
     children_visits: jax.Array
     action_values: jax.Array
-    leaf: jax.Array  # the last node of a walk from here,
-    leaf_action: jax.Array  # and what is tried there
 
 
 def search(
@@ -73,87 +92,96 @@ def search(
     invalid_actions: jax.Array | None,
     ties: jax.Array,
 ) -> mctx.Tree:
-    """`mctx.search` for a choice that depends on a node's own numbers.
+    """`mctx.search`, for a choice of actions that is not random.
 
     Args:
       params: of the model.
       key: passed to `recurrent_fn`, always the same.
       root: of N trees.
       recurrent_fn: one step of the model, as mctx wants it.
-      score: the action of the highest score is chosen. Shape [N, A].
+      score: node to scores [N, A]; the action of the highest is chosen.
       num_simulations: how many.
       max_depth: most edges from the root to a leaf; None: not limited.
       invalid_actions: those that the root must not choose, as truths. Shape [N, A].
       ties: of each node, see `Node`. Shape [N, num_simulations + 1, A].
     """
     number, actions = root.prior_logits.shape
+    size = num_simulations + 1
     lanes, depth_limit = jnp.arange(number), max_depth or num_simulations
     limited = depth_limit < num_simulations
 
     def choose(node: Node, at_root: Any) -> jax.Array:
         found = score(node)
         if invalid_actions is not None:
-            barred = at_root & invalid_actions
-            found = jnp.where(barred, -jnp.inf, found)
+            found = jnp.where(at_root & invalid_actions, -jnp.inf, found)
         return jnp.argmax(found, axis=-1).astype(jnp.int32)
 
-    def fresh(trees: _Trees, at: Any, output: Any, embedding: Any, **edge: Any) -> _Trees:
-        """The trees with a node at one place, of which nothing was tried."""
-        nothing = jnp.zeros_like(output.prior_logits)
-        prior = jax.nn.softmax(output.prior_logits)
-        node = Node(jnp.ones(number), output.value, prior, nothing, nothing, trees.ties[at])
+    def down(trees: _Trees) -> tuple[jax.Array, jax.Array]:
+        """The last node of a walk from each root, and the action that is tried there."""
+        there = (jnp.arange(size) > 0)[:, None] & (trees.visits > 0)
+        q = trees.reward + trees.discount * trees.value
+        low = jnp.min(jnp.where(there, q, jnp.inf), axis=0)
+        high = jnp.max(jnp.where(there, q, -jnp.inf), axis=0)
+
+        def step(carried: Any) -> Any:
+            node, action, going = carried
+            here = Node(
+                trees.visits[node, lanes][:, None], trees.value[node, lanes][:, None],
+                trees.prior[node, lanes], trees.children_visits[node, lanes],
+                trees.action_values[node, lanes], trees.ties[node, lanes], low[:, None],
+                high[:, None],
+            )  # fmt: skip
+            action = jnp.where(going, choose(here, (node == 0)[:, None]), action)
+            child = trees.child[node, lanes, action]
+            going &= child >= 0
+            if limited:
+                going &= trees.depth[node, lanes] + 1 < depth_limit
+            return jnp.where(going, child, node), action, going
+
+        start = jnp.zeros(number, jnp.int32)
+        begin = start, start, jnp.ones(number, bool)
+        return jax.lax.while_loop(lambda x: jnp.any(x[2]), step, begin)[:2]
+
+    def up(carried: Any) -> Any:
+        """One level up in every tree that is not at its root yet."""
+        trees, node, below, total = carried
+        going = node != 0
+        at = jnp.where(going, trees.parent[node, lanes], size)  # Outside: nothing is written.
+        action = trees.action[node, lanes]
+        reward, discount = trees.reward[node, lanes], trees.discount[node, lanes]
+        total = reward + discount * total
+        count = trees.visits[at, lanes]
+        value = (trees.value[at, lanes] * count + total) / (count + 1.0)
+        tried = trees.children_visits[at, lanes, action] + 1.0
+        q = reward + discount * below
+
+        def put(x: jax.Array, new: jax.Array, *of: jax.Array) -> jax.Array:
+            return x.at[(at, lanes, *of)].set(new, mode="drop")
+
+        trees = trees._replace(
+            value=put(trees.value, value),
+            visits=put(trees.visits, count + 1.0),
+            children_visits=put(trees.children_visits, tried, action),
+            action_values=put(trees.action_values, q, action),
+        )
+        return trees, jnp.where(going, at, 0), jnp.where(going, value, below), total
+
+    def with_node(trees: _Trees, at: Any, output: Any, embedding: Any, **edge: Any) -> _Trees:
+        """The trees with what the model says of a node, and of the edge to it, at one place."""
         found = {
             "raw": output.value,
             "value": output.value,
-            "visits": node.visits,
+            "visits": jnp.ones(number),
             "logits": output.prior_logits,
-            "prior": prior,
-            "leaf": jnp.full(number, at, jnp.int32),
-            "leaf_action": choose(node, jnp.asarray(at == 0)),
+            "prior": jax.nn.softmax(output.prior_logits),
             **edge,
         }
         embeddings = jax.tree.map(lambda x, y: x.at[at].set(y), trees.embedding, embedding)
         changed = {name: getattr(trees, name).at[at].set(x) for name, x in found.items()}
         return trees._replace(embedding=embeddings, **changed)
 
-    def up(carried: Any) -> Any:
-        """One level up in every tree that is not at its root yet."""
-        trees, node, below, total = carried
-        going = node != 0
-        parent, action = trees.parent[node, lanes], trees.action[node, lanes]
-        at = jnp.where(going, parent, 0)
-        reward, discount = trees.reward[node, lanes], trees.discount[node, lanes]
-        total = reward + discount * total
-        count = trees.visits[at, lanes]
-        value = (trees.value[at, lanes] * count + total) / (count + 1.0)
-        taken = jax.nn.one_hot(action, actions, dtype=bool)
-        visits = trees.children_visits[at, lanes] + taken
-        q = jnp.where(taken, (reward + discount * below)[:, None], trees.action_values[at, lanes])
-        here = Node(count + 1.0, value, trees.prior[at, lanes], visits, q, trees.ties[at, lanes])
-        chosen = choose(here, (at == 0)[:, None])
-        child = trees.child[at, lanes, chosen]
-        further = child >= 0
-        if limited:
-            further &= trees.depth[at, lanes] + 1 < depth_limit
-        leaf = jnp.where(further, trees.leaf[child, lanes], at)
-        leaf_action = jnp.where(further, trees.leaf_action[child, lanes], chosen)
-        where = jnp.where(going, at, num_simulations + 1)  # Outside: nothing is written.
-
-        def put(x: jax.Array, new: jax.Array) -> jax.Array:
-            return x.at[where, lanes].set(new, mode="drop")
-
-        trees = trees._replace(
-            value=put(trees.value, value),
-            visits=put(trees.visits, count + 1.0),
-            children_visits=put(trees.children_visits, visits),
-            action_values=put(trees.action_values, q),
-            leaf=put(trees.leaf, leaf),
-            leaf_action=put(trees.leaf_action, leaf_action),
-        )
-        return trees, at, jnp.where(going, value, below), total
-
     def simulate(i: jax.Array, trees: _Trees) -> _Trees:
-        node, action = trees.leaf[0], trees.leaf_action[0]
+        node, action = down(trees)
         output, embedding = recurrent_fn(
             params, key, action, jax.tree.map(lambda x: x[node, lanes], trees.embedding)
         )
@@ -163,7 +191,7 @@ def search(
         }  # fmt: skip
         new = jnp.full(number, i + 1, jnp.int32)
         known = trees.child[node, lanes, action]
-        trees = fresh(trees, i + 1, output, embedding, **edge)
+        trees = with_node(trees, i + 1, output, embedding, **edge)
         if limited:
             # At the greatest depth a leaf is met again: it gets a visit, and no new node.
             again = known >= 0
@@ -177,7 +205,6 @@ def search(
         carried = trees, new, output.value, output.value
         return jax.lax.while_loop(lambda x: jnp.any(x[1] != 0), up, carried)[0]
 
-    size = num_simulations + 1
     none, nothing = jnp.full([size, number], -1, jnp.int32), jnp.zeros([size, number])
     of_actions = jnp.zeros([size, number, actions])
     empty = _Trees(
@@ -185,9 +212,9 @@ def search(
         embedding=jax.tree.map(lambda x: jnp.zeros([size, *x.shape], x.dtype), root.embedding),
         logits=of_actions, prior=of_actions, ties=ties.swapaxes(0, 1),
         child=jnp.full(of_actions.shape, -1, jnp.int32), value=nothing, visits=nothing,
-        children_visits=of_actions, action_values=of_actions, leaf=none, leaf_action=none,
+        children_visits=of_actions, action_values=of_actions,
     )  # fmt: skip
-    trees = fresh(empty, 0, root, root.embedding)
+    trees = with_node(empty, 0, root, root.embedding)
     return _as_mctx(jax.lax.fori_loop(0, num_simulations, simulate, trees), invalid_actions)
 
 
