@@ -178,8 +178,11 @@ def ratio(
 
 
 def method_names() -> list[str]:
-    """The library's table of methods; asked of a process, as it needs jax."""
-    code = "from unplugged import methods; print(*methods.METHODS)"
+    """Methods that learn discrete actions from windows; asked of a process, as that needs jax."""
+    code = (
+        "from unplugged.learning.methods import METHODS as table; print(*[name for name, one in "
+        "table.items() if one.spaces != 'continuous' and not one.imagines])"
+    )
     return subprocess.run(
         [sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True
     ).stdout.split()

@@ -8,6 +8,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 
+import measure
 import worker
 
 pytestmark = pytest.mark.slow
@@ -51,3 +52,9 @@ def test_images_and_tables_are_timed(name, arguments, measure, capsys):
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert {row["measure"] for row in rows} == {measure} and len(rows) > 1
     assert all(row["value"] > 0 for row in rows)
+
+
+def test_methods_that_can_be_measured_are_named():
+    found = measure.method_names()
+    assert {"mzu", "rosmo", "iqn", "bc"} <= set(found)
+    assert not {"d4pg", "brac", "morel", "world_model"} & set(found)

@@ -75,6 +75,18 @@ def test_parts_are_stacked_in_milliseconds_beside_the_whole(bench, ax):
     assert labels(ax.get_xticklabels()) == ["mzu\ncatch"]
 
 
+def test_each_network_has_its_bar(tmp_path, ax):
+    parts = ("loss forward", "loss forward and backward", "whole")
+    rows = [
+        f'time of part,mzu,"data=breakout, network={network}, part={part}",{value},us,1,'
+        for network, value in (("conv", 9e3), ("conv_mlp", 3e3)) for part in parts
+    ]  # fmt: skip
+    (tmp_path / "bench.csv").write_text("\n".join([ROWS.partition("\n")[0], *rows]))
+    speed_plots.time_split(ax, speed.load(tmp_path), "breakout")
+    assert labels(ax.get_xticklabels()) == ["mzu\nconv", "mzu\nconv_mlp"]
+    assert list(ax.lines[-1].get_ydata()) == [9.0, 3.0]
+
+
 def test_growth_has_a_curve_a_method_with_its_range(bench, ax):
     speed_plots.growth(ax, bench, "num_simulations", "updates/s", "t")
     curves = {line.get_label(): sorted(zip(*line.get_data())) for line in ax.lines}

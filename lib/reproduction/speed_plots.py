@@ -58,10 +58,14 @@ def method_ratios(ax: Axes, bench: pd.DataFrame, data: str, target: float) -> No
 
 
 def time_split(ax: Axes, bench: pd.DataFrame, data: str) -> None:
-    """Milliseconds an update by part, a stacked bar a method; a dash is the whole's own timing."""
+    """Milliseconds an update by part, a stacked bar a method; a dash is the whole's own timing.
+
+    Where several networks were timed each has its bar.
+    """
     table = speed.time_of_parts(bench)
-    table = table.loc[:, table.columns.get_level_values("data") == data].dropna(how="all")
-    names = [f"{method}\n{data}" for method, data in table.columns]
+    found = table.columns.get_level_values("data").str.partition(", ").get_level_values(0)
+    table = table.loc[:, found == data].dropna(how="all")
+    names = [f"{method}\n{of.removeprefix(f'{data}, ')}" for method, of in table.columns]
     parts = [part for part in table.index if part != "whole"]
     below: float | np.ndarray = 0.0
     for i, part in enumerate(parts):
