@@ -18,19 +18,23 @@ VARIED = {
 }
 
 
-def table3(rows: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
+def table3(rows: pd.DataFrame, paper: pd.DataFrame, data: pd.Series) -> pd.DataFrame:
     """Final returns by task and method, mean ± standard deviation over seeds, and their means.
 
     Args:
       rows: evaluations, one or more of each run.
       paper: Table 3: `task`, `action_dims`, `episodes` and a column a method.
+      data: mean return of the recorded episodes, by task.
 
     Returns:
       A row a task in the paper's order, and the mean over these tasks; a column a method, and
       beside it, in brackets, the paper's number where it has one.
     """
     last = rows[rows["update"] == rows["update"].max()]
-    return _beside(last, paper, IN_TABLE3, ["action_dims", "episodes"])
+    table = _beside(last, paper, IN_TABLE3, ["action_dims", "episodes"])
+    means = [f"{data[task]:.1f}" if task in data else "" for task in table["task"]]
+    table.insert(table.columns.get_loc("episodes") + 1, "mean of the data", means)
+    return table
 
 
 def table4(rows: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
