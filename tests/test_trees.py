@@ -50,7 +50,7 @@ def test_trees_are_those_of_mctx(stretch, depth, barred, seed):
         None, jax.random.key(seed), root, step, SIMULATIONS, max_depth=depth, stretch=stretch,
         invalid_actions=invalid,
     )  # fmt: skip
-    qtransform = improvement._as_mctx(stretch)
+    qtransform = improvement._qtransform(stretch)
 
     def select(_, tree, node, at=0):
         total, prior = tree.node_visits[node], jax.nn.softmax(tree.children_prior_logits[node])

@@ -213,7 +213,7 @@ def over_tree(node: trees.Node) -> jax.Array:
     return (known - low) / jnp.maximum(high - low, 1e-8)
 
 
-def _as_mctx(stretch: Callable[[trees.Node], jax.Array]) -> Callable[..., jax.Array]:
+def _qtransform(stretch: Callable[[trees.Node], jax.Array]) -> Callable[..., jax.Array]:
     """A stretch of action values as mctx wants it."""
     if stretch is between_siblings:
         return mctx.qtransform_by_parent_and_siblings
@@ -258,7 +258,7 @@ def search(
     step = _recurrent(model, settings) if recurrent_fn is None else recurrent_fn
     common = (params, key, root, step, settings.num_simulations)
     if settings.ties == "step":
-        return mctx.muzero_policy(*common, qtransform=_as_mctx(stretch), **options)
+        return mctx.muzero_policy(*common, qtransform=_qtransform(stretch), **options)
     return _search_with_ties_of_nodes(*common, stretch=stretch, **options)
 
 
