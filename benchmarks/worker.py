@@ -15,7 +15,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import dm_env
@@ -204,8 +204,6 @@ def in_turn(
     """
     import jax
 
-    from unplugged import timing
-
     states = {
         name: jax.block_until_ready(one.run(jax.jit(one.init)(0), store, trained)[0])
         for name, one in learners.items()
@@ -217,11 +215,17 @@ def in_turn(
 
     for name in learners:
         step(name)
-    times: dict[str, list[float]] = {name: [] for name in learners}
+    return alternate({name: functools.partial(step, name) for name in learners}, repeats)
+
+
+def alternate(steps: Mapping[str, Callable[[], int]], repeats: int) -> dict[str, list[float]]:
+    """CPU seconds of a unit of each step's work, one step after another, again and again."""
+    from unplugged import timing
+
+    times: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(repeats):
         for name, found in times.items():
-            one = functools.partial(step, name)
-            rates = timing.rates(one, seconds=0.0, repeats=1, clock=time.process_time)
+            rates = timing.rates(steps[name], seconds=0.0, repeats=1, clock=time.process_time)
             found += [1.0 / rate for rate in rates]
     return times
 
@@ -405,7 +409,7 @@ def images(channels: list[int], batch: int, repeats: int) -> None:
     import jax.numpy as jnp
 
     import parts
-    from unplugged import atari, timing
+    from unplugged import atari
     from unplugged.model.actions import Discrete
     from unplugged.runs.spec import model_of
     from unplugged.settings import ATARI
@@ -426,21 +430,22 @@ def images(channels: list[int], batch: int, repeats: int) -> None:
         return sum(jnp.sum(x) for x in jax.tree.leaves(found))
 
     loops = {"forward": forward, "forward and backward": gradient}
-    runs = {name: parts.loop(part, 2, params) for name, part in loops.items()}
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(repeats):
-        for name, run in runs.items():
 
-            def step(run: Callable[[], Any] = run) -> int:
-                run()
-                return 2 * batch
+    def stepper(part: parts.Part) -> Callable[[], int]:
+        run = parts.loop(part, 2, params)
 
-            found = timing.rates(step, seconds=0.0, repeats=1, clock=time.process_time)
-            times[name] += [1e3 / rate for rate in found]
+        def step() -> int:
+            run()
+            return 2 * batch
+
+        return step
+
+    times = alternate({name: stepper(part) for name, part in loops.items()}, repeats)
     setting = f"channels={channels[0]}, blocks={len(channels)}"
     note = f"CPU time, batches of {batch}"
     for name, found in times.items():
-        row("image", "", f"{setting}, part={name}", found, "ms/frame", note)
+        millis = [1e3 * one for one in found]
+        row("image", "", f"{setting}, part={name}", millis, "ms/frame", note)
     ratios = [b / a for a, b in zip(*times.values())]
     row("image", "", f"{setting}, gradient / forward", ratios, "ratio", "in turn")
 

@@ -178,13 +178,17 @@ def _recurrent(model: Model, settings: Any) -> mctx.RecurrentFn:
     return step
 
 
+def _known(node: trees.Node) -> jax.Array:
+    """Action values of a node, and its own value for actions that were not tried. Shape [N, A]."""
+    return jnp.where(node.children_visits > 0, node.action_values, node.value)
+
+
 def between_siblings(node: trees.Node) -> jax.Array:
     """Action values between the lowest and the highest of their node; not tried is the lowest.
 
     mctx's default, `qtransform_by_parent_and_siblings`.
     """
-    tried = node.children_visits > 0
-    known = jnp.where(tried, node.action_values, node.value)
+    tried, known = node.children_visits > 0, _known(node)
     low = jnp.minimum(node.value, jnp.min(known, axis=-1, keepdims=True))
     high = jnp.maximum(node.value, jnp.max(known, axis=-1, keepdims=True))
     return (jnp.where(tried, node.action_values, low) - low) / jnp.maximum(high - low, 1e-8)
@@ -196,8 +200,7 @@ def differences(node: trees.Node) -> jax.Array:
     What `between_siblings` stretches to [0, 1] in each state.
     """
     tried = node.children_visits > 0
-    known = jnp.where(tried, node.action_values, node.value)
-    low = jnp.minimum(node.value, jnp.min(known, axis=-1, keepdims=True))
+    low = jnp.minimum(node.value, jnp.min(_known(node), axis=-1, keepdims=True))
     return jnp.where(tried, node.action_values - low, 0.0)
 
 
@@ -209,8 +212,7 @@ def over_tree(node: trees.Node) -> jax.Array:
     second one, see `docs/choices.md`.
     """
     low, high = jnp.minimum(node.value, node.low), jnp.maximum(node.value, node.high)
-    known = jnp.where(node.children_visits > 0, node.action_values, node.value)
-    return (known - low) / jnp.maximum(high - low, 1e-8)
+    return (_known(node) - low) / jnp.maximum(high - low, 1e-8)
 
 
 def _qtransform(stretch: Callable[[trees.Node], jax.Array]) -> Callable[..., jax.Array]:
