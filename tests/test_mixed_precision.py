@@ -15,6 +15,7 @@ from unplugged.runs.spec import model_of
 IMAGE = (4, 4, 2)
 SIZES = {
     "mlp": ((7, 5), (6, 9, 5), OBSERVATION),
+    "mlp_resnet": ((7, 5), (6, 9, 5), OBSERVATION),
     "conv": ((4, 3), (4, 3), IMAGE),
     "conv_mlp": ((4, 5), (6, 5), IMAGE),
     "resnet": ((4, 4), (4,), IMAGE),
