@@ -23,7 +23,7 @@ def mlp_resnet(
 ) -> Model:
     """The pre-activation residual blocks of the image networks, for vector observations.
 
-    As in RL Unplugged's networks for control, the first layer is normalised and goes through
+    As in Acme's networks for control, the first layer is normalised and goes through
     tanh. States are normalised, and so is every hidden layer before its ReLU. Without, CRR stays
     at cloning's return on cartpole.swingup. All heads start at zero.
 
