@@ -323,6 +323,33 @@ def test_reanalyse_has_a_searched_policy_and_the_networks_values(model, small, e
     np.testing.assert_allclose(searched, direct.policy.reshape(searched.shape), rtol=1e-6)
 
 
+def test_steps_that_no_target_needs_are_not_improved(model, small, episodes):  # noqa: F811
+    """K = 1, n = 4: of 6 steps 2 and 3 are neither imagined nor bootstrapped from."""
+    settings = dataclasses.replace(small, unroll_steps=1, td_steps=4)
+    params, seen = random_params(model, 0), []
+
+    def operator(model, params, root, key, settings):
+        seen.append(len(root.value))
+        return improvement.one_step(model, params, root, key, settings)
+
+    method = methods.Method(summary="", operator=operator, bootstrap="operator", selector="policy")
+    batch = windows_of(episodes, STARTS, 6)
+    roots = improvement.root_of(model, params, model.represent(params, batch.observation))
+    found = objectives.improve(params, roots, jax.random.key(0), model, method, settings)
+    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), roots)
+    whole = improvement.one_step(model, params, flat, jax.random.key(0), settings)
+    needed = np.array([0, 1, 4, 5])
+    assert seen == [4 * len(STARTS)]
+    for one, all_steps in zip(jax.tree.leaves(found), jax.tree.leaves(whole)):
+        all_steps = all_steps.reshape(one.shape)
+        np.testing.assert_allclose(one[needed], all_steps[needed], rtol=1e-5, atol=1e-6)
+        assert not one[2:4].any()
+    ours = learner.Learner(model, method, settings).loss(params, params, batch, jax.random.key(1))
+    given = batch._replace(improved=jax.tree.map(lambda x: x.reshape(6, -1, *x.shape[1:]), whole))
+    wanted = learner.Learner(model, method, settings).loss(params, params, given, jax.random.key(1))
+    np.testing.assert_allclose(ours[0], wanted[0], rtol=1e-5)
+
+
 def test_planning_without_a_policy_target_is_refused():
     with pytest.raises(ValueError, match="needs an operator, a regularizer, or both"):
         methods.Method(summary="", selector="policy")

@@ -17,6 +17,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import rlax
 
 from unplugged.data.windows import Windows
@@ -159,14 +160,21 @@ def improve(
 
     Returns:
       Arrays [T, B, ...] where values bootstrap from the operator's, n steps further, else
-      [K + 1, B, ...].
+      [K + 1, B, ...]. Steps between, which no target needs, are 0.
     """
     assert method.operator is not None  # As the arguments say.
+    unroll_steps, td_steps = method.window(settings)
+    gap = np.arange(unroll_steps + 1, td_steps)
     if method.bootstrap != "operator":
-        roots = jax.tree.map(lambda x: x[: method.window(settings)[0] + 1], roots)
+        roots, gap = jax.tree.map(lambda x: x[: unroll_steps + 1], roots), gap[:0]
+    if len(gap):
+        roots = jax.tree.map(lambda x: jnp.delete(x, gap, axis=0), roots)
     flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), roots)
     better = contracts.improve(method.operator, model, params, flat, key, settings)
-    return jax.tree.map(lambda x: x.reshape(*roots.value.shape, *x.shape[1:]), better)
+    better = jax.tree.map(lambda x: x.reshape(*roots.value.shape, *x.shape[1:]), better)
+    if len(gap):
+        better = jax.tree.map(lambda x: jnp.insert(x, gap - np.arange(len(gap)), 0, axis=0), better)
+    return better
 
 
 def conservative(
