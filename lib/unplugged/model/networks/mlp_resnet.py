@@ -24,8 +24,8 @@ def mlp_resnet(
     """The pre-activation residual blocks of the image networks, for vector observations.
 
     As in Acme's networks for control, the first layer is normalised and goes through
-    tanh. States are normalised, and so is every hidden layer before its ReLU. Without, CRR stays
-    at cloning's return on cartpole.swingup. All heads start at zero.
+    tanh. States are normalised, and so is every hidden layer before its ReLU. All heads start at
+    zero.
 
     Args:
       observation_shape: shape of one observation; observations are flattened.
