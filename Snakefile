@@ -12,7 +12,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from reproduction import (
-    adoption, captions, claims, fingerprint, gallery, plan, processes, profiles,
+    adoption, captions, claims, devices, fingerprint, gallery, plan, processes, profiles,
 )  # fmt: skip
 from unplugged.common import hashing
 from unplugged.runs import benchmarks
@@ -21,6 +21,7 @@ from unplugged.runs import benchmarks
 logging.getLogger("snakemake.logging").propagate = False
 
 processes.watch(Path(workflow.basedir))
+devices.leave()
 
 # Everything in the profile is checked here, before any work begins, also for Snakemake alone.
 try:
@@ -51,6 +52,8 @@ PAPERMILL = (
     "python -m reproduction.job {input[0]:q} {log.notebook:q} {log.text:q} {params.yaml:q} "
     f"{shlex.quote(RUNS)} {{output:q}}"
 )
+# What draws, or records with small networks, leaves accelerators to the others.
+ON_CPU = f"JAX_PLATFORMS=cpu {PAPERMILL}"
 
 # Results of runs in one file, without a process that imports jax.
 GATHER_ROWS = "python -m reproduction.gather rows {output[0]:q} {input:q}"
@@ -453,7 +456,7 @@ if not DRAW_ONLY:
         log:
             **logs("datasets/{dataset}"),
         shell:
-            PAPERMILL
+            ON_CPU
 
     # The folder itself is no output: those are deleted before a job and when it fails, and what is
     # recorded or imported so far would be lost. What is named here is written last.
@@ -824,7 +827,7 @@ for figures, parts in DRAWN.items():
         log:
             **logs(f"figures/{figures}"),
         shell:
-            PAPERMILL
+            ON_CPU
 
 
 rule gallery:

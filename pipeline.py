@@ -220,8 +220,9 @@ def work(arguments: argparse.Namespace) -> int:
         path = ROOT / "profiles" / f"{name}.yaml"
     checks.within("cores", arguments.cores, 1, integer=True)
 
-    from reproduction import plan  # Imports jax, which takes a while.
+    from reproduction import devices, plan  # Imports jax, which takes a while.
 
+    devices.leave()
     content, wanted = plan.read(path)
     name = content["profile"]
     if arguments.progress:

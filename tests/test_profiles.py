@@ -1,8 +1,15 @@
 """A profile is data: its file, its form and every value in it are checked before any work."""
 
+import os
+import subprocess
+from pathlib import Path
+
 import pytest
+import yaml
 
 from reproduction import plan, profiles
+
+ROOT = Path(__file__).parents[1]
 
 GOOD = """
 profile: mine
@@ -187,3 +194,41 @@ def test_recordings_of_frames_are_refused(datasets, message):
     rows = [{"benchmark": "atari", **row} for row in datasets]
     with pytest.raises(profiles.ProfileError, match=message):
         plan.plan({**ATARI, "datasets": rows})
+
+
+def test_the_pod_of_kubernetes_works_through_a_profile_in_its_volume(tmp_path):
+    claim, pod = yaml.safe_load_all((ROOT / "profiles" / "kubernetes" / "job.yaml").read_text())
+    spec = pod["spec"]["template"]["spec"]
+    (container,), (volume,) = spec["containers"], spec["volumes"]
+    assert volume["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
+    (mount,) = container["volumeMounts"]
+    assert mount["name"] == volume["name"]
+    assert Path(container["workingDir"]).parent == Path(mount["mountPath"])
+    environment = {entry["name"]: entry["value"] for entry in container["env"]}
+    assert (ROOT / "profiles" / f"{environment['PROFILE']}.yaml").exists()
+
+    # Its script, where git, make, pip and python only say what they are asked for.
+    stubs, clone = tmp_path / "stubs", tmp_path / "unplugged"
+    for folder in (stubs, clone / ".venv" / "bin"):
+        folder.mkdir(parents=True)
+    for path in (
+        stubs / "git",
+        stubs / "make",
+        *(clone / ".venv/bin" / x for x in ("pip", "python")),
+    ):
+        path.write_text(f'#!/bin/sh\necho {path.name} "$@"\n')
+        path.chmod(0o755)
+    command = [*container["command"], *container["args"]]
+    environment = {**environment, "REPOSITORY": "there", "PATH": f"{stubs}:{os.environ['PATH']}"}
+
+    def said():
+        done = subprocess.run(
+            command, cwd=clone, env=environment, check=True, capture_output=True, text=True
+        )
+        return done.stdout.splitlines()
+
+    begins = ["git clone there .", "make env", "pip install --quiet -e .[cuda,atari]"]
+    works = "python pipeline.py --profile atari --cores 8"
+    assert said() == [*begins, works]
+    (clone / ".git").mkdir()
+    assert said() == [*begins[1:], works]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import yaml
 
-from reproduction import checksums, processes
+from reproduction import checksums, devices, processes
 
 
 def as_yaml(parameters: str) -> str:
@@ -27,6 +27,8 @@ def run(
     notebook: str, executed: str, log: str, parameters: str, runs: str, outputs: Sequence[str]
 ) -> int:
     """Runs a notebook by papermill; what it writes beside its outputs is gone with it.
+
+    On a machine with accelerators it waits for one that is free.
 
     Args:
       notebook: its path.
@@ -40,12 +42,16 @@ def run(
       papermill's exit status.
     """
     checksums.forget(runs, outputs)  # Cut off from here on, they are nobody's.
-    with tempfile.TemporaryDirectory() as own, open(log, "w") as said:
+    with (
+        devices.own(Path(runs).parent, devices.here()) as visible,
+        tempfile.TemporaryDirectory() as own,
+        open(log, "w") as said,
+    ):
         places = dict.fromkeys(("TMPDIR", "IPYTHONDIR", "JUPYTER_RUNTIME_DIR"), own)
         code = subprocess.run(
             [sys.executable, "-m", "papermill", notebook, executed, "-k", "python3", "-l", "python",
              "--no-progress-bar", "-y", as_yaml(parameters)],
-            stdout=said, stderr=subprocess.STDOUT, env={**os.environ, **places},
+            stdout=said, stderr=subprocess.STDOUT, env={**os.environ, **places, **visible},
         ).returncode  # fmt: skip
     if code == 0:
         checksums.note(runs, [path for path in outputs if Path(path).is_relative_to(runs)])
