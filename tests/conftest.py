@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 os.environ.setdefault("NPROC", "1")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")  # whose bits are compared, by several processes
 # Compiling takes most of the tests' time, and what is compiled runs for a moment.
 os.environ["XLA_FLAGS"] = " ".join(
     ["--xla_cpu_multi_thread_eigen=false", "--xla_backend_optimization_level=0"]
