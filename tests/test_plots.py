@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +108,23 @@ def test_the_gallery_has_captions_first_and_folds_details(tmp_path, monkeypatch)
     assert "Redraw: `make figures`." in second and "<details>" not in second
     own = gallery.page(Path("figures/cpu"), {})
     assert "(f.png)" in own and "(../../results/cpu/x.csv)" in own
+
+
+def test_contents_of_the_gallery_lead_to_its_sections_and_speed_comes_last(tmp_path):
+    figure, _ = plots.plt.subplots()
+    for folder in ("bench", "cpu", "paper"):
+        plots.save_figure(
+            figure, tmp_path / folder, "f", {**NOTES, "title": "Figure 2: on deep_sea"}
+        )
+    plots.plt.close(figure)
+    page = gallery.page(tmp_path, {})
+    found = re.findall(r"^ *- \[(.*)\]\(#(.*)\)$", page, re.M)
+    name = "figure-2-on-deep_sea"
+    assert [anchor for _, anchor in found] == [
+        "profile-cpu", name, "profile-paper", f"{name}-1", "speed", f"{name}-2",
+    ]  # fmt: skip
+    headings = re.findall(r"^##+ (.*)$", page, re.M)
+    assert [title for title, _ in found] == headings[2:]  # after contents and methods
 
 
 def test_the_common_gallery_is_without_profiles_that_are_not_committed(tmp_path):

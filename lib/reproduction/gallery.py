@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 from unplugged.common import files
 
+_BENCH = "bench"  # the folder of figures on speed, which come last
 UNCOMMITTED = ("quick", "smoke")  # Not on the common page, which is committed.
 
 _HEAD = """# Gallery
@@ -71,6 +73,14 @@ def _entry(path: Path, notes: Mapping[str, Any], root: Path) -> str:
     return "\n".join(parts)
 
 
+def _link(title: str, earlier: list[str]) -> str:
+    """A link to a heading by the name that GitHub gives it; titles may be `earlier` ones."""
+    earlier.append(title)
+    name = re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
+    again = earlier.count(title) - 1
+    return f"- [{title}](#{name}{f'-{again}' if again else ''})"
+
+
 def page(root: Path, summaries: Mapping[str, str]) -> str:
     """The page in Markdown, for the figures in `root` and in `root`/<profile>/.
 
@@ -78,17 +88,20 @@ def page(root: Path, summaries: Mapping[str, str]) -> str:
       root: the folder of all figures, or of one profile's.
       summaries: what each method is, by name.
     """
-    parts = [_HEAD, "## Methods\n"]
-    parts.append("".join(f"- `{name}`: {summary}\n" for name, summary in summaries.items()))
-    below = (path for path in root.iterdir() if path.is_dir() and path.name not in UNCOMMITTED)
-    for folder in (root, *sorted(below)):
+    below = [path for path in root.iterdir() if path.is_dir() and path.name not in UNCOMMITTED]
+    contents, sections, titles = ["## Contents\n"], list[str](), list[str]()
+    for folder in (root, *sorted(below, key=lambda path: (path.name == _BENCH, path.name))):
         entries = [(path, json.loads(path.read_text())) for path in folder.glob("*.json")]
         if not entries:
             continue
-        parts.append("## Speed\n" if folder.name == "bench" else f"## Profile {folder.name}\n")
+        heading = "Speed" if folder.name == _BENCH else f"Profile {folder.name}"
+        contents.append(_link(heading, titles))
+        sections.append(f"## {heading}\n")
         for path, notes in sorted(entries, key=lambda e: (e[1].get("order", 99), e[0].name)):
-            parts.append(_entry(path, notes, root))
-    return "\n".join(parts)
+            contents.append(f"  {_link(notes['title'], titles)}")
+            sections.append(_entry(path, notes, root))
+    methods = [f"- `{name}`: {summary}" for name, summary in summaries.items()]
+    return "\n".join([_HEAD, *contents, "\n## Methods\n", *methods, "", *sections])
 
 
 def main() -> None:
