@@ -40,8 +40,8 @@ class Settings:
     Attributes:
       environments: games played at once.
       checkpoint: transitions between checkpoints, and as many that are replayed.
-      channels: channels of its three convolutions.
-      hidden: units of its hidden layer.
+      channels: channels of its three convolutions, half of those of Mnih et al. (2015).
+      hidden: units of its hidden layer, half as well.
       learning_rate: Adam's.
       batch_size: transitions an update.
       period: transitions played an update.
@@ -54,8 +54,8 @@ class Settings:
 
     environments: Count = 8
     checkpoint: Count = 100_000
-    channels: tuple[Count, ...] = (32, 64, 64)
-    hidden: Count = 512
+    channels: tuple[Count, ...] = (16, 32, 32)
+    hidden: Count = 256
     learning_rate: Positive = 1e-4
     batch_size: Count = 32
     period: Count = 4
