@@ -141,6 +141,21 @@ DREAMT = with_checkpoints(
     [("minatar_worlds", run) for run in EXPERIMENTS.get("minatar_worlds", [])], "minatar_frames"
 )
 
+# Agents that are seen at play, by the name of what shows them.
+VIDEOS = config.get("videos", {})
+WATCHED = {}
+for experiment in VIDEOS.get("experiments", []):
+    found = [
+        (experiment, run)
+        for run in EXPERIMENTS[experiment]
+        if SPECS[experiment, run].method in VIDEOS["methods"]
+        and SPECS[experiment, run].environment in VIDEOS["environments"]
+    ]
+    name = f"{profiles.study(experiment)}_agents"
+    if found := with_checkpoints(found, name):
+        WATCHED[name] = found
+WATCHED = {} if DRAW_ONLY else WATCHED  # It needs checkpoints.
+
 # Experiments whose runs are so small that one process trains them all, one after the other.
 TOGETHER = [name for name in EXPERIMENTS if config["experiments"][name].get("together", False)]
 
@@ -691,6 +706,34 @@ if not DRAW_ONLY:
                 shell:
                     GATHER
 
+    for name, watched in WATCHED.items():
+
+        rule:
+            name:
+                f"watch_{name}"
+            input:
+                ancient("notebooks/71_agents.ipynb"),
+                ancient(f"{captions.FOLDER}/71_agents.yaml"),
+                [f"{RUNS}/{experiment}/{run}/results.csv" for experiment, run in watched],
+            output:
+                multiext(f"{FIGURES}/{name}", ".gif", ".json"),
+            params:
+                yaml=json.dumps(
+                    {
+                        "runs": [f"{RUNS}/{experiment}/{run}" for experiment, run in watched],
+                        "results": RESULTS,
+                        "figures": FIGURES,
+                        "name": name,
+                        "steps": VIDEOS["steps"],
+                    }
+                ),
+                code=fingerprint.of_notebook("notebooks/71_agents.ipynb"),
+                captions=captions.load("71_agents"),
+            log:
+                **logs(f"figures/{name}"),
+            shell:
+                PAPERMILL
+
     rule time:
         input:
             notebook=ancient("notebooks/24_time.ipynb"),
@@ -838,6 +881,7 @@ rule gallery:
             for name in parts.get("draws", [])
             + [f"{table}.table" for table in parts.get("tables", [])]
         ],
+        [f"{FIGURES}/{name}.json" for name in WATCHED],
     output:
         f"{GALLERY}/README.md",
     params:

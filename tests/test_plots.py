@@ -127,6 +127,12 @@ def test_contents_of_the_gallery_lead_to_its_sections_and_speed_comes_last(tmp_p
     assert [title for title, _ in found] == headings[2:]  # after contents and methods
 
 
+def test_the_gallery_shows_videos(tmp_path):
+    plots.save_video([np.zeros([4, 4, 3], np.uint8)] * 2, tmp_path / "cpu", "v", NOTES)
+    assert (tmp_path / "cpu" / "v.gif").exists()
+    assert "![t](cpu/v.gif)" in gallery.page(tmp_path, {})
+
+
 def test_the_common_gallery_is_without_profiles_that_are_not_committed(tmp_path):
     figure, _ = plots.plt.subplots()
     for profile in ("cpu", "smoke"):

@@ -91,6 +91,10 @@ def test_anchors_and_merges_go_on_working(tmp_path):
          "environments: [catch], episodes: 1}", "evaluation.methods: unknown method 'rosm': did"),
         ("profile: mine", "profile: mine\nevaluation: [{experiments: [onee], methods: [rosmo], "
          "environments: [catch], episodes: 1}]", "evaluation.experiments: unknown experiment 'o"),
+        ("profile: mine", "profile: mine\nvideos: {experiments: [one], methods: [rosmo], "
+         "environments: [cach], steps: 9}", "videos.environments: unknown environment 'cach': did"),
+        ("profile: mine", "profile: mine\nvideos: {experiments: [one], methods: [rosmo], "
+         "environments: [catch], steps: 0}", "videos.steps must lie in [1, inf), got 0"),
         ("profile: mine", "profile: mine\ntiming: {experiment: [one, twoo], updates: 1, "
          "seconds: 0, repeats: 1}", "timing.experiment: unknown experiment 'twoo': did you mean"),
         ("  two:", "  mine_selectors:", "experiments: the name 'mine_selectors' is taken"),

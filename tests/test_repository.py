@@ -276,7 +276,7 @@ def test_notebooks_and_figures_that_the_docs_name_exist():
     text = (ROOT / "docs" / "notebooks.md").read_text()
     named = {f"notebooks/{name}.ipynb" for name in re.findall(r"^\| `(\d\d_\w+)` \|", text, re.M)}
     assert named == {path.relative_to(ROOT).as_posix() for path in NOTEBOOKS}
-    outputs = set(re.findall(r"`(\w+\.(?:png|table\.md))`", text))
+    outputs = set(re.findall(r"`(\w+\.(?:png|gif|table\.md))`", text))
     there = {path.name for path in (ROOT / "figures").glob("*/*")}
     assert outputs and outputs <= there
 

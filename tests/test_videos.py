@@ -50,6 +50,25 @@ def test_a_gif_has_every_picture_enlarged(tmp_path):
             videos.save(pictures if "mp4" in wrong[0] else [], tmp_path / wrong[0])
 
 
+def test_episodes_stand_beside_each_other_and_the_shorter_one_is_dimmed():
+    bright = np.full([10, 10, 3], 240, np.uint8)
+    long = [(bright, f"long {i}") for i in range(3)]
+    sheets = list(videos.beside([long, long[:1], long], columns=2))
+    assert len(sheets) == 3
+    (height, width), side = sheets[0].shape[:2], 100  # the least whole multiple of 10 above 96
+    assert all(sheet.shape == (height, width, 3) for sheet in sheets)
+    middle = [(16 + side // 2, 4 + side // 2 + x) for x in (0, width // 2)]
+    assert [[int(sheet[at][0]) for at in middle] for sheet in sheets] == [
+        [240, 240], [240, 80], [240, 80],
+    ]  # fmt: skip
+    assert (sheets[0][height // 2 :, width // 2 :] == 255).all()  # no fourth episode
+    labels = [sheet[:14, : width // 2] for sheet in sheets]
+    assert (labels[0] < 128).any() and (labels[0] != labels[1]).any()
+    for episodes in ([], [long, []]):
+        with pytest.raises(ValueError, match="no pictures"):
+            next(videos.beside(episodes, columns=1))
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")

@@ -57,8 +57,8 @@ def _entry(path: Path, notes: Mapping[str, Any], root: Path) -> str:
     """A figure or table with what stands below it, in Markdown."""
     name = path.name.removesuffix(".json")
     parts = [f"### {notes['title']}\n"]
-    if notes["kind"] == "figure":
-        image = path.with_name(f"{name}.png").relative_to(root)
+    if suffix := {"figure": "png", "video": "gif"}.get(notes["kind"]):
+        image = path.with_name(f"{name}.{suffix}").relative_to(root)
         parts.append(f"![{notes['title']}]({image.as_posix()})\n")
     else:
         parts.append(path.with_name(f"{name}.md").read_text())

@@ -269,7 +269,7 @@ def _references(profile: Mapping[str, Any], environments: set[str] | None) -> It
     }
     if environments is not None:
         check["environments"] = known("environment", environments)
-    for section in ("selection", "estimation", "evaluation", "timing"):
+    for section in ("selection", "estimation", "evaluation", "timing", "videos"):
         content = profile.get(section)
         parts = [part for part in _listed(content) if isinstance(part, Mapping)]
         for part, (key, of) in itertools.product(parts, check.items()):

@@ -323,6 +323,22 @@ def save_figure(
     _sidecar(folder, name, {**notes, "kind": "figure"})
 
 
+def save_video(
+    pictures: Sequence[np.ndarray],
+    folder: str | os.PathLike[str],
+    name: str,
+    notes: Mapping[str, Any],
+    fps: float = 15,
+) -> None:
+    """Writes `name`.gif and, for the gallery, .json; see `save_figure` and `videos.save`."""
+    from unplugged import videos  # Imports what trains, which no other figure needs.
+
+    _check_notes(name, notes)
+    folder = files.writable_folder(folder)
+    videos.save(pictures, folder / f"{name}.gif", fps=fps)
+    _sidecar(folder, name, {**notes, "kind": "video"})
+
+
 def save_table(
     frame: pd.DataFrame, folder: str | os.PathLike[str], name: str, notes: Mapping[str, Any]
 ) -> None:

@@ -182,6 +182,13 @@ class _Evaluation(_Section):
     episodes: _Count
 
 
+class _Videos(_Section):
+    experiments: Annotated[list[str], Field(min_length=1)]
+    methods: Annotated[list[str], Field(min_length=1)]
+    environments: Annotated[list[str], Field(min_length=1)]
+    steps: _Count
+
+
 class _Timing(_Section):
     experiment: _a_list(str)
     updates: _Count
@@ -240,12 +247,14 @@ class Profile(_Section):
     estimation: _Estimation = None
     evaluation: _a_list(_Evaluation) = None
     timing: _Timing = None
+    videos: _Videos = None
     experiments: Annotated[dict[_named("experiment"), Experiment], Field(min_length=1)]
 
 
 _SECTIONS = {
     "collection": _Collection, "selection": _Selection, "estimation": _Estimation,
     "evaluation": _Evaluation, "timing": _Timing,
+    "videos": _Videos,
 }  # fmt: skip
 
 

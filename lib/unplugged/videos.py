@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from matplotlib import colormaps
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from unplugged import runs
 from unplugged.common import checks, files
@@ -20,6 +20,7 @@ from unplugged.runs import evaluation
 
 FRAMES = 32  # Pixels a side from which the last axis holds a stack of grey frames, not planes.
 SIDE = 168  # Least pixels a side of what is saved.
+CELL = 96  # Least pixels a side of each of several episodes.
 
 
 class Seen(NamedTuple):
@@ -109,6 +110,51 @@ def episode(
             return
 
 
+def _enlarged(image: np.ndarray, least: int) -> np.ndarray:
+    """An image enlarged by a whole number to at least so many pixels a side."""
+    factor = -(-least // min(image.shape[:2]))
+    return np.kron(image, np.ones((factor, factor, 1), np.uint8))
+
+
+def _titled(image: np.ndarray, label: str) -> np.ndarray:
+    """An image with a white border and a line of text above it."""
+    font, border, line = ImageFont.load_default(11), 4, 16
+    height, width = image.shape[:2]
+    sheet = Image.new("RGB", (width + 2 * border, height + line + border), "white")
+    ImageDraw.Draw(sheet).text((border, 1), label, fill="black", font=font)
+    sheet.paste(Image.fromarray(image), (border, line))
+    return np.asarray(sheet)
+
+
+def beside(
+    episodes: Sequence[Sequence[tuple[np.ndarray, str]]], columns: int
+) -> Iterator[np.ndarray]:
+    """Several episodes at once, row by row; one that is over keeps its last picture, dimmed.
+
+    Args:
+      episodes: pictures of one size, [height, width, 3] uint8, each with the text above it.
+      columns: episodes in a row.
+
+    Yields:
+      The picture of each step of the longest episode, [height', width', 3] uint8.
+
+    Raises:
+      ValueError: if there are no episodes, or one has no pictures.
+    """
+    if not episodes or not all(map(len, episodes)):
+        raise ValueError("there are no pictures")
+    checks.within("columns", columns, 1, integer=True)
+    for step in range(max(map(len, episodes))):
+        cells = []
+        for episode in episodes:
+            image, label = episode[min(step, len(episode) - 1)]
+            dimmed = image if step < len(episode) else image // 3
+            cells.append(_titled(_enlarged(dimmed, CELL), label))
+        cells += [np.full_like(cells[0], 255)] * (-len(cells) % columns)
+        rows = [cells[i : i + columns] for i in range(0, len(cells), columns)]
+        yield np.concatenate([np.concatenate(row, axis=1) for row in rows])
+
+
 def save(pictures: Sequence[np.ndarray], path: str | os.PathLike[str], *, fps: float = 15) -> Path:
     """Writes an animated GIF, enlarged by a whole number to at least `SIDE` pixels a side.
 
@@ -126,8 +172,7 @@ def save(pictures: Sequence[np.ndarray], path: str | os.PathLike[str], *, fps: f
     checks.within("fps", fps, 1, 100)
     if not len(pictures):
         raise ValueError("there are no pictures")
-    factor = -(-SIDE // min(pictures[0].shape[:2]))
-    large = [Image.fromarray(np.kron(x, np.ones((factor, factor, 1), np.uint8))) for x in pictures]
+    large = [Image.fromarray(_enlarged(x, SIDE)) for x in pictures]
     buffer = io.BytesIO()
     large[0].save(
         buffer, "GIF", save_all=True, append_images=large[1:], duration=round(1000 / fps), loop=0
