@@ -59,7 +59,8 @@ lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 lab: $(READY) ## JupyterLab on notebooks/
-	$(BIN)/jupyter lab --notebook-dir=notebooks
+	XLA_PYTHON_CLIENT_PREALLOCATE=false JAX_DEFAULT_MATMUL_PRECISION=float32 \
+	  $(BIN)/jupyter lab --notebook-dir=notebooks
 
 bench: $(READY) ## speed and memory beside the reference loop, and their figure
 	$(BIN)/python benchmarks/measure.py --out results/bench

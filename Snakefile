@@ -494,10 +494,14 @@ if not DRAW_ONLY:
             code=lambda w: fingerprint.of_notebook(
                 f"notebooks/{COLLECTIONS[w.dataset].notebook}.ipynb"
             ),
+            # An import needs no accelerator; empty, JAX chooses.
+            platform=lambda w: "cpu"
+            if COLLECTIONS[w.dataset].notebook == "13_import_atari"
+            else os.environ.get("JAX_PLATFORMS", ""),
         log:
             **logs("datasets/{dataset}"),
         shell:
-            PAPERMILL
+            "JAX_PLATFORMS={params.platform:q} " + PAPERMILL
 
     rule train:
         input:

@@ -57,8 +57,9 @@ def listen() -> None:
 
 def how_far(name: str, wanted: Plan, cores: int, *, whole: bool) -> str:
     """How far a profile's runs are: a line, or a line an experiment as well."""
-    from reproduction import progress
+    from reproduction import devices, progress
 
+    cores = min(cores, len(devices.here()) or cores)  # Each has one run at a time.
     records = progress.progress(wanted, ROOT / "runs" / name)
     return progress.table(records, cores) if whole else progress.describe(records, cores)
 

@@ -692,8 +692,8 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="where storm.csv goes; by default nowhere")
     parser.add_argument("--work", type=Path, help="a new folder to work in, which is then kept")
     options = parser.parse_args()
-    for name, value in (("NPROC", "1"), ("OMP_NUM_THREADS", "1")):
-        os.environ.setdefault(name, value)  # As the Snakefile does, so that numbers are the same.
+    for name, value in (("NPROC", "1"), ("OMP_NUM_THREADS", "1"), ("JAX_PLATFORMS", "cpu")):
+        os.environ.setdefault(name, value)  # So that numbers are the same.
     os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
     about, begin = machine(options.quick), time.monotonic()
     work = (options.work or Path(tempfile.mkdtemp(prefix="storm-"))).resolve()

@@ -43,7 +43,7 @@ def test_gpus_count_only_where_jax_can_use_them(tmp_path, monkeypatch):
     tool.write_text(f"#!/bin/sh\ncat <<'END'\n{TWO}END\n")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    for name in ("JAX_PLATFORMS", devices.VISIBLE):
+    for name in ("JAX_PLATFORMS", "SLURM_JOB_ID", devices.VISIBLE):
         monkeypatch.delenv(name, raising=False)
     plugins = set()
     monkeypatch.setattr(devices.importlib.util, "find_spec", lambda name: name in plugins or None)
@@ -83,14 +83,28 @@ def test_a_job_waits_until_a_device_is_free(tmp_path, monkeypatch):
 )
 def test_a_run_over_several_devices_has_them_all(tmp_path, monkeypatch, told, seen):
     monkeypatch.setenv(devices.COUNT, told)
+    monkeypatch.setenv("JAX_PLATFORMS", "")
     with devices.own(tmp_path, ["GPU-a", "GPU-b", "GPU-c"]) as visible:
-        assert visible == {devices.VISIBLE: seen}
+        assert visible == {
+            devices.VISIBLE: seen, "JAX_PLATFORMS": "cuda,cpu",
+            "JAX_DEFAULT_MATMUL_PRECISION": "float32",
+        }  # fmt: skip
 
 
 def test_a_cpu_and_a_tpu_are_told_nothing(tmp_path):
     with devices.own(tmp_path, []) as nothing, devices.own(tmp_path, [devices.TPU]) as chips:
-        assert nothing == {} and chips == {}
-    assert {path.name for path in tmp_path.iterdir()} == {".devices.lock", ".device-tpu.lock"}
+        assert nothing == {} and chips == {"JAX_DEFAULT_MATMUL_PRECISION": "float32"}
+    assert len(list(tmp_path.iterdir())) == 2  # the device's lock, and that of those who wait
+
+
+def test_a_job_of_slurm_without_a_gpu_takes_none(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setattr(devices.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setenv("JAX_PLATFORMS", "")
+    monkeypatch.delenv(devices.VISIBLE, raising=False)
+    assert devices.here() == []
+    with devices.own(tmp_path, []) as told:
+        assert told == {"JAX_PLATFORMS": "cpu"}
 
 
 def test_what_plans_leaves_devices_to_what_it_starts():

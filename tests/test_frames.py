@@ -316,6 +316,12 @@ def test_more_memory_than_there_is_is_said_before_any_is_taken(converted, monkey
     monkeypatch.setattr(unplugged.data.frame_stores, "_resident", never)
     with pytest.raises(DatasetError, match=r"frames of pong need .* GB can be had: lower fraction"):
         frame_stores.store(recording)
+    with monkeypatch.context() as patch:  # On an accelerator the learner needs room beside them.
+        patch.setattr(frame_stores, "device_memory", lambda: 9_000_001_000)
+        frame_stores.check_fits(recording)
+        patch.setattr(jax, "default_backend", lambda: "gpu")
+        with pytest.raises(DatasetError, match="and 1e-06 GB can be had"):
+            frame_stores.check_fits(recording)
     usage = shutil.disk_usage("/")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10))
     with pytest.raises(

@@ -14,6 +14,7 @@ import pytest
 from reproduction import fingerprint
 from unplugged import (
     environments,
+    frame_stores,
     hashing,
     improvement,
     losses,
@@ -23,6 +24,7 @@ from unplugged import (
     runs,
     settings,
     transforms,
+    windows,
 )
 from unplugged.model.actions import Discrete
 
@@ -239,3 +241,37 @@ def test_settings_and_networks_of_the_papers_are_what_is_hashed():
     """The preset's own networks, so that a changed preset is another run."""
     assert runs.Spec(dataset="").settings == settings.BSUITE
     assert settings.BSUITE.network in networks.NETWORKS
+
+
+ATARI = {**SMALL, "num_bins": 21, "compute_dtype": "bfloat16"}
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {
+            "method": "rosmo",
+            "overrides": {"representation": [8], "dynamics": [8], "prediction": [8]},
+        },
+        {"method": "mzu", "benchmark": "minatar", "environment": "breakout"},
+        {"method": "mzu", "benchmark": "atari", "environment": "pong", "overrides": ATARI},
+    ],
+    ids=["bsuite", "minatar", "atari"],
+)
+def test_training_lowers_for_accelerators(parameters, platform):
+    spec = runs.Spec(**{"dataset": "", "overrides": SMALL, **parameters})
+    shape, actions = spec.form()
+    learner = spec.learner(shape, actions)
+    state = jax.eval_shape(lambda: learner.init(0))
+    if spec.of_benchmark.of_frames:
+        store = frame_stores.described(shape, 100, 90, actions)
+    else:
+        store = windows.described(shape, spec.of_benchmark.packed, 100, 90, actions)
+    traced = learner.run.trace(state, spec.described_data(store), spec.updates_at_once)
+    assert "stablehlo.while" in traced.lower(lowering_platforms=(platform,)).as_text()
+
+
+def test_a_device_s_precision_is_no_part_of_a_program(before):
+    with jax.default_matmul_precision("float32"):
+        assert programs() == before

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -14,6 +15,8 @@ import pytest
 
 from test_frames import made, source
 from unplugged import datasets, frames, parallel
+from unplugged.runs import training
+from unplugged.settings import Settings
 
 SCRIPT = Path(__file__).parent / "on_devices.py"
 
@@ -120,3 +123,34 @@ def test_devices_that_cannot_be_had_are_named(monkeypatch):
     monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "127.0.0.1:1")
     with pytest.raises(ValueError, match="set JAX_NUM_PROCESSES and JAX_PROCESS_ID as well"):
         parallel.connect()
+
+
+@pytest.mark.parametrize(
+    ("tasks", "gpus", "local"),
+    [
+        ("1(x2)", "4", [0, 1, 2, 3]),
+        ("1", "8", list(range(8))),
+        ("4(x2)", "4", None),
+        ("1(x2)", "", None),
+    ],
+)
+def test_a_task_that_is_alone_on_its_node_has_all_gpus_of_it(monkeypatch, tasks, gpus, local):
+    told = {}
+    monkeypatch.setattr(jax.distributed, "initialize", lambda **given: told.update(given))
+    for name, value in (
+        ("SLURM_STEP_NUM_TASKS", "2"), ("SLURM_STEP_TASKS_PER_NODE", tasks),
+        ("SLURM_GPUS_ON_NODE", gpus),
+    ):  # fmt: skip
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("JAX_COORDINATOR_ADDRESS", raising=False)
+    parallel.connect()
+    assert told == {"local_device_ids": local}
+
+
+def test_what_cannot_be_divided_trains_on_one_device_whatever_the_environment_says(monkeypatch):
+    monkeypatch.setenv(parallel.DEVICES, "4")
+    online = SimpleNamespace(imagines=False, method="mzu", settings=Settings())
+    learner = object()  # not the offline one
+    assert training._divided(online, learner, None) is learner
+    with pytest.raises(ValueError, match="4 devices are wanted"):
+        training._divided(online, learner, 4)

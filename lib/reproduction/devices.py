@@ -1,4 +1,8 @@
-"""An accelerator of its own for each job: JAX takes most of a device's memory when it starts."""
+"""An accelerator of its own for each job: JAX takes most of a device's memory when it starts.
+
+Products are in float32 there. By default GPUs round to TF32 and TPUs to bfloat16, which can change
+the order of action values that lie close together.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import contextlib
 import importlib.util
 import os
 import re
+import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -17,6 +22,8 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 COUNT = "UNPLUGGED_DEVICES"  # as in unplugged.learning.parallel, which imports JAX
 CUDA_PLUGINS = ("jax_cuda12_plugin", "jax_cuda13_plugin")
 TPU = "tpu"  # A process takes all chips of its host.
+_GOOGLE = "0x1ae0"  # a TPU's vendor on the PCI bus
+_PRECISION = {"JAX_DEFAULT_MATMUL_PRECISION": "float32"}
 
 
 def of_listing(text: str, visible: str | None = None) -> list[str]:
@@ -50,17 +57,24 @@ def of_listing(text: str, visible: str | None = None) -> list[str]:
 
 def here() -> list[str]:
     """Accelerators of this machine that JAX would use: UUIDs of GPUs, or `TPU`; none on a CPU."""
-    if os.environ.get("JAX_PLATFORMS") == "cpu":
+    if os.environ.get("JAX_PLATFORMS") == "cpu" or _given_none():
         return []
     if any(map(importlib.util.find_spec, CUDA_PLUGINS)):
-        with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
             listing = subprocess.run(
-                ["nvidia-smi", "-L"], check=True, capture_output=True, text=True
+                ["nvidia-smi", "-L"], check=True, capture_output=True, text=True, timeout=60
             )
             return of_listing(listing.stdout, os.environ.get(VISIBLE))
-    if importlib.util.find_spec("libtpu") and any(Path("/dev").glob("accel*")):
-        return [TPU]
+    if importlib.util.find_spec("libtpu"):
+        vendors = Path("/sys/bus/pci/devices").glob("*/vendor")
+        if any(path.read_text().strip() == _GOOGLE for path in vendors):
+            return [TPU]
     return []
+
+
+def _given_none() -> bool:
+    """Whether this is a job of SLURM without a GPU, which may still see those of others."""
+    return "SLURM_JOB_ID" in os.environ and not os.environ.get(VISIBLE)
 
 
 def leave() -> None:
@@ -86,15 +100,17 @@ def own(folder: Path, devices: Sequence[str]) -> Iterator[dict[str, str]]:
       devices: of the machine, from `here`.
 
     Yields:
-      The environment by which a child sees these devices alone; empty where there are none.
+      The environment by which a child sees these devices alone, and fails if it cannot use them;
+      empty where there are none.
     """
     if not devices:
-        yield {}
+        yield {"JAX_PLATFORMS": "cpu"} if _given_none() else {}
         return
     with contextlib.ExitStack() as mine:
         taken: list[str] = []
         # One job at a time gathers its devices, or two could wait for each other.
-        with files.lock(folder / ".devices.lock", patience=float("inf"), busy="waits for a device"):
+        one = folder / f".devices-{socket.gethostname()}.lock"  # Nodes may share the folder.
+        with files.lock(one, patience=float("inf"), busy="waits for a device"):
             while len(taken) < wanted(devices):
                 for device in [x for x in devices if x not in taken]:
                     path = folder / f".device-{device.replace('/', '-')}.lock"
@@ -104,4 +120,9 @@ def own(folder: Path, devices: Sequence[str]) -> Iterator[dict[str, str]]:
                         break
                 else:
                     time.sleep(0.5)
-        yield {} if taken == [TPU] else {VISIBLE: ",".join(sorted(taken, key=devices.index))}
+        if taken == [TPU]:
+            yield _PRECISION
+        else:
+            platforms = os.environ.get("JAX_PLATFORMS") or "cuda,cpu"
+            visible = ",".join(sorted(taken, key=devices.index))
+            yield {**_PRECISION, "JAX_PLATFORMS": platforms, VISIBLE: visible}

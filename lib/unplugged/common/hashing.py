@@ -43,7 +43,10 @@ def of_program(function: Any, *arguments: Any) -> str:
       arguments: its arguments; of arrays shape and type count (`jax.ShapeDtypeStruct`), unless
         they are static.
     """
-    lowered = function.trace(*arguments).lower(lowering_platforms=("cpu",))
+    import jax
+
+    with jax.default_matmul_precision(None):  # What a device is told is no part of a program.
+        lowered = function.trace(*arguments).lower(lowering_platforms=("cpu",))
     return digest(canonical(lowered.as_text()))
 
 

@@ -31,6 +31,7 @@ from unplugged.model.actions import Actions, Discrete
 
 _BLOCK = 8_192  # frames that go to the device at once
 _SHARE = 0.9  # of a device's free memory that frames may take; the learner needs some
+_LEARNER = 9e9  # bytes that a learner at the papers' size needs on an accelerator beside frames
 _UNPACKED = "frames.raw"  # all frames as they are, for what does not fit the device
 
 
@@ -181,7 +182,10 @@ def opened(recording: frames.Recording) -> FrameStore | Host:
 def check_fits(recording: frames.Recording) -> None:
     """Raises DatasetError if a recording's frames need more memory than the device has."""
     needed = recording.num_steps * math.prod(recording.frame_shape)
-    room = int(_SHARE * device_memory())
+    free = device_memory()
+    room = int(_SHARE * free)
+    if jax.default_backend() != "cpu":
+        room = max(0, min(room, int(free - _LEARNER)))
     if needed > room:
         raise DatasetError(
             f"{recording.num_steps:,} frames of {recording.metadata.get('environment')} need "

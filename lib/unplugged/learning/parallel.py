@@ -50,7 +50,16 @@ def connect() -> None:
             address, int(os.environ[NUM_PROCESSES]), int(os.environ[PROCESS_ID])
         )
     elif int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
-        jax.distributed.initialize()
+        # A task that is alone on its node has all of the node's GPUs, and JAX would give it one.
+        alone = os.environ.get("SLURM_STEP_TASKS_PER_NODE", "").partition("(")[0] == "1"
+        count = int(os.environ.get("SLURM_GPUS_ON_NODE") or 0)
+        mine = list(range(count)) if alone and count else None  # None leaves it to JAX.
+        jax.distributed.initialize(local_device_ids=mine)
+
+
+def several() -> bool:
+    """Whether several processes train together."""
+    return jax.process_count() > 1
 
 
 def mesh(batch_size: int, devices: int | str | None = None) -> Mesh | None:
@@ -65,8 +74,7 @@ def mesh(batch_size: int, devices: int | str | None = None) -> Mesh | None:
       ValueError: if there are fewer devices, they do not divide the batch, or some of several
         processes would have none.
     """
-    several = jax.process_count() > 1
-    wanted = devices or os.environ.get(DEVICES) or ("all" if several else 1)
+    wanted = devices or os.environ.get(DEVICES) or ("all" if several() else 1)
     there = jax.devices()
     if isinstance(wanted, str):
         if wanted != "all" and not wanted.isdecimal():
@@ -78,7 +86,7 @@ def mesh(batch_size: int, devices: int | str | None = None) -> Mesh | None:
             f"{wanted} devices are wanted, and there are {len(there)} "
             f"({there[0].platform}): ask for at most that"
         )
-    if several and wanted != len(there):
+    if several() and wanted != len(there):
         raise ValueError(
             f"{jax.process_count()} processes train together on all of their {len(there)} devices, "
             f'not on {wanted}: ask for "all"'

@@ -270,14 +270,20 @@ def train(
 
 
 def _divided(spec: AnySpec, learner: Any, devices: int | str | None) -> Any:
-    """The learner over several devices, if that is wanted."""
+    """The learner over several devices, if that is wanted.
+
+    The environment's wish is for the runs that can be divided; others train on one device.
+    """
+    whole = not isinstance(learner, Learner) or spec.imagines
+    if whole and devices is None and not parallel.several():
+        return learner
     mesh = parallel.mesh(spec.settings.batch_size, devices)
     if mesh is None:
         return learner
-    if not isinstance(learner, Learner) or spec.imagines:
+    if whole:
         raise ValueError(
             f"{mesh.size} devices are wanted, and runs of {spec.method} online or in a world model "
-            f"train on one: leave {parallel.DEVICES} out"
+            "train on one, in one process"
         )
     return dataclasses.replace(learner, mesh=mesh)
 
@@ -299,7 +305,8 @@ def _train(spec: AnySpec, folder: Path, devices: int | str | None) -> pd.DataFra
         checkpoints.tidy(saved)
         together = spec.vmap_seeds
         if together is None:
-            together = jax.default_backend() != "cpu" and not feeding.is_fed(data)
+            # Vmapped, the gradients of convolutions on large images are none that cuDNN knows.
+            together = jax.default_backend() != "cpu" and not spec.of_benchmark.of_frames
         rows, adopted = results.adopted(spec, folder, who["data"])
         elsewhere = {row["seed"] for row in rows}
         seeds = [seed for seed in spec.seeds if seed not in elsewhere]
