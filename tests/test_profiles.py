@@ -178,6 +178,11 @@ def test_a_word_stands_for_several_games():
     wanted = plan.plan({**ATARI, "datasets": [one], "experiments": every})
     assert len(wanted.specs) == 46
     assert wanted.runs["one"]["alien_bc"]["dataset"] == "runs/mine/datasets/atari_alien_dqn3"
+    wanted = plan.plan(
+        {**ATARI, "datasets": [{**one, "agent": {"period": 1}}], "experiments": every}
+    )
+    recorded = wanted.collections["atari_pong_dqn3"].parameters
+    assert recorded == {"game": "pong", "transitions": 5, "agent": {"period": 1}}
 
 
 @pytest.mark.parametrize(
@@ -187,6 +192,9 @@ def test_a_word_stands_for_several_games():
         ([{"environment": "pong", "transitions": 5, "run": 1}], "give the one or the other"),
         ([{"environment": "pogn", "transitions": 5}], "did you mean 'pong'"),
         ([{"environment": "pong", "source": "tdfs"}], "did you mean 'tfds'"),
+        ([{"environment": "pong", "transitions": 5, "agent": {"perod": 1}}], "mean 'period'"),
+        ([{"environment": "pong", "transitions": 5, "agent": {"period": 0}}], "period must lie in"),
+        ([{"environment": "pong", "run": 1, "agent": {"period": 1}}], "made here; leave it out"),
         ([{"environment": "pong", "transitions": 5}], "atari_amidar is needed but not collected"),
         (
             [{"environment": "rosmo", "run": 1}, {"environment": "pong", "transitions": 5}],

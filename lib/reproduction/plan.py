@@ -15,6 +15,7 @@ from unplugged.common import checks, files
 from unplugged.data import importers
 from unplugged.learning import methods
 from unplugged.online import replay
+from unplugged.recording import atari_dqn
 from unplugged.runs import benchmarks, worlds
 
 
@@ -69,7 +70,7 @@ def _collections(
                         raise ValueError(f"{name} stands there twice")
                     found[name] = collection
                 continue
-            for name, given in _OF_FRAMES.items():
+            for name, given in {**_OF_FRAMES, "agent": "settings of its agent"}.items():
                 if getattr(row, name) is not None:
                     raise ValueError(f"{name} ({given}) is for recordings of frames; leave it out")
             for world, noise in itertools.product(row.environments, row.noise or [None]):
@@ -111,11 +112,15 @@ def _of_frames(row: profiles.Recording, seed: int) -> Iterator[tuple[str, Collec
         )
     if given:
         checks.one_of("source", given.get("source", "rl_unplugged"), importers.SOURCES)
+        if row.agent is not None:
+            raise ValueError("agent is for a recording that is made here; leave it out")
+    recorded = {"transitions": row.transitions, **({"agent": row.agent} if row.agent else {})}
+    atari_dqn.settings(row.agent or {})
     stem = f"run{row.run or 1}" if given else f"dqn{seed}"
     notebook = "13_import_atari" if given else "12_collect_atari"
     for game in row.environments:
         benchmarks.get(row.benchmark).check(game)
-        parameters = {"game": game, **(given or {"transitions": row.transitions})}
+        parameters = {"game": game, **(given or recorded)}
         name = f"{row.benchmark}_{game}_{stem}"
         yield name, Collection(row.benchmark, game, parameters, notebook, name)
 

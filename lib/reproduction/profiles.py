@@ -149,6 +149,7 @@ class Recording(_Section):
     noise: _a_list(_number(0.0, 1.0)) = None
     episodes: _Count = None
     transitions: _Count = None
+    agent: dict[str, Any] = None
     source: str = None
     files_in: str = None
     run: _Count = None

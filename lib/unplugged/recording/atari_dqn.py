@@ -15,7 +15,7 @@ import importlib.metadata
 import io
 import itertools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,6 +71,17 @@ class Settings:
             raise ValueError(f"channels must be three numbers, got {list(self.channels)}")
         if self.checkpoint < self.environments or self.learn_after < self.environments:
             raise ValueError("checkpoint and learn_after must be at least environments")
+
+
+def settings(given: Mapping[str, Any]) -> Settings:
+    """Settings of which some are given by name.
+
+    Raises:
+      ValueError: if there is no such setting, naming the nearest, or its value is wrong.
+    """
+    for name in given:
+        checks.one_of("setting of the agent", name, [x.name for x in dataclasses.fields(Settings)])
+    return Settings(**given)
 
 
 class _State(NamedTuple):
