@@ -31,7 +31,7 @@ TINY = {
     "evaluation": {"experiments": ["minatar_curves"], "methods": ["reanalyse"],
                    "environments": ["breakout"], "episodes": 2},
     "timing": {"experiment": "minatar_curves", "updates": 1, "seconds": 0.0, "repeats": 2},
-    "videos": {"experiments": ["minatar_curves"], "methods": ["rosmo", "mzu"],
+    "videos": {"experiments": ["minatar_curves"], "methods": ["rosmo"],
                "environments": ["breakout"], "steps": 5},
     "experiments": {
         "bsuite_curves": {
@@ -138,7 +138,7 @@ def test_end_to_end_over_a_kill(clone):
     for name in drawn:
         assert f"tiny/{name}.png" in gallery
         assert (clone / "figures" / "tiny" / f"{name}.pdf").stat().st_size > 1_000
-    assert "tiny/minatar_agents.gif" in gallery and "2 updates: rosmo, mzu from left" in gallery
+    assert "tiny/minatar_agents.gif" in gallery and "2 updates: rosmo from left" in gallery
     assert "2 seeds, 200 updates, 3 episodes" in gallery and "- `rosmo`: ROSMO" in gallery
     assert "| staircase " in gallery and "Staircase decay, 20 updates: R8" in gallery
     scores = pd.read_csv(clone / "results" / "tiny" / "bsuite_selection.csv")
