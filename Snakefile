@@ -97,17 +97,22 @@ def listed(given):
     return given if isinstance(given, list) else [given]
 
 
-# Runs whose last checkpoints act in several ways: how many episodes, by the result's name.
-EVALUATIONS = {}
-for part in listed(config.get("evaluation", [])):
-    found = {
-        (experiment, run): part["episodes"]
+def picked(part):
+    """Runs of a section's experiments, by its methods and environments."""
+    return [
+        (experiment, run)
         for experiment in part["experiments"]
         for run in EXPERIMENTS[experiment]
         if SPECS[experiment, run].method in part["methods"]
         and SPECS[experiment, run].environment in part["environments"]
-    }
+    ]
+
+
+# Runs whose last checkpoints act in several ways: how many episodes, by the result's name.
+EVALUATIONS = {}
+for part in listed(config.get("evaluation", [])):
     result = f"{profiles.study(part['experiments'][0])}_selectors"
+    found = dict.fromkeys(picked(part), part["episodes"])
     EVALUATIONS[result] = {**EVALUATIONS.get(result, {}), **found}
 EVALUATED = {name: with_checkpoints(list(found), name) for name, found in EVALUATIONS.items()}
 EPISODES = {run: count for found in EVALUATIONS.values() for run, count in found.items()}
@@ -141,20 +146,13 @@ DREAMT = with_checkpoints(
     [("minatar_worlds", run) for run in EXPERIMENTS.get("minatar_worlds", [])], "minatar_frames"
 )
 
-# Agents that are seen at play, by the name of what shows them.
-VIDEOS = config.get("videos", {})
+# Agents that are seen at play, by the name of what shows them. It needs checkpoints.
+VIDEOS = {} if DRAW_ONLY else config.get("videos", {})
 WATCHED = {}
-for experiment in VIDEOS.get("experiments", []):
-    found = [
-        (experiment, run)
-        for run in EXPERIMENTS[experiment]
-        if SPECS[experiment, run].method in VIDEOS["methods"]
-        and SPECS[experiment, run].environment in VIDEOS["environments"]
-    ]
-    name = f"{profiles.study(experiment)}_agents"
-    if found := with_checkpoints(found, name):
-        WATCHED[name] = found
-WATCHED = {} if DRAW_ONLY else WATCHED  # It needs checkpoints.
+for experiment, run in picked(VIDEOS) if VIDEOS else []:
+    WATCHED.setdefault(f"{profiles.study(experiment)}_agents", []).append((experiment, run))
+WATCHED = {name: with_checkpoints(found, name) for name, found in WATCHED.items()}
+WATCHED = {name: found for name, found in WATCHED.items() if found}
 
 # Experiments whose runs are so small that one process trains them all, one after the other.
 TOGETHER = [name for name in EXPERIMENTS if config["experiments"][name].get("together", False)]

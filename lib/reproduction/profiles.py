@@ -176,17 +176,17 @@ class _Estimation(_Section):
     updates: _Count
 
 
-class _Evaluation(_Section):
+class _Picked(_Section):
     experiments: Annotated[list[str], Field(min_length=1)]
     methods: Annotated[list[str], Field(min_length=1)]
     environments: Annotated[list[str], Field(min_length=1)]
+
+
+class _Evaluation(_Picked):
     episodes: _Count
 
 
-class _Videos(_Section):
-    experiments: Annotated[list[str], Field(min_length=1)]
-    methods: Annotated[list[str], Field(min_length=1)]
-    environments: Annotated[list[str], Field(min_length=1)]
+class _Videos(_Picked):
     steps: _Count
 
 

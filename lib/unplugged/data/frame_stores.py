@@ -31,7 +31,9 @@ from unplugged.model.actions import Actions, Discrete
 
 _BLOCK = 8_192  # frames that go to the device at once
 _SHARE = 0.9  # of a device's free memory that frames may take; the learner needs some
-_LEARNER = 9e9  # bytes that a learner at the papers' size needs on an accelerator beside frames
+# Bytes left on an accelerator for the learner. By XLA's count for a CPU, rosmo and mzu at the
+# papers' size need some 6e9; no accelerator was there to measure.
+_LEARNER = 9e9
 _UNPACKED = "frames.raw"  # all frames as they are, for what does not fit the device
 
 

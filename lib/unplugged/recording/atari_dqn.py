@@ -164,8 +164,8 @@ class _Rows:
 class _Agent:
     """A network and how it learns: `learn(state, batch)` -> state, an update, compiled.
 
-    Updates are no compiled loop: in one, XLA's gradients of convolutions take eight times as long
-    on a CPU.
+    Updates are no compiled loop: in one, XLA's gradients of convolutions are slow on a CPU (see
+    `networks.convolve`).
     """
 
     def __init__(self, num_actions: int, settings: Settings):
