@@ -1,5 +1,6 @@
 """Small data and models that many tests share."""
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -71,7 +72,10 @@ def small():
 
 @pytest.fixture
 def model(small):
-    return model_of(small, OBSERVATION, Discrete(NUM_ACTIONS))
+    """The model of `small`; compiled, since otherwise each of its operations would be."""
+    model = model_of(small, OBSERVATION, Discrete(NUM_ACTIONS))
+    functions = ("init", "represent", "dynamics", "predict")
+    return dataclasses.replace(model, **{name: jax.jit(getattr(model, name)) for name in functions})
 
 
 def random_params(model, seed):

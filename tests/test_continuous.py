@@ -115,7 +115,7 @@ def divergence(parameters, others):
 def test_critic_regularized_regression(settings, name, binary):
     learner, params, target_params = made(name, settings)
     model, batch, key = learner.model, windows(), jax.random.key(3)
-    total, parts = learner.loss(params, target_params, batch, key)
+    total, parts = jax.jit(learner.loss)(params, target_params, batch, key)
 
     both = jnp.stack([batch.observation[0], batch.observation[STEPS]])
     drawn = draw(model.actions, key, head(model, target_params, both), 3)
@@ -147,7 +147,7 @@ def projected(moved, probabilities, atoms):
 def test_d4pg(settings):
     learner, params, target_params = made("d4pg", settings)
     model, batch = learner.model, windows()
-    _, parts = learner.loss(params, target_params, batch, jax.random.key(0))
+    _, parts = jax.jit(learner.loss)(params, target_params, batch, jax.random.key(0))
     atoms = np.asarray(model.support.bins, np.float64)
     np.testing.assert_allclose(atoms, np.linspace(-30.0, 30.0, 11))
     state = model.represent(target_params, batch.observation[STEPS])
@@ -171,7 +171,7 @@ def test_d4pgs_policy_climbs_the_critic_by_slopes_of_limited_norm(settings, monk
     def loss(params):
         return learner.loss(params, target_params, batch, jax.random.key(0))[0]
 
-    gradient = jax.grad(loss)(params)["actor"]
+    gradient = jax.jit(jax.grad(loss))(params)["actor"]
 
     def act(actor):
         moved = {**params, "actor": actor}
@@ -209,7 +209,7 @@ def test_actor_and_critic_share_nothing(settings, name):
 def test_behavior_regularized_actor_critic(settings):
     learner, params, target_params = made("brac", settings)
     model, batch, key = learner.model, windows(), jax.random.key(5)
-    _, parts = learner.loss(params, target_params, batch, key)
+    _, parts = jax.jit(learner.loss)(params, target_params, batch, key)
     keys = jax.random.split(key)
     now, ahead = batch.observation[0], batch.observation[STEPS]
 
@@ -234,7 +234,7 @@ def test_advantage_weighted_behavior_model_with_mpo(settings):
     learner, params, target_params = made("rabm", settings)
     model, batch, key = learner.model, windows(), jax.random.key(5)
     batch = batch._replace(reward=5.0 * batch.reward)
-    _, parts = learner.loss(params, target_params, batch, key)
+    _, parts = jax.jit(learner.loss)(params, target_params, batch, key)
     keys, of = jax.random.split(key, 3), model.actions
     now, ahead = batch.observation[0], batch.observation[STEPS]
 

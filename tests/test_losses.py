@@ -48,7 +48,7 @@ def test_rosmo_loss_equals_numpy(model, small, episodes):
     key = jax.random.key(5)
     batch = windows_of(episodes, STARTS, small.unroll_steps + small.td_steps + 1)
     learn = learner.Learner(model, methods.get("rosmo"), small)
-    total, parts = learn.loss(theta, target, batch, key)
+    total, parts = jax.jit(learn.loss)(theta, target, batch, key)
     actions = imagined_actions(key, batch, small.unroll_steps)
     numpy_models = [reference.Model(p, NUM_ACTIONS, small.num_bins) for p in (theta, target)]
     expected = [
@@ -72,7 +72,7 @@ def test_mzu_loss_equals_numpy_with_targets_of_a_direct_mctx_call(model, small, 
     length = small.unroll_steps + small.td_steps + 1
     batch = windows_of(episodes, STARTS, length)
     learn = learner.Learner(model, methods.get("mzu"), small)
-    total, parts = learn.loss(theta, target, batch, key)
+    total, parts = jax.jit(learn.loss)(theta, target, batch, key)
 
     # mctx called directly, on every step of every window, as one batch.
     flat = batch.observation.reshape(-1, *OBSERVATION)
@@ -303,6 +303,7 @@ def test_gradient_equals_finite_differences(model, small, episodes, method):
     direction = jax.tree.map(lambda x: 0.1 * x, random_params(model, 22))
     batch = windows_of(episodes, STARTS, sum(learn.method.window(small)) + 1)
 
+    @jax.jit
     def along(step):
         moved = jax.tree.map(lambda p, d: p + step * d, params, direction)
         return learn.loss(moved, target, batch, jax.random.key(0))[0]
@@ -318,7 +319,9 @@ def test_the_settings_gradient_scale_reaches_the_representation(model, small, ep
     for scale in (0.0, 0.5, 1.0):
         settings = dataclasses.replace(small, gradient_scale=scale)
         learn = learner.Learner(model, methods.get("rosmo"), settings)
-        found = jax.grad(learn.loss, has_aux=True)(params, target, batch, jax.random.key(0))[0]
+        found = jax.jit(jax.grad(learn.loss, has_aux=True))(
+            params, target, batch, jax.random.key(0)
+        )[0]
         gradients.append(found["representation"]["representation_0"]["w"])
     for one, other in itertools.pairwise(gradients):
         assert np.abs(one - other).max() > 1e-4
@@ -334,6 +337,7 @@ def test_targets_made_beforehand_give_the_same_loss(model, small, episodes, meth
     improved = objectives.improve(
         target, roots, jax.random.split(key)[1], model, learn.method, small
     )
-    own, _ = learn.loss(params, target, batch, key)
-    given, _ = learn.loss(params, target, batch._replace(improved=improved), key)
+    loss = jax.jit(learn.loss)
+    own, _ = loss(params, target, batch, key)
+    given, _ = loss(params, target, batch._replace(improved=improved), key)
     np.testing.assert_allclose(given, own, rtol=1e-6)

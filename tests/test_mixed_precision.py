@@ -75,7 +75,9 @@ def test_updates_keep_float32_and_gradients_are_near(model, small, dataset):
     for of in (small, rounded):
         learn = learner.Learner(model_of(of, OBSERVATION, Discrete(NUM_ACTIONS)), method, of)
         params, target = random_params(model, 0), random_params(model, 1)
-        found, parts = jax.grad(learn.loss, has_aux=True)(params, target, batch, jax.random.key(2))
+        found, parts = jax.jit(jax.grad(learn.loss, has_aux=True))(
+            params, target, batch, jax.random.key(2)
+        )
         assert {x.dtype.name for x in jax.tree.leaves((found, parts))} == {"float32"}
         gradients.append(np.concatenate([x.ravel() for x in jax.tree.leaves(found)]))
     exact, near = gradients

@@ -38,7 +38,7 @@ def critic_case(model, small, episodes, method):  # noqa: F811
     batch = windows_of(episodes, STARTS, small.td_steps + 1)
     learn = learner.Learner(model, methods.get(method), small)
     assert learn.method.window(small) == (0, small.td_steps)
-    total, parts = learn.loss(theta, target, batch, jax.random.key(0))
+    total, parts = jax.jit(learn.loss)(theta, target, batch, jax.random.key(0))
     ours, theirs = numpy_models(small, theta, target)
     return total, parts, ours, theirs
 
@@ -243,7 +243,7 @@ def test_one_policy_loss_alone_equals_numpy(model, small, episodes, method, weig
     key = jax.random.key(5)
     batch = windows_of(episodes, STARTS, small.unroll_steps + small.td_steps + 1)
     learn = learner.Learner(model, methods.get(method), small)
-    total, parts = learn.loss(theta, target, batch, key)
+    total, parts = jax.jit(learn.loss)(theta, target, batch, key)
     actions = imagined_actions(key, batch, small.unroll_steps)
     expected = [
         reference.window_loss(*numpy_models(small, theta, target), episodes[e], s, actions[:, i],
@@ -261,7 +261,7 @@ def test_the_filter_from_what_was_recorded_equals_numpy(model, small, episodes):
     theta, target = random_params(model, 0), random_params(model, 1)
     batch = windows_of(episodes, STARTS, small.unroll_steps + small.td_steps + 1)
     learn = learner.Learner(model, methods.get("rosmo_recorded"), small)
-    _, parts = learn.loss(theta, target, batch, jax.random.key(5))
+    _, parts = jax.jit(learn.loss)(theta, target, batch, jax.random.key(5))
     theta, target = numpy_models(small, theta, target)
     wanted, passed = 0.0, set()
     actions = imagined_actions(jax.random.key(5), batch, small.unroll_steps)
@@ -290,7 +290,7 @@ def test_mzu_reg_is_mzu_plus_rosmos_regulariser(model, small, episodes):  # noqa
     total, parts = {}, {}
     for name in ("mzu", "rosmo", "mzu_reg"):
         learn = learner.Learner(model, methods.get(name), small)
-        total[name], parts[name] = learn.loss(theta, target, batch, jax.random.key(5))
+        total[name], parts[name] = jax.jit(learn.loss)(theta, target, batch, jax.random.key(5))
     np.testing.assert_allclose(parts["mzu_reg"]["behavior"], parts["rosmo"]["behavior"], rtol=1e-5)
     np.testing.assert_allclose(
         total["mzu_reg"], total["mzu"] + small.behavior_weight * parts["rosmo"]["behavior"],
@@ -302,7 +302,7 @@ def test_reanalyse_has_a_searched_policy_and_the_networks_values(model, small, e
     theta, target = random_params(model, 0), random_params(model, 1)
     batch = windows_of(episodes, STARTS, small.unroll_steps + small.td_steps + 1)
     found = {
-        name: learner.Learner(model, methods.get(name), small).loss(
+        name: jax.jit(learner.Learner(model, methods.get(name), small).loss)(
             theta, target, batch, jax.random.key(5)
         )[1]
         for name in ("mzu", "onestep", "reanalyse")
@@ -344,9 +344,10 @@ def test_steps_that_no_target_needs_are_not_improved(model, small, episodes):  #
         all_steps = all_steps.reshape(one.shape)
         np.testing.assert_allclose(one[needed], all_steps[needed], rtol=1e-5, atol=1e-6)
         assert not one[2:4].any()
-    ours = learner.Learner(model, method, settings).loss(params, params, batch, jax.random.key(1))
+    loss = jax.jit(learner.Learner(model, method, settings).loss)
+    ours = loss(params, params, batch, jax.random.key(1))
     given = batch._replace(improved=jax.tree.map(lambda x: x.reshape(6, -1, *x.shape[1:]), whole))
-    wanted = learner.Learner(model, method, settings).loss(params, params, given, jax.random.key(1))
+    wanted = loss(params, params, given, jax.random.key(1))
     np.testing.assert_allclose(ours[0], wanted[0], rtol=1e-5)
 
 
