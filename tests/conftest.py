@@ -72,7 +72,7 @@ def small():
 
 @pytest.fixture
 def model(small):
-    """The model of `small`; compiled, since otherwise each of its operations would be."""
+    """The model of `small`, each function compiled whole instead of operation by operation."""
     model = model_of(small, OBSERVATION, Discrete(NUM_ACTIONS))
     functions = ("init", "represent", "dynamics", "predict")
     return dataclasses.replace(model, **{name: jax.jit(getattr(model, name)) for name in functions})

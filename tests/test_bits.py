@@ -8,7 +8,7 @@ from unplugged import bits, datasets, windows
 from unplugged.model.actions import Discrete
 
 
-@settings(deadline=None, derandomize=True, max_examples=25)  # Each compiles anew.
+@settings(deadline=None, derandomize=True)
 @given(
     st.lists(st.integers(1, 5), min_size=1, max_size=3),
     st.lists(st.integers(1, 4), max_size=2),
