@@ -64,6 +64,10 @@ def test_draws_follow_the_policy():
     assert set(np.unique(drawn)) == {-1.0, 0.0, 1.0}
     for centre, expected in zip((-1.0, 0.0, 1.0), probabilities().T):
         np.testing.assert_allclose((drawn == centre).mean(axis=0), expected, atol=0.01)
+    uniform = (jnp.arange(30_000) + 0.5) / 30_000
+    taken = Discrete(3).sample(jnp.array([0.5, 2.0, -1.0]), uniform)
+    shares = np.bincount(taken, minlength=3) / 30_000
+    np.testing.assert_allclose(shares, jax.nn.softmax(jnp.array([0.5, 2.0, -1.0])), atol=1e-4)
     one = draw(Normal(2), jax.random.key(0), jnp.stack([NORMAL] * 3))
     assert one.shape == (3, 2) and len(np.unique(one)) == 6
 
@@ -104,10 +108,11 @@ def test_modes_and_encodings():
 def test_uniform_actions_fill_the_space(space):
     drawn = space.uniform(jax.random.key(0), (2_000,))
     assert drawn.shape == (2_000, *space.shape) and drawn.dtype == space.dtype
-    if space.continuous:
+    if isinstance(space, Normal):
         assert drawn.min() < -0.99 and drawn.max() > 0.99 and np.abs(drawn).max() <= 1.0
-    else:
-        assert set(np.unique(drawn)) == {0, 1, 2}
+    else:  # Each action, or bin, as often.
+        _, counts = np.unique(drawn, return_counts=True)
+        np.testing.assert_allclose(counts / drawn.size, np.full(3, 1 / 3), atol=0.03)
 
 
 def test_a_space_of_metadata_and_in_words():

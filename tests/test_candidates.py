@@ -155,6 +155,34 @@ def test_a_tree_is_the_one_of_its_candidates(small, space):
         assert any(depths)  # Candidates below the root were tried as well.
 
 
+@pytest.mark.parametrize("ties", ["node", "step"])
+def test_each_node_has_candidates_of_its_own(small, ties):
+    """Equal policies everywhere: still no two nodes, of one tree or of two, draw the same."""
+    settings = dataclasses.replace(small, num_candidates=3, num_simulations=16, ties=ties)
+    _, start, step = candidates.begin(bandit(quality), root(2), jax.random.key(0), settings)
+    nodes = improvement.search(
+        bandit(quality), {}, start, jax.random.key(1), settings, recurrent_fn=step
+    ).search_tree.embeddings
+    seeds = np.asarray(nodes.seed).reshape(-1, 2)
+    assert len(np.unique(seeds, axis=0)) == 2 * 17
+    uniform = [
+        float(jax.random.uniform(jax.random.fold_in(jax.random.wrap_key_data(seed), place), [1])[0])
+        for seed in seeds
+        for place in range(3)
+    ]
+    assert len(set(uniform)) == 2 * 17 * 3
+
+
+def test_mzu_q_keeps_to_the_prior_where_values_say_nothing(small):
+    settings = dataclasses.replace(
+        small, num_candidates=5, num_simulations=8, injection=0.25, temperature=1e9
+    )
+    known = root(2, jnp.array([[0.7], [-0.7]]), jnp.array([True, False]))
+    found = improvement.mcts_q(bandit(quality), {}, known, jax.random.key(0), settings)
+    rest = 0.75 / 4
+    np.testing.assert_allclose(found.policy, [[rest] * 4 + [0.25], [0.2] * 5], rtol=1e-5)
+
+
 def exact(power=1.0):
     """E over the policy of exp(q) / E exp(q) * a, by quadrature."""
     grid = np.linspace(-8.0, 8.0, 40_001)[:, None]

@@ -19,6 +19,12 @@ SMALLEST_UNIFORM = 2.0**-24  # 0 itself would be drawn as minus infinity
 SMALLEST_SCALE = 0.05  # of a normal policy, so that no recorded action is infinitely likely
 
 
+def _inverse(probabilities: jax.Array, uniform: jax.Array) -> jax.Array:
+    """Places [...] by probabilities [..., n], at the quantiles [...]."""
+    below = jnp.cumsum(probabilities, axis=-1)[..., :-1]
+    return jnp.sum(uniform[..., None] >= below, axis=-1)
+
+
 @dataclasses.dataclass(frozen=True)
 class Discrete:
     """Actions 0 to n - 1; a policy's parameters are its logits.
@@ -49,6 +55,10 @@ class Discrete:
     def encode(self, action: jax.Array) -> jax.Array:
         """Actions [...] as networks see them, one-hot [..., n]."""
         return jax.nn.one_hot(action, self.num_actions)
+
+    def sample(self, parameters: jax.Array, uniform: jax.Array) -> jax.Array:
+        """Actions [...], of parameters [..., n] and numbers [...] uniform in (0, 1)."""
+        return _inverse(jax.nn.softmax(parameters), uniform)
 
     def log_prob(self, parameters: jax.Array, action: jax.Array) -> jax.Array:
         """log pi(action), of parameters [..., n] and actions [...]. Shape [...]."""
@@ -179,8 +189,7 @@ class Factored:
 
     def sample(self, parameters: jax.Array, uniform: jax.Array) -> jax.Array:
         """Actions [..., D], of parameters [..., D * bins] and uniform numbers [..., D]."""
-        below = jnp.cumsum(jax.nn.softmax(self.logits(parameters)), axis=-1)[..., :-1]
-        return self._centre(jnp.sum(uniform[..., None] >= below, axis=-1))
+        return self._centre(_inverse(jax.nn.softmax(self.logits(parameters)), uniform))
 
     def log_prob(self, parameters: jax.Array, action: jax.Array) -> jax.Array:
         """Log probability of the bins of actions [..., D]. Shape [...]."""
@@ -198,8 +207,8 @@ class Factored:
         return self._centre(jnp.argmax(self.logits(parameters), axis=-1))
 
     def uniform(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        """Actions of the uniform policy within the bounds. Shape [*shape, D]."""
-        return jax.random.uniform(key, (*shape, self.dims), minval=-1.0, maxval=1.0)
+        """Actions of the uniform policy over the bins. Shape [*shape, D]."""
+        return self._centre(jax.random.randint(key, (*shape, self.dims), 0, self.bins))
 
 
 Continuous = Normal | Factored

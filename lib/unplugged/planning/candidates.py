@@ -54,7 +54,7 @@ class _Node(NamedTuple):
     Attributes:
       state: [N, S].
       parameters: of the policy, [N, P].
-      seed: of the candidates, [N, 2] uint32.
+      seed: of the candidates and of the nodes that they lead to, [N, 2] uint32.
       within: whether it is below the root, [N].
     """
 
@@ -105,11 +105,18 @@ def begin(model: Model, root: Root, key: jax.Array, settings: Any) -> Any:
     )  # fmt: skip
     start = mctx.RootFnOutput(prior_logits=jnp.log(offered.prior), value=root.value, embedding=node)
 
+    def folded(seed: jax.Array, index: jax.Array) -> jax.Array:
+        return jax.random.fold_in(jax.random.wrap_key_data(seed), index)
+
     def lazily(seed: jax.Array, index: jax.Array) -> jax.Array:
-        key = jax.random.fold_in(jax.random.wrap_key_data(seed), index)
-        return jax.random.uniform(key, [of.dims], minval=SMALLEST_UNIFORM)
+        return jax.random.uniform(folded(seed, index), [of.dims], minval=SMALLEST_UNIFORM)
+
+    def below(seed: jax.Array, index: jax.Array) -> jax.Array:
+        """The seed of the node that a candidate leads to."""
+        return jax.random.key_data(folded(seed, offered.prior.shape[1] + index))
 
     def step(params: Params, key: jax.Array, index: jax.Array, node: _Node) -> Any:
+        del key  # The same in each simulation, see `trees.search`.
         of_root = jnp.take_along_axis(offered.actions, index[:, None, None], axis=1)[:, 0]
         drawn = of.sample(node.parameters, jax.vmap(lazily)(node.seed, index))
         action = jnp.where(node.within[:, None], drawn, of_root)
@@ -122,7 +129,7 @@ def begin(model: Model, root: Root, key: jax.Array, settings: Any) -> Any:
             prior_logits=jnp.zeros_like(offered.prior),
             value=value,
         )
-        seed = jax.random.bits(key, [number, 2])
+        seed = jax.vmap(below)(node.seed, index)
         return output, _Node(state, parameters, seed, jnp.ones_like(node.within))
 
     return offered, start, step

@@ -395,6 +395,13 @@ def sampled_mcts(
     Where the root knows a recorded action, that is among them, and stands for Dirichlet noise
     (MuZero Unplugged, Section 6).
     """
+    return _sampled(model, params, root, key, settings, noise=noise)[0]
+
+
+def _sampled(
+    model: Model, params: Params, root: Root, key: jax.Array, settings: Any, *, noise: bool
+) -> tuple[SampledImprovement, candidates.Candidates]:
+    """`sampled_mcts`, and the candidates that it weighed."""
     noise = noise and (root.action is None or not settings.injection)
     begin_key, search_key = jax.random.split(key)
     offered, start, step = candidates.begin(model, root, begin_key, settings)
@@ -402,7 +409,7 @@ def sampled_mcts(
         model, params, start, search_key, settings,
         noise=noise, recurrent_fn=step, stretch=over_tree,
     )  # fmt: skip
-    return SampledImprovement(*_of_tree(output), actions=offered.actions)
+    return SampledImprovement(*_of_tree(output), actions=offered.actions), offered
 
 
 def mcts_q(
@@ -416,10 +423,13 @@ def mcts_q(
 ) -> AnyImprovement:
     """MZU-Q: p ~ prior * exp(Q / tau), Q of the search's root (ROSMO, Section 4.2 b).
 
-    The prior over candidates of continuous actions is uniform: they are drawn from it.
+    Of continuous actions the prior is that of the candidates, see `candidates.offer`.
     """
-    searched = mcts(model, params, root, key, settings, noise=noise)
-    prior = 0.0 if model.actions.continuous else root.prior_logits
+    if model.actions.continuous:
+        searched, offered = _sampled(model, params, root, key, settings, noise=noise)
+        prior = jnp.log(offered.prior)
+    else:
+        searched, prior = mcts(model, params, root, key, settings, noise=noise), root.prior_logits
     logits = prior + searched.action_values / settings.temperature
     return searched._replace(policy=jax.nn.softmax(logits))
 
