@@ -215,6 +215,10 @@ def single_jobs(quick: bool) -> list[tuple[str, dict[str, Any]]]:
         trained=5 if quick else 300, length=5 if quick else 10, repeats=2 if quick else 8,
     )  # fmt: skip
     add(
+        "split", method="mzu", data="walker", network="mlp", trained=1 if quick else 100, length=1,
+        repeats=1 if quick else 3,
+    )  # fmt: skip
+    add(
         "continuous", methods=["mzu", "rosmo_sampled"] if quick else
         ["mzu", "reanalyse", "rosmo_sampled", "bc"],
         data="walker", length=1, repeats=1 if quick else 5,
@@ -259,8 +263,8 @@ def single_jobs(quick: bool) -> list[tuple[str, dict[str, Any]]]:
     return jobs
 
 
-def run_all(report: Report, cores: list[int], quick: bool) -> list[str]:
-    """Takes every measurement; returns what failed."""
+def run_all(report: Report, cores: list[int], quick: bool, only: list[str]) -> list[str]:
+    """Takes every measurement, or those on one core of these names; returns what failed."""
     failures: list[str] = []
 
     def attempt(job: Callable[..., None], *arguments: Any, **keywords: Any) -> None:
@@ -270,6 +274,11 @@ def run_all(report: Report, cores: list[int], quick: bool) -> list[str]:
             print(f"failed: {error}", file=sys.stderr, flush=True)
             failures.append(str(error).splitlines()[0])
 
+    if only:
+        for name, arguments in single_jobs(quick):
+            if name in only:
+                attempt(single, cores[0], name, arguments)
+        return failures
     methods = ["rosmo"] if quick else list(REQUIRED)
     attempt(single, cores[0], "check", {"methods": methods})
     if failures:
@@ -317,12 +326,42 @@ def machine(quick: bool) -> dict[str, Any]:
     }
 
 
+def renewed(whole: Path, part: Path, about: dict[str, Any]) -> dict[str, Any]:
+    """Puts the rows that were not taken again before the new ones; returns bench.json's content.
+
+    Args:
+      whole: bench.csv, beside its bench.json.
+      part: the new rows; rows of the same measure, method and setting replace the old ones.
+      about: the new rows' part of bench.json, which goes to the list `again` of the old one.
+    """
+    with part.open(newline="") as file:
+        new = list(csv.DictReader(file))
+    with whole.open(newline="") as file:
+        old = list(csv.DictReader(file))
+    taken = {tuple(row[x] for x in COLUMNS[:3]) for row in new}
+    kept = [row for row in old if tuple(row[x] for x in COLUMNS[:3]) not in taken]
+    with part.open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(kept + new)
+    before = json.loads(whole.with_suffix(".json").read_text())
+    return before | {"again": [*before.get("again", []), about]}
+
+
 def main() -> int:
     """Runs all measurements; returns 1 if one failed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="some minutes, to see that it works")
     parser.add_argument("--out", type=Path, default=Path("results/bench"), help="output folder")
+    known = sorted({name for name, _ in single_jobs(quick=False)})
+    parser.add_argument(
+        "--only", nargs="+", choices=known, default=[], metavar="NAME",
+        help="take these measurements again and keep the other rows: " + ", ".join(known),
+    )  # fmt: skip
     options = parser.parse_args()
+    whole, part = options.out / "bench.csv", options.out / "bench.csv.part"
+    if options.only and (options.quick or not whole.exists()):
+        parser.error(f"--only renews rows of {whole}: run without it, and without --quick, first")
     if not hasattr(os, "sched_setaffinity"):
         sys.exit("this system cannot pin a process to a core; run the benchmark on Linux")
     cores = sorted(os.sched_getaffinity(0))[:2]
@@ -333,11 +372,12 @@ def main() -> int:
     if about["load before"] > 0.5:
         print(f"note: the machine is busy (load {about['load before']:.1f}); ratios will suffer")
     begin = time.monotonic()
-    whole, part = options.out / "bench.csv", options.out / "bench.csv.part"
     report = Report(part)
-    failures = run_all(report, cores, options.quick)
+    failures = run_all(report, cores, options.quick, options.only)
     report.close()
     about |= {"seconds": round(time.monotonic() - begin), "failures": failures}
+    if options.only:
+        about = renewed(whole, part, about | {"only": options.only})
     os.replace(part, whole)
     (options.out / "bench.json").write_text(json.dumps(about, indent=2) + "\n")
     checksums.accept(options.out)

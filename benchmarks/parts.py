@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from unplugged import improvement, losses, windows
+from unplugged import improvement, losses, objectives, windows
 from unplugged.learner import Learner, LearnerState, optimizer
+from unplugged.model.actions import SMALLEST_UNIFORM, draw
 
 Part = Callable[[jax.Array, Any], Any]
 
@@ -42,8 +43,9 @@ def of_update(
 ) -> tuple[dict[str, Part], dict[str, Any]]:
     """The parts of one update of rosmo or mzu, by name, in order; and what they are given.
 
-    "loss forward" is also within "loss forward and backward". A search in a trained model goes
-    deeper than in an untrained one, so `state` had better be trained.
+    "loss forward" is also within "loss forward and backward", and what the model and the drawing of
+    candidates take is within "search". A search in a trained model goes deeper than in an untrained
+    one, so `state` had better be trained.
     """
     model, method, settings = learner.model, learner.method, learner.settings
     unroll_steps, td_steps = method.window(settings)
@@ -59,7 +61,8 @@ def of_update(
     def target_roots(near_zero: jax.Array, given: Any) -> Any:
         params = given["state"].target_params
         states = model.represent(params, given["drawn"].observation + near_zero)
-        return improvement.root_of(model, params, states)
+        roots = improvement.root_of(model, params, states)
+        return objectives.with_recorded(roots, given["drawn"])
 
     given["roots"] = roots = jax.jit(target_roots)(0.0, given)
     improve_all = method.bootstrap == "operator"
@@ -68,8 +71,38 @@ def of_update(
 
     def improve(near_zero: jax.Array, given: Any) -> Any:
         again = jax.random.fold_in(key, near_zero.astype(jnp.int32))
-        moved = given["flat"].replace(embedding=given["flat"].embedding + near_zero)
+        root = given["flat"]
+        replace = root._replace if model.actions.continuous else root.replace
+        moved = replace(embedding=root.embedding + near_zero)
         return method.operator(model, given["state"].target_params, moved, again, settings)
+
+    def model_steps(near_zero: jax.Array, given: Any) -> Any:
+        root, params = given["flat"], given["state"].target_params
+        actions = model.actions.uniform(key, root.value.shape)
+
+        def step(state: jax.Array, _: None) -> tuple[jax.Array, Any]:
+            reward_logits, state = model.dynamics(params, state, actions)
+            policy_logits, value_logits = model.predict(params, state)
+            found = model.support.scalar(reward_logits), model.support.scalar(value_logits)
+            return state, (*found, policy_logits)
+
+        start = root.embedding + near_zero
+        return jax.lax.scan(step, start, None, length=settings.num_simulations)[1]
+
+    def candidates(near_zero: jax.Array, given: Any) -> Any:
+        parameters = given["flat"].prior_logits + near_zero
+        seeds = jax.random.bits(key, (parameters.shape[0], 2))
+
+        def one(seed: jax.Array, number: jax.Array) -> jax.Array:
+            again = jax.random.fold_in(jax.random.wrap_key_data(seed), number)
+            return jax.random.uniform(again, [model.actions.dims], minval=SMALLEST_UNIFORM)
+
+        def step(_: None, number: jax.Array) -> tuple[None, jax.Array]:
+            uniform = jax.vmap(one, (0, None))(seeds, number)
+            return None, model.actions.sample(parameters, uniform)
+
+        at_root = draw(model.actions, key, parameters, settings.num_candidates)
+        return at_root, jax.lax.scan(step, None, jnp.arange(settings.num_simulations))[1]
 
     given["improved"] = jax.tree.map(
         lambda x: x.reshape(*used.value.shape, *x.shape[1:]), jax.jit(improve)(0.0, given)
@@ -89,7 +122,8 @@ def of_update(
             model.support.two_hot(x + near_zero) for x in (returns, drawn.reward[:unroll_steps])
         )
         imitation = -model.actions.log_prob(policy_logits, drawn.action[:now])
-        total = jnp.mean(losses.cross_entropy(improved.policy[:now], policy_logits))
+        target = jax.tree.map(lambda x: x[:now], improved)
+        total = jnp.mean(losses.policy_cross_entropy(model.actions, target, policy_logits))
         total += settings.value_weight * jnp.mean(losses.cross_entropy(value, value_logits))
         total += settings.reward_weight * jnp.mean(losses.cross_entropy(reward, reward_logits))
         if method.regularizer is not None:
@@ -122,4 +156,8 @@ def of_update(
         "loss forward and backward": both,
         "optimiser": optimise,
     }
+    if improve_all:
+        parts["model within search"] = model_steps
+        if model.actions.continuous:
+            parts["candidates within search"] = candidates
     return parts, given

@@ -261,9 +261,10 @@ def continuous(methods: list[str], data: str, length: int, repeats: int) -> None
     learners = {name: workload.learner(name, data) for name in methods}
     times = in_turn(learners, store, trained=1, length=length, repeats=repeats)
     of = workload.FORMS[data].settings
-    note = f"CPU time, K = {of.num_candidates}, {of.num_simulations} simulations, "
-    note += f"batch {of.batch_size}"
+    drawn = {"rosmo_sampled": f"N = {of.num_samples}", "bc": "no look-ahead"}
+    searched = f"K = {of.num_candidates}, {of.num_simulations} simulations"
     for name, found in times.items():
+        note = f"CPU time, {drawn.get(name, searched)}, batch {of.batch_size}"
         row("time of update", name, f"data={data}", found, "s/update", note)
     for name in methods[1:]:
         ratios = [a / b for a, b in zip(times[methods[0]], times[name])]

@@ -61,6 +61,17 @@ def test_a_checkpoint_is_chosen_by_the_other_seeds():
     assert table["mzu, by other seeds"].iloc[0] == "2.33 ± 2.08"
 
 
+def test_a_task_without_searching_runs_has_no_number_of_theirs():
+    runs = pd.concat(
+        [rows("cartpole.swingup", "bc", [1, 2]), rows("walker.walk", "bc", [1, 2]),
+         rows("walker.walk", "mzu", [0, 9])]
+    )  # fmt: skip
+    table = control_tables.table4(runs, PAPER4).set_index("task")
+    assert table["mzu, by other seeds"].to_dict() == {
+        "cartpole.swingup": "", "walker.walk": "10.00 ± 1.41", "mean": ""
+    }  # fmt: skip
+
+
 def test_ablations_are_named_by_what_differs():
     frames = [study().query("method == 'mzu'")]
     frames.append(rows("walker.walk", "mzu", [0, 1, 1]).assign(injection=0.0))

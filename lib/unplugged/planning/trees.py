@@ -96,8 +96,8 @@ def search(
 
     Args:
       params: of the model.
-      key: passed to `recurrent_fn`, the same in each simulation: what is random there must come from
-        the embedding.
+      key: passed to `recurrent_fn`, the same in each simulation: what is random there must come
+        from the embedding.
       root: of N trees.
       recurrent_fn: one step of the model, as mctx wants it.
       score: node to scores [N, A]; the action of the highest is chosen.
