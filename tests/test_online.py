@@ -289,6 +289,10 @@ def test_online_runs_that_make_no_sense_are_refused(recording):
     with pytest.raises(ValueError, match="at least 10: 100 rows"):
         online.OnlineSpec(**{**CATCH, "replay_capacity": 99})  # Before anything is built.
     refused("multiple of round_updates", round_updates=3)
+    refused(
+        "no data at its start", benchmark="classic", environment="pendulum",
+        overrides={"standardize": True},
+    )  # fmt: skip
     refused("nothing is drawn from it", dataset=recording)
     refused("nothing is reanalysed", reanalyse_fraction=0.0, sources={"recent": 1, "best": 1})
     refused("sources must be a mapping", sources="best")

@@ -115,6 +115,12 @@ def test_sarsa_files_are_told_by_their_length(folder):
         rlu_control.read(folder)
 
 
+def test_a_task_without_one_of_its_observations_is_refused(tmp_path):
+    write(tmp_path, [tfds(features())], "rlu_control_suite-train.tfrecord", shards=1)
+    with pytest.raises(DatasetError, match="lacks observation/touch, which TFDS leaves out"):
+        rlu_control.read(tmp_path, environment="finger.turn_hard")
+
+
 def test_a_damaged_or_missing_shard_is_refused(folder):
     write(folder, [features(), features()])
     path = folder / "train-00001-of-00002"

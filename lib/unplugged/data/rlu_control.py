@@ -60,6 +60,11 @@ def read(folder: str | os.PathLike[str], environment: str | None = None) -> data
     if not found:
         raise DatasetError(f"{folder} holds no episodes")
     dims = found[0][1]["action"].shape[1]
+    if environment == "finger.turn_hard" and "touch" not in sizes:
+        raise DatasetError(
+            f"{folder} lacks observation/touch, which TFDS leaves out and dm_control gives: take "
+            "RL Unplugged's own files"
+        )
     _check_live(folder, environment, sizes, dims)
     episodes = [episode for _, episode in sorted(found, key=lambda one: one[0])]
     return datasets.from_episodes(

@@ -92,6 +92,11 @@ class OnlineSpec(AnySpec):
                 )
         if methods.get(self.method).operator is None:
             raise ValueError(f"{self.method} has no improvement operator to act by")
+        if self.settings.standardize:
+            raise ValueError(
+                "an online run has no data at its start to standardise observations by: "
+                "standardize is false"
+            )
         if self.settings.cloning_updates:
             raise ValueError(
                 "an online run has nothing to clone at its start: cloning_updates is 0"
