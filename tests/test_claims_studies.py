@@ -137,9 +137,10 @@ def test_injection_by_action_dimensions():
         "with - without, cartpole.swingup (1 action dimension)",
         "with - without, fish.swim (5 action dimensions)",
         "with - without, walker.walk (6 action dimensions)",
+        "with - without, where dimensions are most less where they are fewest (decides nothing)",
     ]
     assert set(decided["claim_verdict"]) == {"supported"}
-    np.testing.assert_allclose(decided["value"], 5.0)
+    np.testing.assert_allclose(decided["value"], [5.0, 5.0, 5.0, 0.0], atol=1e-9)
     frames = control()
     rows = frames["control_ablations"]
     frames["control_ablations"] = rows[rows["environment"] != "fish.swim"]
