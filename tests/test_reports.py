@@ -147,6 +147,12 @@ def test_runs_that_a_profile_wants_and_that_are_not_there_are_named(tmp_path, mo
         "asterix."
     )
     assert of(methods=["bc"], games=["freeway"]) == "Still to come: bc on freeway."
+    assert of(methods=["rosmo"], games=["asterix"]) == (
+        "Still to come: rosmo on asterix; rosmo with fraction 0.01, with fraction 0.1 on asterix."
+    )
+    grid = reports.wanted("results/mine", fractions)
+    assert set(zip(grid["method"], grid["game"])) == {("rosmo", "asterix")}
+    assert reports.wanted("results/another", fractions)["game"].empty
     rows = [
         {"run": f"{game}_{method}", "seed": seed, "update": update}
         for game, method in (("asterix", "rosmo"), ("asterix", "bc"), ("breakout", "bc"))

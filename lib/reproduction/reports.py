@@ -139,9 +139,10 @@ def stated(results: str | os.PathLike[str]) -> pd.DataFrame:
     return pd.concat([pd.read_csv(Path(results).parent / name) for name in names])
 
 
-def _wanted(results: str | os.PathLike[str], experiments: Sequence[str]) -> pd.DataFrame:
-    """Runs of the profile's grids: `method`, `setting`, `game`, `updates` and `seeds`; how far
-    they are in the results, `reached` and `trained`, is NaN where they are not there.
+def wanted(results: str | os.PathLike[str], *experiments: str) -> pd.DataFrame:
+    """Runs of some experiments by the profile's grids, see `missing`: `method`, `setting`, `game`,
+    `updates` and `seeds`; how far they are in the results, `reached` and `trained`, is NaN where
+    they are not there.
     """
     path = Path("profiles", f"{Path(results).name}.yaml")
     grids = profiles.load(path)[0]["experiments"] if path.exists() else {}
@@ -162,7 +163,8 @@ def _wanted(results: str | os.PathLike[str], experiments: Sequence[str]) -> pd.D
                  "updates": own["updates"], "reached": reached.get(run, np.nan),
                  "seeds": len(own["seeds"]), "trained": trained.get(run, np.nan)}
             )  # fmt: skip
-    return pd.DataFrame(found)
+    columns = ["method", "game", "setting", "updates", "reached", "seeds", "trained"]
+    return pd.DataFrame(found, columns=columns)
 
 
 def missing(
@@ -182,7 +184,7 @@ def missing(
     Returns:
       Such as "Still to come: mzu, rosmo on 5 games; bc on freeway."; nothing if all are there.
     """
-    runs = _wanted(results, experiments)
+    runs = wanted(results, *experiments)
     if runs.empty:
         return ""
     for column, kept in (("method", methods), ("game", games)):
@@ -195,9 +197,11 @@ def missing(
         count = every[absent.loc[games.index[0], "method"], absent.loc[games.index[0], "setting"]]
         return f"{count} games" if len(games) == count > 2 else ", ".join(games)
 
-    # What lacks the same games is named together: the settings of a method, then the methods.
+    # What lacks the same games is named together: the settings of a method, its plain run apart,
+    # then the methods.
     left = absent.groupby(["method", "setting"], sort=False)["game"].agg(of_games).reset_index()
-    left = left.groupby(["method", "game"], sort=False)["setting"].agg(", with ".join).reset_index()
+    left = left.assign(plain=left["setting"] == "").groupby(["method", "game", "plain"], sort=False)
+    left = left["setting"].agg(", with ".join).reset_index()
     left = left.groupby(["setting", "game"], sort=False)["method"].agg(plots.in_order)
     parts = [
         f"{', '.join(methods)}{f' with {setting}' if setting else ''} on {games}"
