@@ -370,17 +370,33 @@ def test_low_data_on_some_of_the_games_is_compared_on_these():
 def test_rosmo_is_compared_with_the_better_of_what_learns_in_a_world_model():
     frames = {
         "minatar_curves": pd.concat(
-            [runs("rosmo", "asterix", 0.9, updates=40), runs("rosmo", "freeway", 0.0)]
+            [runs("rosmo", "asterix", 0.9, updates=40), runs("rosmo", "breakout", 0.9),
+             runs("rosmo", "freeway", 0.0)]
         ),
         "minatar_imagined": pd.concat(
-            [runs("morel", "asterix", 0.2), runs("combo", "asterix", 0.5)]
+            [runs("morel", "asterix", 0.2), runs("combo", "asterix", 0.5),
+             runs("morel", "breakout", 0.4), runs("combo", "breakout", 0.3)]
         ),
-    }
+    }  # fmt: skip
     decided = claims.decide(CLAIMS, frames, ["R17"])
-    assert decided["comparison"].tolist() == ["rosmo - combo, asterix"]
-    assert decided["claim_verdict"].tolist() == ["supported"]
-    assert decided["value"].iloc[0] == pytest.approx(10 * (0.9 - 0.5))
-    assert claims.decide(CLAIMS, {}, ["R17"])["claim_verdict"].tolist() == ["not run"]
+    assert decided["comparison"].tolist() == ["rosmo - combo, asterix", "rosmo - morel, breakout"]
+    assert decided["claim_verdict"].tolist() == ["supported"] * 2
+    np.testing.assert_allclose(decided["value"], [4.0, 5.0])
+    for name, rows in frames.items():  # Greedily, morel is the best on both games and above rosmo.
+        level = rows["method"].map({"rosmo": 1.0, "morel": 3.0, "combo": 2.0})
+        frames[name] = rows.assign(greedy_return=level + rows["seed"] / 100)
+    decided = claims.decide(CLAIMS, frames, ["R17"])
+    assert decided["comparison"].tolist()[2:] == [
+        f"rosmo - morel, {game}, acting greedily (decides nothing)"
+        for game in ("asterix", "breakout")
+    ]
+    np.testing.assert_allclose(decided["value"], [4.0, 5.0, -2.0, -2.0])
+    assert set(decided["claim_verdict"]) == {"supported"}
+    rows = frames["minatar_imagined"]  # One game is no answer.
+    frames["minatar_imagined"] = rows[rows["environment"] == "asterix"]
+    for given in (frames, {}):
+        found = claims.decide(CLAIMS, given, ["R17"])
+        assert found["claim_verdict"].tolist() == ["not run"]
 
 
 def test_table_7_stands_beside_the_papers():
@@ -397,6 +413,10 @@ def test_table_7_stands_beside_the_papers():
     assert table.loc["rosmo"].tolist() == ["3.05 ± 0.07", "5.05 ± 0.07", "5020 ± 609"]
     assert table.loc["morel"].tolist() == ["1.05 ± 0.07", "", "1476 ± 413"]
     assert table.loc["mzu", "asterix"] == ""
+    rows = rows.assign(greedy_return=np.where(rows["method"] == "rosmo", np.nan, 2.0))
+    table = tables.table7(rows, paper).set_index("method")
+    assert list(table) == ["asterix", "asterix, greedy", "breakout", "MsPacman (paper)"]
+    assert table.loc["morel"].tolist()[:2] == ["1.05 ± 0.07", "2.00 ± 0.00"]
 
 
 def test_the_overall_table_has_the_papers_crr_on_its_network():

@@ -85,6 +85,8 @@ def table2(final: pd.DataFrame, datasets: pd.DataFrame, paper: pd.DataFrame) -> 
 def table7(final: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
     """ROSMO's Table 7: returns of its model-based methods by game, mean ± standard deviation.
 
+    Beside each game's returns stand the greedy ones, where there are any.
+
     Args:
       final: evaluations of `morel`, `combo`, `mzu` and `rosmo`, one of each run; `cql_qr`, on
         which COMBO's conservative term rests, stands below where it is there.
@@ -95,11 +97,18 @@ def table7(final: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
     rows = []
     beside = [method for method in ("cql_qr",) if method in set(final["method"])]
     for method in ("morel", "combo", "mzu", "rosmo", *beside):
-        of = final[final["method"] == method].groupby("environment")["mean_return"]
-        row = {game: spread(values) for game, values in of}
+        row = {
+            f"{game}{how}": spread(values)
+            for column, how in {"mean_return": "", "greedy_return": ", greedy"}.items()
+            if column in final
+            for game, values in final[final["method"] == method]
+            .dropna(subset=column)
+            .groupby("environment")[column]
+        }
         rows.append({"method": method, **row, "MsPacman (paper)": theirs.get(method, "n/a")})
     table = pd.DataFrame(rows).fillna("")
-    return table[["method", *sorted(set(final["environment"])), "MsPacman (paper)"]]
+    games = sorted(set(table) - {"method", "MsPacman (paper)"})
+    return table[["method", *games, "MsPacman (paper)"]]
 
 
 def pivot(summary: pd.DataFrame, column: str, name: Callable[[Any], str]) -> pd.DataFrame:
