@@ -561,10 +561,16 @@ TWICE = ("R10", "R11", "R12", "M3", "M4", "M5", "M6", "M7", "M8")
 
 
 def both(**longer):
-    """`table2`, where all is equal, and the same runs for longer, at levels of their own."""
+    """`table2`, where all is equal, and the same for longer on five games, at levels of their own.
+    """
+
+    def lengthened(rows):
+        rows, more = rows.assign(update=10 * rows["update"]), ("freeway", "seaquest", "venture")
+        like = rows[rows["environment"] == "asterix"]
+        return pd.concat([rows, *(like.assign(environment=game) for game in more)])
+
     long = {
-        claims.LONGER[name]: rows if name.endswith("_times") else
-        rows.assign(update=10 * rows["update"])
+        claims.LONGER[name]: rows if name.endswith("_times") else lengthened(rows)
         for name, rows in table2(**longer).items() if name in claims.LONGER
     }  # fmt: skip
     return {**table2(), **long}
@@ -618,6 +624,21 @@ def test_longer_runs_that_are_not_whole_decide_nothing(kept):
     assert studies(frames, "R10") == ([("main", "undecided")], "undecided")
 
 
+@pytest.mark.parametrize("claim, experiment", [("M4", "fractions"), ("M7", "selectors")])
+@pytest.mark.parametrize("alone", [False, True])
+def test_longer_runs_are_not_whole_before_all_of_their_own_games_are_there(
+    claim, experiment, alone
+):
+    frames = both()
+    if alone:
+        del frames[f"minatar_{experiment}"]
+    assert studies(frames, claim)[0][0][0] == "longer"
+    rows = frames[f"pixels_{experiment}"]  # One game less than planned, and all of the others'.
+    gone = ("venture",) if claim == "M7" else ("venture", "seaquest", "freeway")
+    frames[f"pixels_{experiment}"] = rows[~rows["environment"].isin(gone)]
+    assert "longer" not in [study for study, _ in studies(frames, claim)[0]]
+
+
 def test_beside_the_order_is_the_order_of_greedy_agents():
     frames = both(rosmo=2.5, mzu=2.0, crr=1.5, bc=0.5)
     rows = frames["pixels_curves"]
@@ -639,6 +660,10 @@ def test_each_claim_waits_for_what_its_own_rule_needs():
     assert set(decided[decided["study"] == "longer"]["id"]) == {"M5"}
     frames = both(rosmo=2.5, mzu=2.0, crr=1.5, bc=0.5)
     del frames["pixels_selectors"]  # The cells of Table 2 beside M3's comparisons decide nothing.
+    assert studies(frames, "M3")[0] == [("longer", "supported"), ("main", "undecided")]
+    frames = both(rosmo=2.5, mzu=2.0, crr=1.5, bc=0.5)
+    rows = frames["pixels_selectors"]  # Nor do they take it back where some of them are there.
+    frames["pixels_selectors"] = rows[rows["method"].isin(("supervised", "supervised_q"))]
     assert studies(frames, "M3")[0] == [("longer", "supported"), ("main", "undecided")]
     frames = both()
     rows = frames["pixels_curves"]
