@@ -103,11 +103,15 @@ class Study(Mapping[str, pd.DataFrame]):
 
     Args:
       results: folder of the profile's CSVs.
+
+    Attributes:
+      asked: the experiments that were looked for, there or not.
     """
 
     def __init__(self, results: str | os.PathLike[str]):
         self._folder = Path(results)
         self._read: dict[str, pd.DataFrame] = {}
+        self.asked: set[str] = set()
 
     def __getitem__(self, name: str) -> pd.DataFrame:
         if name not in self:
@@ -119,6 +123,7 @@ class Study(Mapping[str, pd.DataFrame]):
         return self._read[name]
 
     def __contains__(self, name: object) -> bool:
+        self.asked.add(str(name))
         return name in claims.EXPERIMENTS and (self._folder / f"{name}.csv").exists()
 
     def __iter__(self) -> Iterator[str]:
@@ -216,11 +221,20 @@ def missing(
     return " ".join(texts + ([f"Not at their end: {'; '.join(going)}."] if going else []))
 
 
-def _told(decided: pd.DataFrame, claim: str, study: str | None) -> str:
+def _to_come(results: str | os.PathLike[str], claim: str) -> bool:
+    """Whether some of the runs that a claim's rule looks for are still to come."""
+    frames = Study(results)
+    claims.answers(claim, frames)
+    return bool(missing(results, *frames.asked))
+
+
+def _told(
+    results: str | os.PathLike[str], decided: pd.DataFrame, claim: str, study: str | None
+) -> str:
     """A claim's verdict for the caption of one study's figure, and the other study's."""
     rows = decided[decided["id"] == claim]
     if rows["claim_verdict"].iloc[0] == "not run" and (
-        study == PIXELS or claim in claims_own.RULES
+        study == PIXELS or claim in claims_own.RULES or _to_come(results, claim)
     ):
         return f"{claim} is not decided yet: its rule needs runs that are still to come."
     if study is None or rows["claim_verdict"].iloc[0] == "not run":
@@ -270,7 +284,7 @@ def verdicts(
         if claim in set(own["id"]) and claims.brief(own, claim) != claims.sentence(own, claim)
     ]  # fmt: skip
     return {
-        "verdict": " ".join(_told(decided, claim, study) for claim in ids),
+        "verdict": " ".join(_told(results, decided, claim, study) for claim in ids),
         "compared": "\n".join(claims.listed(own, claim) for claim in shortened),
     }
 
