@@ -438,6 +438,12 @@ def test_the_overall_table_has_the_papers_crr_on_its_network():
     # Means over seeds 0 to 3 of level + 0.01 seed.
     assert table.loc["crr, MuZero network", "median"].startswith("0.82 [")
     assert table.loc["bc, MuZero network", "median"].startswith("0.62 [")
+    rows = tables.played(frames["minatar_selectors"])
+    assert set(zip(rows["method"], rows["selector"], rows["unroll_steps"])) == {
+        ("reanalyse", "search", 5), ("crr_model", "policy", 5), ("supervised", "policy", 5),
+    }  # fmt: skip
+    others = frames["minatar_selectors"].query("method == 'supervised_q' or unroll_steps == 1")
+    assert tables.played(others).empty
 
 
 def test_the_ratio_of_times_by_hand():
@@ -561,8 +567,7 @@ TWICE = ("R10", "R11", "R12", "M3", "M4", "M5", "M6", "M7", "M8")
 
 
 def both(**longer):
-    """`table2`, where all is equal, and the same for longer on five games, at levels of their own.
-    """
+    """`table2`, where all is equal, and the same for longer on five games, at own levels."""
 
     def lengthened(rows):
         rows, more = rows.assign(update=10 * rows["update"]), ("freeway", "seaquest", "venture")
@@ -677,7 +682,7 @@ def test_a_figures_verdicts_are_of_its_own_runs_and_name_the_others(monkeypatch)
 
     def told(study):
         monkeypatch.setattr(reports, "decide", lambda _, ids: claims.decide(CLAIMS, frames, ids))
-        return reports.verdicts("results/cpu", "R10", study=study)
+        return reports.verdicts("results/other", "R10", study=study)
 
     assert told("pixels")["verdict"] == (
         "R10 is supported: 4 of 4 comparisons supported. At 20 updates it was undecided."

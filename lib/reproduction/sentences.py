@@ -112,15 +112,29 @@ def ranking(estimates: pd.DataFrame) -> str:
 
 
 def leaders(rows: pd.DataFrame, game: str, value: str) -> str:
-    """In how many games each method has the highest value, such as "cql in 4, rosmo in 1".
+    """In how many games each method has the highest mean, such as "cql in 4, rosmo in 1".
 
     Args:
-      rows: `method`, the game and the value, a row a game and method.
+      rows: `method`, the game and the value.
       game: column of the game.
       value: column of the value.
+
+    Returns:
+      The counts; of a single method, that it is alone.
     """
-    counts = rows.loc[rows.groupby(game)[value].idxmax(), "method"].value_counts()
+    if rows["method"].nunique() == 1:
+        return f"{rows['method'].iloc[0]} alone is there"
+    means = rows.groupby([game, "method"])[value].mean().reset_index()
+    counts = means.loc[means.groupby(game)[value].idxmax(), "method"].value_counts()
     return ", ".join(f"{method} in {count}" for method, count in counts.items())
+
+
+def leaders_greedy(rows: pd.DataFrame) -> str:
+    """`leaders` by the greedy return, in a sentence; nothing of one method, or if one has none."""
+    known = "greedy_return" in rows and rows["greedy_return"].notna().all()
+    if not known or rows["method"].nunique() == 1:
+        return ""
+    return f"All acting greedily: {leaders(rows, 'environment', 'greedy_return')}."
 
 
 def beside_cloning(final: pd.DataFrame) -> str:

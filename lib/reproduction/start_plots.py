@@ -37,9 +37,7 @@ _NAMES = {
 MAIN = "no change"
 
 
-def by_change(
-    changed: pd.DataFrame, main: pd.DataFrame, preset: Mapping[str, Any]
-) -> pd.DataFrame:
+def by_change(changed: pd.DataFrame, main: pd.DataFrame, preset: Mapping[str, Any]) -> pd.DataFrame:
     """Runs with one change and the main ones in one frame, `change` saying which, main ones first.
 
     Args:
