@@ -190,9 +190,7 @@ def test_explore_runs_from_data_to_comparison(tmp_path):
 
 
 def longer_runs(results):
-    """A profile's results of which the longer runs are cloning, ROSMO on one game, some of less data
-    and one loss of Table 2.
-    """
+    """A profile's results whose longer runs are cloning, ROSMO on a game and a loss of Table 2."""
     root = NOTEBOOKS.parent
     results.mkdir(parents=True)
     (results.parent / "published").symlink_to(root / "results" / "published")
@@ -209,7 +207,8 @@ def longer_runs(results):
         committed / "minatar_curves.provenance.json", results / "pixels_curves.provenance.json"
     )
     for name, method in (("fractions", "bc"), ("selectors", "supervised_q")):
-        rows = pd.read_csv(committed / f"minatar_{name}.csv").query("method == @method")
+        rows = pd.read_csv(committed / f"minatar_{name}.csv")
+        rows = rows[rows["method"] == method]
         rows.to_csv(results / f"pixels_{name}.csv", index=False)
         shutil.copy(
             committed / f"minatar_{name}.provenance.json",
