@@ -140,6 +140,15 @@ def test_who_leads_in_how_many_games():
     assert sentences.leaders_greedy(one) == ""
 
 
+def test_how_far_a_loss_has_settled():
+    updates, loss = [0, 10, 20, 30, 40, 50], [np.nan, 9.0, 8.0, 4.0, 2.0, 1.9]
+    rows = pd.concat(
+        pd.DataFrame({"environment": game, "update": updates, "loss": loss * np.array(factor)})
+        for game, factor in (("asterix", 1.0), ("breakout", [1.0] * 5 + [1.1]))
+    )
+    assert sentences.settled(rows) == "-5.0% on asterix, +4.5% on breakout"
+
+
 def test_games_above_the_random_policy_by_fraction():
     cells = {("a", 0.0): (0.5, 0.7), ("b", 0.0): (-0.2, 0.4), ("a", 0.985): (-0.1, 0.1)}
     final = pd.DataFrame(

@@ -91,6 +91,24 @@ def flatness(rows: pd.DataFrame, by: Sequence[str] = ("environment",)) -> str:
     return f"{count} of {total} curves {were} not flat at the end: {'; '.join(curves)}."
 
 
+def settled(rows: pd.DataFrame) -> str:
+    """By how much the training loss changed over the last fifth of training, by environment.
+
+    Args:
+      rows: evaluations with `loss`.
+
+    Returns:
+      Such as "-1.5% on asterix, +0.2% on breakout": the loss at the end over that at the last
+      evaluation before the fifth.
+    """
+    parts = []
+    for game, of in rows.dropna(subset="loss").groupby("environment"):
+        loss = of.groupby("update")["loss"].mean()
+        before = loss[loss.index <= 0.8 * loss.index.max()].iloc[-1]
+        parts.append(f"{loss.iloc[-1] / before - 1.0:+.1%} on {game}")
+    return ", ".join(parts)
+
+
 def flatness_of_panels(panels: Mapping[str, pd.DataFrame]) -> str:
     """`flatness` of each panel, a line with its updates and its decay of the learning rate."""
     return "\n".join(
