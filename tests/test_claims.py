@@ -370,17 +370,33 @@ def test_low_data_on_some_of_the_games_is_compared_on_these():
 def test_rosmo_is_compared_with_the_better_of_what_learns_in_a_world_model():
     frames = {
         "minatar_curves": pd.concat(
-            [runs("rosmo", "asterix", 0.9, updates=40), runs("rosmo", "freeway", 0.0)]
+            [runs("rosmo", "asterix", 0.9, updates=40), runs("rosmo", "breakout", 0.9),
+             runs("rosmo", "freeway", 0.0)]
         ),
         "minatar_imagined": pd.concat(
-            [runs("morel", "asterix", 0.2), runs("combo", "asterix", 0.5)]
+            [runs("morel", "asterix", 0.2), runs("combo", "asterix", 0.5),
+             runs("morel", "breakout", 0.4), runs("combo", "breakout", 0.3)]
         ),
-    }
+    }  # fmt: skip
     decided = claims.decide(CLAIMS, frames, ["R17"])
-    assert decided["comparison"].tolist() == ["rosmo - combo, asterix"]
-    assert decided["claim_verdict"].tolist() == ["supported"]
-    assert decided["value"].iloc[0] == pytest.approx(10 * (0.9 - 0.5))
-    assert claims.decide(CLAIMS, {}, ["R17"])["claim_verdict"].tolist() == ["not run"]
+    assert decided["comparison"].tolist() == ["rosmo - combo, asterix", "rosmo - morel, breakout"]
+    assert decided["claim_verdict"].tolist() == ["supported"] * 2
+    np.testing.assert_allclose(decided["value"], [4.0, 5.0])
+    for name, rows in frames.items():  # Greedily, morel is the best on both games and above rosmo.
+        level = rows["method"].map({"rosmo": 1.0, "morel": 3.0, "combo": 2.0})
+        frames[name] = rows.assign(greedy_return=level + rows["seed"] / 100)
+    decided = claims.decide(CLAIMS, frames, ["R17"])
+    assert decided["comparison"].tolist()[2:] == [
+        f"rosmo - morel, {game}, acting greedily (decides nothing)"
+        for game in ("asterix", "breakout")
+    ]
+    np.testing.assert_allclose(decided["value"], [4.0, 5.0, -2.0, -2.0])
+    assert set(decided["claim_verdict"]) == {"supported"}
+    rows = frames["minatar_imagined"]  # One game is no answer.
+    frames["minatar_imagined"] = rows[rows["environment"] == "asterix"]
+    for given in (frames, {}):
+        found = claims.decide(CLAIMS, given, ["R17"])
+        assert found["claim_verdict"].tolist() == ["not run"]
 
 
 def test_table_7_stands_beside_the_papers():
@@ -397,6 +413,10 @@ def test_table_7_stands_beside_the_papers():
     assert table.loc["rosmo"].tolist() == ["3.05 ± 0.07", "5.05 ± 0.07", "5020 ± 609"]
     assert table.loc["morel"].tolist() == ["1.05 ± 0.07", "", "1476 ± 413"]
     assert table.loc["mzu", "asterix"] == ""
+    rows = rows.assign(greedy_return=np.where(rows["method"] == "rosmo", np.nan, 2.0))
+    table = tables.table7(rows, paper).set_index("method")
+    assert list(table) == ["asterix", "asterix, greedy", "breakout", "MsPacman (paper)"]
+    assert table.loc["morel"].tolist()[:2] == ["1.05 ± 0.07", "2.00 ± 0.00"]
 
 
 def test_the_overall_table_has_the_papers_crr_on_its_network():
@@ -418,6 +438,12 @@ def test_the_overall_table_has_the_papers_crr_on_its_network():
     # Means over seeds 0 to 3 of level + 0.01 seed.
     assert table.loc["crr, MuZero network", "median"].startswith("0.82 [")
     assert table.loc["bc, MuZero network", "median"].startswith("0.62 [")
+    rows = tables.played(frames["minatar_selectors"])
+    assert set(zip(rows["method"], rows["selector"], rows["unroll_steps"])) == {
+        ("reanalyse", "search", 5), ("crr_model", "policy", 5), ("supervised", "policy", 5),
+    }  # fmt: skip
+    others = frames["minatar_selectors"].query("method == 'supervised_q' or unroll_steps == 1")
+    assert tables.played(others).empty
 
 
 def test_the_ratio_of_times_by_hand():
@@ -541,10 +567,15 @@ TWICE = ("R10", "R11", "R12", "M3", "M4", "M5", "M6", "M7", "M8")
 
 
 def both(**longer):
-    """`table2`, where all is equal, and the same runs for longer, at levels of their own."""
+    """`table2`, where all is equal, and the same for longer on five games, at own levels."""
+
+    def lengthened(rows):
+        rows, more = rows.assign(update=10 * rows["update"]), ("freeway", "seaquest", "venture")
+        like = rows[rows["environment"] == "asterix"]
+        return pd.concat([rows, *(like.assign(environment=game) for game in more)])
+
     long = {
-        claims.LONGER[name]: rows if name.endswith("_times") else
-        rows.assign(update=10 * rows["update"])
+        claims.LONGER[name]: rows if name.endswith("_times") else lengthened(rows)
         for name, rows in table2(**longer).items() if name in claims.LONGER
     }  # fmt: skip
     return {**table2(), **long}
@@ -598,6 +629,21 @@ def test_longer_runs_that_are_not_whole_decide_nothing(kept):
     assert studies(frames, "R10") == ([("main", "undecided")], "undecided")
 
 
+@pytest.mark.parametrize("claim, experiment", [("M4", "fractions"), ("M7", "selectors")])
+@pytest.mark.parametrize("alone", [False, True])
+def test_longer_runs_are_not_whole_before_all_of_their_own_games_are_there(
+    claim, experiment, alone
+):
+    frames = both()
+    if alone:
+        del frames[f"minatar_{experiment}"]
+    assert studies(frames, claim)[0][0][0] == "longer"
+    rows = frames[f"pixels_{experiment}"]  # One game less than planned, and all of the others'.
+    gone = ("venture",) if claim == "M7" else ("venture", "seaquest", "freeway")
+    frames[f"pixels_{experiment}"] = rows[~rows["environment"].isin(gone)]
+    assert "longer" not in [study for study, _ in studies(frames, claim)[0]]
+
+
 def test_beside_the_order_is_the_order_of_greedy_agents():
     frames = both(rosmo=2.5, mzu=2.0, crr=1.5, bc=0.5)
     rows = frames["pixels_curves"]
@@ -620,6 +666,10 @@ def test_each_claim_waits_for_what_its_own_rule_needs():
     frames = both(rosmo=2.5, mzu=2.0, crr=1.5, bc=0.5)
     del frames["pixels_selectors"]  # The cells of Table 2 beside M3's comparisons decide nothing.
     assert studies(frames, "M3")[0] == [("longer", "supported"), ("main", "undecided")]
+    frames = both(rosmo=2.5, mzu=2.0, crr=1.5, bc=0.5)
+    rows = frames["pixels_selectors"]  # Nor do they take it back where some of them are there.
+    frames["pixels_selectors"] = rows[rows["method"].isin(("supervised", "supervised_q"))]
+    assert studies(frames, "M3")[0] == [("longer", "supported"), ("main", "undecided")]
     frames = both()
     rows = frames["pixels_curves"]
     gone = (rows["method"] == "mzu") & (rows["environment"] == "breakout")
@@ -632,7 +682,7 @@ def test_a_figures_verdicts_are_of_its_own_runs_and_name_the_others(monkeypatch)
 
     def told(study):
         monkeypatch.setattr(reports, "decide", lambda _, ids: claims.decide(CLAIMS, frames, ids))
-        return reports.verdicts("results/cpu", "R10", study=study)
+        return reports.verdicts("results/other", "R10", study=study)
 
     assert told("pixels")["verdict"] == (
         "R10 is supported: 4 of 4 comparisons supported. At 20 updates it was undecided."

@@ -190,7 +190,7 @@ def test_explore_runs_from_data_to_comparison(tmp_path):
 
 
 def longer_runs(results):
-    """A profile's results of which the longer runs are cloning, and ROSMO on one game."""
+    """A profile's results whose longer runs are cloning, ROSMO on a game and a loss of Table 2."""
     root = NOTEBOOKS.parent
     results.mkdir(parents=True)
     (results.parent / "published").symlink_to(root / "results" / "published")
@@ -206,21 +206,30 @@ def longer_runs(results):
     shutil.copy(
         committed / "minatar_curves.provenance.json", results / "pixels_curves.provenance.json"
     )
+    for name, method in (("fractions", "bc"), ("selectors", "supervised_q")):
+        rows = pd.read_csv(committed / f"minatar_{name}.csv")
+        rows = rows[rows["method"] == method]
+        rows.to_csv(results / f"pixels_{name}.csv", index=False)
+        shutil.copy(
+            committed / f"minatar_{name}.provenance.json",
+            results / f"pixels_{name}.provenance.json",
+        )
 
 
 def test_figures_of_longer_runs_say_what_is_still_to_come(tmp_path):
     results, figures = tmp_path / "results" / "cpu", tmp_path / "figures"
     longer_runs(results)
-    papermill.execute_notebook(
-        NOTEBOOKS / "41_minatar_curves.ipynb",
-        tmp_path / "out.ipynb",
-        parameters={"results": str(results), "study": "pixels", "figures": str(figures)},
-        kernel_name="python3",
-        language="python",
-        progress_bar=False,
-        execution_timeout=300,
-        cwd=str(NOTEBOOKS.parent),  # Captions and profiles are found from there.
-    )
+    for name in ("41_minatar_curves", "45_minatar_low_data"):
+        papermill.execute_notebook(
+            NOTEBOOKS / f"{name}.ipynb",
+            tmp_path / "out.ipynb",
+            parameters={"results": str(results), "study": "pixels", "figures": str(figures)},
+            kernel_name="python3",
+            language="python",
+            progress_bar=False,
+            execution_timeout=300,
+            cwd=str(NOTEBOOKS.parent),  # Captions and profiles are found from there.
+        )
     overall = pd.read_csv(figures / "pixels_overall.table.csv")
     assert overall["method"].tolist() == ["bc"] and overall["games"].tolist() == [5]
     returns = pd.read_csv(figures / "pixels_returns.table.csv", keep_default_na=False)
@@ -229,3 +238,9 @@ def test_figures_of_longer_runs_say_what_is_still_to_come(tmp_path):
     for name in ("curves", "games", "improvement", "returns.table", "overall.table"):
         caption = json.loads((figures / f"pixels_{name}.json").read_text())["caption"]
         assert "Still to come: " in caption and "rosmo on breakout, freeway, seaquest" in caption
+    details = json.loads((figures / "pixels_overall.table.json").read_text())["details"]
+    assert "The last rows" not in details and "Still to come: " in details  # None is drawn.
+    returns = json.loads((figures / "pixels_returns.table.json").read_text())
+    assert "bc alone is there" in returns["verdict"] and "sample" in returns["details"]
+    low = json.loads((figures / "pixels_low_data.json").read_text())["caption"]
+    assert "rosmo on breakout, space_invaders" in low  # Of all the data, on these games.

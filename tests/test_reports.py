@@ -1,6 +1,8 @@
 """Rows read with their scores, and the tables of them."""
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -147,6 +149,12 @@ def test_runs_that_a_profile_wants_and_that_are_not_there_are_named(tmp_path, mo
         "asterix."
     )
     assert of(methods=["bc"], games=["freeway"]) == "Still to come: bc on freeway."
+    assert of(methods=["rosmo"], games=["asterix"]) == (
+        "Still to come: rosmo on asterix; rosmo with fraction 0.01, with fraction 0.1 on asterix."
+    )
+    grid = reports.wanted("results/mine", fractions)
+    assert set(zip(grid["method"], grid["game"])) == {("rosmo", "asterix")}
+    assert reports.wanted("results/another", fractions)["game"].empty
     rows = [
         {"run": f"{game}_{method}", "seed": seed, "update": update}
         for game, method in (("asterix", "rosmo"), ("asterix", "bc"), ("breakout", "bc"))
@@ -168,6 +176,22 @@ def test_runs_that_a_profile_wants_and_that_are_not_there_are_named(tmp_path, mo
     pd.DataFrame(whole).to_csv(results / f"{curves}.csv", index=False)
     assert reports.missing("results/mine", curves) == ""
     assert reports.missing("results/another", curves) == ""  # Of no profile nothing is known.
+
+
+def test_a_claim_whose_runs_are_still_to_come_is_not_decided_yet(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "profiles").mkdir()
+    profile = PROFILE.replace("pixels_fractions", "minatar_imagined").replace("[rosmo]", "[morel]")
+    (tmp_path / "profiles" / "mine.yaml").write_text(profile)
+    (tmp_path / "results" / "mine").mkdir(parents=True)
+    root = Path(__file__).parents[1] / "results"
+    for name in ("claims.csv", "claims_own.csv"):
+        shutil.copy(root / name, tmp_path / "results")
+    told = reports.verdicts("results/mine", "R17", "R3", study="minatar")["verdict"]
+    assert told == (
+        "R17 is not decided yet: its rule needs runs that are still to come. "
+        "R3: not run in this profile."
+    )
 
 
 def test_a_studys_experiments_are_those_that_are_there(results):

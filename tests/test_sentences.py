@@ -1,5 +1,6 @@
 """What is said of rows, against what they say."""
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -128,6 +129,24 @@ def test_who_leads_in_how_many_games():
         {"game": list("aabbcc"), "method": ["cql", "rosmo"] * 3, "value": [2, 1, 2, 1, 1, 2]}
     )
     assert sentences.leaders(rows, "game", "value") == "cql in 2, rosmo in 1"
+    seeds = pd.concat([rows, rows.assign(value=[0, 9] * 3)])  # By the mean of two seeds.
+    assert sentences.leaders(seeds, "game", "value") == "rosmo in 3"
+    greedy = rows.rename(columns={"game": "environment", "value": "greedy_return"})
+    assert sentences.leaders_greedy(greedy) == ("All acting greedily: cql in 2, rosmo in 1.")
+    assert sentences.leaders_greedy(greedy.assign(greedy_return=[np.nan, *[1.0] * 5])) == ""
+    assert sentences.leaders_greedy(rows) == ""
+    one = greedy[greedy["method"] == "cql"]
+    assert sentences.leaders(one, "environment", "greedy_return") == "cql alone is there"
+    assert sentences.leaders_greedy(one) == ""
+
+
+def test_how_far_a_loss_has_settled():
+    updates, loss = [0, 10, 20, 30, 40, 50], [np.nan, 9.0, 8.0, 4.0, 2.0, 1.9]
+    rows = pd.concat(
+        pd.DataFrame({"environment": game, "update": updates, "loss": loss * np.array(factor)})
+        for game, factor in (("asterix", 1.0), ("breakout", [1.0] * 5 + [1.1]))
+    )
+    assert sentences.settled(rows) == "-5.0% on asterix, +4.5% on breakout"
 
 
 def test_games_above_the_random_policy_by_fraction():

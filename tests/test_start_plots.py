@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from reproduction import plots, start_plots
+from reproduction import claims_own, plots, start_plots
 
 PRESET = {"method": "rosmo", "environment": "asterix", "cloning_updates": 0,
           "rescale_values": True, "target_interval": 50}  # fmt: skip
@@ -28,16 +28,21 @@ def test_each_run_is_named_by_its_change():
         [rows(cloning_updates=2000), rows(target_interval=200), rows(rescale_values=False),
          rows(method="rosmo_recorded"), rows(cloning_updates=1000)]
     )  # fmt: skip
-    found = start_plots.by_change(changed, rows())["change"]
+    preset = claims_own.preset(rows())
+    found = start_plots.by_change(changed, rows(), preset)["change"]
     assert list(found.cat.categories) == [
         "no change", "2,000 updates of cloning first", "target interval 200",
         "values not rescaled", "filter by the recorded step", "1,000 updates of cloning first",
     ]  # fmt: skip
     assert (found.value_counts() == 6).all()
     with pytest.raises(ValueError, match="2 changes: cloning_updates, target_interval"):
-        start_plots.by_change(rows(cloning_updates=1000, target_interval=200), rows())
+        changed = rows(cloning_updates=1000, target_interval=200)
+        start_plots.by_change(changed, rows(), preset)
     with pytest.raises(ValueError, match="0 changes: none"):
-        start_plots.by_change(rows(), rows())
+        start_plots.by_change(rows(), rows(), preset)
+    longer = rows(target_interval=200)  # The main runs on their games may be to come.
+    found = start_plots.by_change(longer, rows()[:0], preset)["change"]
+    assert found.unique().tolist() == ["target interval 200"]
 
 
 def test_what_is_there_is_drawn():
@@ -46,7 +51,7 @@ def test_what_is_there_is_drawn():
         [rows(cloning_updates=1000), rows(cloning_updates=1000, environment="breakout")]
     )
     for main in (rows(), rows()[:0]):  # The main runs may still be to come.
-        found = start_plots.by_change(changed, main)
+        found = start_plots.by_change(changed, main, claims_own.preset(rows()))
         figure = start_plots.draw(found, datasets)
         panels = np.array(figure.axes).reshape(3, 2)
         assert [ax.get_title() for ax in panels[0]] == ["asterix", "breakout"]

@@ -1,5 +1,7 @@
 """The world model and imagination against numbers worked out by hand or by plain NumPy."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 from conftest import random_params
 from numpy_reference import phi
 from unplugged import bits, imagination, losses, methods, networks, objectives, windows
-from unplugged.learning import world_model, world_settings
+from unplugged.learning import world_learner, world_model, world_settings
 from unplugged.model import world as worlds
 from unplugged.model.actions import Discrete
 
@@ -255,12 +257,16 @@ def test_windows_are_drawn_where_a_step_was_taken():
     assert set(found.observation[0, :, 0].tolist()) == {0.0, 4.0, 2.0, 6.0, 10.0}
 
 
-@pytest.fixture(scope="module")
-def agent():
+def make_agent(features):
     return networks.mlp(
-        observation_shape=(2,), actions=Discrete(3), num_bins=5, representation=(4, 3),
+        observation_shape=(features,), actions=Discrete(3), num_bins=5, representation=(4, 3),
         dynamics=(3,), prediction=(4,),
     )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def agent():
+    return make_agent(2)
 
 
 def test_advantages_equal_a_loop_and_stop_at_an_end(agent):
@@ -336,6 +342,64 @@ def test_the_penalty_of_combo_in_both_readings(agent):
     gap = lse[2:].mean() - taken[:2].mean()  # The first half is recorded.
     np.testing.assert_allclose(other["conservative"], gap, rtol=1e-4)
     np.testing.assert_allclose(apart, parts["value"] + gap, rtol=1e-4)
+
+
+def learned_from(method, noted, **changes):
+    """What a round of 4 updates notes of its batches, in a world of two members and three classes.
+
+    States that were seen are of class 0, imagined ones of the member's own, 1 or 2. The members
+    are 2 ** 0.5 apart, the dataset's largest disagreement is 1, and no episode ends.
+    """
+    seen, imagined = 40.0 * jax.nn.one_hot(0, 3), 40.0 * jax.nn.one_hot(jnp.array([1, 2]), 3)
+    toy = worlds.World(
+        init=lambda key: {},
+        encode=lambda params, observation: observation[..., 0, 0, :1],
+        recur=lambda params, state, action: state.recurrent + 1.0,
+        prior=lambda params, h: jnp.broadcast_to(imagined[:, None, None], (2, len(h), 1, 3)),
+        posterior=lambda params, h, embedded: jnp.broadcast_to(seen, (len(h), 1, 3)),
+        decode=lambda params, features: worlds.Decoded(
+            features, features[:, 0], jnp.full(len(features), 100.0)
+        ),
+        num_actions=3,
+        recurrent=1,
+        categoricals=1,
+        classes=3,
+    )
+
+    def objective(params, target_params, windows, key, **of):
+        del target_params, key, of
+        return 0.0 * sum(x.sum() for x in jax.tree.leaves(params)), noted(windows)
+
+    settings = world_settings.PRESETS[method].override(
+        {"batch_size": 8, "unroll_steps": 3, "rollouts": 6, "rollout_steps": 4,
+         "round_updates": 4, "epochs": 2, **changes}
+    )  # fmt: skip
+    learner = world_learner.WorldLearner(
+        toy, make_agent(4), dataclasses.replace(methods.get(method), objective=objective), settings
+    )
+    data = world_learner.WorldData(recorded(True), 1.0)
+    return learner.run(learner.init(0), data, 4)[1]
+
+
+def test_combo_learns_from_recorded_columns_and_then_imagined_ones():
+    def noted(windows):  # Only the state after the first step is seen or imagined for sure.
+        return {"recorded": windows.observation[1, :, 1]}
+
+    found = learned_from("combo", noted, imagined_share=0.25)["recorded"].reshape(4, 8)
+    assert (found == jnp.array([1, 1, 1, 1, 1, 1, 0, 0])).all()
+
+
+@pytest.mark.parametrize(("multiple", "steps"), [(0.0, 6), (1.5, 24)])
+def test_morel_halts_its_rollouts_where_the_members_differ_too_much(multiple, steps):
+    def noted(experience):
+        of = jnp.where(experience.real, experience.target, 0.0)
+        return {"steps": jnp.sum(experience.real), "target": jnp.sum(of)}
+
+    found = learned_from("morel", noted, halt_multiple=multiple)
+    # Two passes over 6 rollouts of one step or of four.
+    assert found["steps"].sum() == 2 * steps
+    if steps == 6:  # A penalty of 1, and nothing follows.
+        np.testing.assert_allclose(found["target"].sum(), -2 * 6, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -156,12 +156,13 @@ def params_of(chosen, folder):
 def test_runs_inside_go_on_to_the_bit_and_leave_the_world_as_it_is(
     recording, trained, tmp_path, method
 ):
-    whole = spec(recording, method=method, world=str(trained))
+    whole = spec(recording, method=method, world=str(trained), greedy=True)
     rows = runs.train(whole, tmp_path / "whole")
-    half = spec(recording, method=method, world=str(trained), updates=4)
+    half = spec(recording, method=method, world=str(trained), greedy=True, updates=4)
     runs.train(half, tmp_path / "parts")
     again = runs.train(whole, tmp_path / "parts")
-    names = ["update", "loss", "mean_return"]
+    names = ["update", "loss", "mean_return", "greedy_return"]
+    assert rows["greedy_return"].notna().all()
     assert rows[names].equals(again[names])
     learned, other = (params_of(whole, tmp_path / name) for name in ("whole", "parts"))
     jax.tree.map(np.testing.assert_array_equal, learned, other)

@@ -175,20 +175,24 @@ def _papers(frames: Frames, experiment: str) -> pd.DataFrame:
     return even(rows[rows["method"].isin(PAPER_METHODS)])
 
 
-def _returns(rows: pd.DataFrame, environment: str, first: str, second: str) -> Comparison:
+def _returns(
+    rows: pd.DataFrame, environment: str, first: str, second: str, value: str = "mean_return"
+) -> Comparison:
     return compare(
         f"{first} - {second}, {environment}",
         some(rows, environment=environment, method=first),
         some(rows, environment=environment, method=second),
-        "mean_return",
+        value,
         statistics.mean,
     )
 
 
-def _best(rows: pd.DataFrame, environment: str, methods: Sequence[str]) -> str:
+def _best(
+    rows: pd.DataFrame, environment: str, methods: Sequence[str], value: str = "mean_return"
+) -> str:
     """The method of highest mean return at the end."""
     means = {
-        method: some(rows, environment=environment, method=method)["mean_return"].mean()
+        method: some(rows, environment=environment, method=method)[value].mean()
         for method in methods
     }
     return max(means, key=lambda method: means[method])
@@ -376,13 +380,23 @@ def _r16(frames: Frames) -> tuple[list[Comparison], str]:
 
 
 def _r17(frames: Frames) -> tuple[list[Comparison], str]:
+    """On both games, and beside that with all acting greedily where they did."""
     inside, others = frame(frames, "minatar_imagined"), frame(frames, "minatar_curves")
+    games = sorted(inside["environment"].unique())
+    if len(games) < 2:
+        raise NotRun(f"morel and combo on {games[0]} alone, of two games")
     rows = beside(inside, others[others["method"] == "rosmo"], "environment")
-    found = [
-        _returns(rows, environment, "rosmo", _best(rows, environment, ("morel", "combo")))
-        for environment in sorted(inside["environment"].unique())
-    ]
-    return found, together([one.verdict for one in found])
+
+    def over_best(game: str, value: str) -> Comparison:
+        return _returns(rows, game, "rosmo", _best(rows, game, ("morel", "combo"), value), value)
+
+    found = [over_best(game, "mean_return") for game in games]
+    if "greedy_return" in rows and rows["greedy_return"].notna().all():
+        greedy = [over_best(game, "greedy_return") for game in games]
+        found += [
+            one._replace(comparison=f"{one.comparison}, acting greedily{BESIDE}") for one in greedy
+        ]
+    return found, together([one.verdict for one in deciding(found)])
 
 
 RULES: dict[str, Rule] = {

@@ -103,11 +103,15 @@ class Study(Mapping[str, pd.DataFrame]):
 
     Args:
       results: folder of the profile's CSVs.
+
+    Attributes:
+      asked: the experiments that were looked for, there or not.
     """
 
     def __init__(self, results: str | os.PathLike[str]):
         self._folder = Path(results)
         self._read: dict[str, pd.DataFrame] = {}
+        self.asked: set[str] = set()
 
     def __getitem__(self, name: str) -> pd.DataFrame:
         if name not in self:
@@ -119,6 +123,7 @@ class Study(Mapping[str, pd.DataFrame]):
         return self._read[name]
 
     def __contains__(self, name: object) -> bool:
+        self.asked.add(str(name))
         return name in claims.EXPERIMENTS and (self._folder / f"{name}.csv").exists()
 
     def __iter__(self) -> Iterator[str]:
@@ -139,9 +144,10 @@ def stated(results: str | os.PathLike[str]) -> pd.DataFrame:
     return pd.concat([pd.read_csv(Path(results).parent / name) for name in names])
 
 
-def _wanted(results: str | os.PathLike[str], experiments: Sequence[str]) -> pd.DataFrame:
-    """Runs of the profile's grids: `method`, `setting`, `game`, `updates` and `seeds`; how far
-    they are in the results, `reached` and `trained`, is NaN where they are not there.
+def wanted(results: str | os.PathLike[str], *experiments: str) -> pd.DataFrame:
+    """Runs of some experiments by the profile's grids, see `missing`: `method`, `setting`, `game`,
+    `updates` and `seeds`; how far they are in the results, `reached` and `trained`, is NaN where
+    they are not there.
     """
     path = Path("profiles", f"{Path(results).name}.yaml")
     grids = profiles.load(path)[0]["experiments"] if path.exists() else {}
@@ -162,7 +168,8 @@ def _wanted(results: str | os.PathLike[str], experiments: Sequence[str]) -> pd.D
                  "updates": own["updates"], "reached": reached.get(run, np.nan),
                  "seeds": len(own["seeds"]), "trained": trained.get(run, np.nan)}
             )  # fmt: skip
-    return pd.DataFrame(found)
+    columns = ["method", "game", "setting", "updates", "reached", "seeds", "trained"]
+    return pd.DataFrame(found, columns=columns)
 
 
 def missing(
@@ -182,7 +189,7 @@ def missing(
     Returns:
       Such as "Still to come: mzu, rosmo on 5 games; bc on freeway."; nothing if all are there.
     """
-    runs = _wanted(results, experiments)
+    runs = wanted(results, *experiments)
     if runs.empty:
         return ""
     for column, kept in (("method", methods), ("game", games)):
@@ -195,9 +202,11 @@ def missing(
         count = every[absent.loc[games.index[0], "method"], absent.loc[games.index[0], "setting"]]
         return f"{count} games" if len(games) == count > 2 else ", ".join(games)
 
-    # What lacks the same games is named together: the settings of a method, then the methods.
+    # What lacks the same games is named together: the settings of a method, its plain run apart,
+    # then the methods.
     left = absent.groupby(["method", "setting"], sort=False)["game"].agg(of_games).reset_index()
-    left = left.groupby(["method", "game"], sort=False)["setting"].agg(", with ".join).reset_index()
+    left = left.assign(plain=left["setting"] == "").groupby(["method", "game", "plain"], sort=False)
+    left = left["setting"].agg(", with ".join).reset_index()
     left = left.groupby(["setting", "game"], sort=False)["method"].agg(plots.in_order)
     parts = [
         f"{', '.join(methods)}{f' with {setting}' if setting else ''} on {games}"
@@ -212,11 +221,20 @@ def missing(
     return " ".join(texts + ([f"Not at their end: {'; '.join(going)}."] if going else []))
 
 
-def _told(decided: pd.DataFrame, claim: str, study: str | None) -> str:
+def _to_come(results: str | os.PathLike[str], claim: str) -> bool:
+    """Whether some of the runs that a claim's rule looks for are still to come."""
+    frames = Study(results)
+    claims.answers(claim, frames)
+    return bool(missing(results, *frames.asked))
+
+
+def _told(
+    results: str | os.PathLike[str], decided: pd.DataFrame, claim: str, study: str | None
+) -> str:
     """A claim's verdict for the caption of one study's figure, and the other study's."""
     rows = decided[decided["id"] == claim]
     if rows["claim_verdict"].iloc[0] == "not run" and (
-        study == PIXELS or claim in claims_own.RULES
+        study == PIXELS or claim in claims_own.RULES or _to_come(results, claim)
     ):
         return f"{claim} is not decided yet: its rule needs runs that are still to come."
     if study is None or rows["claim_verdict"].iloc[0] == "not run":
@@ -266,7 +284,7 @@ def verdicts(
         if claim in set(own["id"]) and claims.brief(own, claim) != claims.sentence(own, claim)
     ]  # fmt: skip
     return {
-        "verdict": " ".join(_told(decided, claim, study) for claim in ids),
+        "verdict": " ".join(_told(results, decided, claim, study) for claim in ids),
         "compared": "\n".join(claims.listed(own, claim) for claim in shortened),
     }
 

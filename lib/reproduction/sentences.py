@@ -91,6 +91,24 @@ def flatness(rows: pd.DataFrame, by: Sequence[str] = ("environment",)) -> str:
     return f"{count} of {total} curves {were} not flat at the end: {'; '.join(curves)}."
 
 
+def settled(rows: pd.DataFrame) -> str:
+    """By how much the training loss changed over the last fifth of training, by environment.
+
+    Args:
+      rows: evaluations with `loss`.
+
+    Returns:
+      Such as "-1.5% on asterix, +0.2% on breakout": the loss at the end over that at the last
+      evaluation before the fifth.
+    """
+    parts = []
+    for game, of in rows.dropna(subset="loss").groupby("environment"):
+        loss = of.groupby("update")["loss"].mean()
+        before = loss[loss.index <= 0.8 * loss.index.max()].iloc[-1]
+        parts.append(f"{loss.iloc[-1] / before - 1.0:+.1%} on {game}")
+    return ", ".join(parts)
+
+
 def flatness_of_panels(panels: Mapping[str, pd.DataFrame]) -> str:
     """`flatness` of each panel, a line with its updates and its decay of the learning rate."""
     return "\n".join(
@@ -112,15 +130,29 @@ def ranking(estimates: pd.DataFrame) -> str:
 
 
 def leaders(rows: pd.DataFrame, game: str, value: str) -> str:
-    """In how many games each method has the highest value, such as "cql in 4, rosmo in 1".
+    """In how many games each method has the highest mean, such as "cql in 4, rosmo in 1".
 
     Args:
-      rows: `method`, the game and the value, a row a game and method.
+      rows: `method`, the game and the value.
       game: column of the game.
       value: column of the value.
+
+    Returns:
+      The counts; of a single method, that it is alone.
     """
-    counts = rows.loc[rows.groupby(game)[value].idxmax(), "method"].value_counts()
+    if rows["method"].nunique() == 1:
+        return f"{rows['method'].iloc[0]} alone is there"
+    means = rows.groupby([game, "method"])[value].mean().reset_index()
+    counts = means.loc[means.groupby(game)[value].idxmax(), "method"].value_counts()
     return ", ".join(f"{method} in {count}" for method, count in counts.items())
+
+
+def leaders_greedy(rows: pd.DataFrame) -> str:
+    """`leaders` by the greedy return, in a sentence; nothing of one method, or if one has none."""
+    known = "greedy_return" in rows and rows["greedy_return"].notna().all()
+    if not known or rows["method"].nunique() == 1:
+        return ""
+    return f"All acting greedily: {leaders(rows, 'environment', 'greedy_return')}."
 
 
 def beside_cloning(final: pd.DataFrame) -> str:

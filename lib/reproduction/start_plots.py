@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from reproduction import claims_own, plots, statistics
+from reproduction import plots, statistics
 
 # What is drawn below the returns, of the policy and, dashed, of its target.
 DIAGNOSED = {
@@ -34,17 +37,17 @@ _NAMES = {
 MAIN = "no change"
 
 
-def by_change(changed: pd.DataFrame, main: pd.DataFrame) -> pd.DataFrame:
+def by_change(changed: pd.DataFrame, main: pd.DataFrame, preset: Mapping[str, Any]) -> pd.DataFrame:
     """Runs with one change and the main ones in one frame, `change` saying which, main ones first.
 
     Args:
       changed: rows of an experiment on the start, as `reports.load` gives them.
       main: rows of the main runs of the same method, maybe none.
+      preset: what all main runs have, see `claims_own.preset`.
 
     Raises:
       ValueError: if a run has several changes, or none.
     """
-    preset = claims_own.preset(main if len(main) else changed)
     methods = set(main["method"]) or {changed["method"].iloc[0]}
     named = []
     for _, row in changed[["method", *preset]].iterrows():

@@ -85,6 +85,8 @@ def table2(final: pd.DataFrame, datasets: pd.DataFrame, paper: pd.DataFrame) -> 
 def table7(final: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
     """ROSMO's Table 7: returns of its model-based methods by game, mean ± standard deviation.
 
+    Beside each game's returns stand the greedy ones, where there are any.
+
     Args:
       final: evaluations of `morel`, `combo`, `mzu` and `rosmo`, one of each run; `cql_qr`, on
         which COMBO's conservative term rests, stands below where it is there.
@@ -95,11 +97,18 @@ def table7(final: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
     rows = []
     beside = [method for method in ("cql_qr",) if method in set(final["method"])]
     for method in ("morel", "combo", "mzu", "rosmo", *beside):
-        of = final[final["method"] == method].groupby("environment")["mean_return"]
-        row = {game: spread(values) for game, values in of}
+        row = {
+            f"{game}{how}": spread(values)
+            for column, how in {"mean_return": "", "greedy_return": ", greedy"}.items()
+            if column in final
+            for game, values in final[final["method"] == method]
+            .dropna(subset=column)
+            .groupby("environment")[column]
+        }
         rows.append({"method": method, **row, "MsPacman (paper)": theirs.get(method, "n/a")})
     table = pd.DataFrame(rows).fillna("")
-    return table[["method", *sorted(set(final["environment"])), "MsPacman (paper)"]]
+    games = sorted(set(table) - {"method", "MsPacman (paper)"})
+    return table[["method", *games, "MsPacman (paper)"]]
 
 
 def pivot(summary: pd.DataFrame, column: str, name: Callable[[Any], str]) -> pd.DataFrame:
@@ -278,6 +287,20 @@ _TABLE_1 = {
 }
 
 
+# Which of our losses by which way to act those cells are, each with five unroll steps.
+_PLAYED = {
+    "reanalyse": ("reanalyse", "search"),
+    "crr, MuZero network": ("crr_model", "policy"),
+    "bc, MuZero network": ("supervised", "policy"),
+}
+
+
+def played(selected: pd.DataFrame) -> pd.DataFrame:
+    """Those of the final scores by selector that Table 1 has rows of, see `overall`."""
+    pairs = pd.MultiIndex.from_frame(selected[["method", "selector"]])
+    return selected[pairs.isin(list(_PLAYED.values())) & (selected["unroll_steps"] == 5)]
+
+
 def overall(
     final: pd.DataFrame, selected: pd.DataFrame, mzu: pd.DataFrame, rosmo: pd.DataFrame
 ) -> pd.DataFrame:
@@ -286,7 +309,7 @@ def overall(
     Args:
       final: rows of the last evaluation of each run, with `score`; or of several updates, of
         which each is a row. If it has `greedy_score`, there is a column of it.
-      selected: final scores by selector, maybe none; those of the paper's Table 1 are taken:
+      selected: final scores by selector, maybe none, of which those that are `played` are taken:
         Reanalyse by search, CRR and BC on the MuZero network by their policies.
       mzu: MuZero Unplugged's Table 1a, `group`, `method`, `median_normalised`,
         `mean_normalised`.
@@ -298,15 +321,10 @@ def overall(
         for method in plots.in_order(final["method"])
         for update in sorted(final.loc[final["method"] == method, "update"].unique())
     ]
-    for name, method, selector in (
-        ("reanalyse", "reanalyse", "search"),
-        ("crr, MuZero network", "crr_model", "policy"),
-        ("bc, MuZero network", "supervised", "policy"),
-    ):
-        of = selected[(selected["method"] == method) & (selected["selector"] == selector)]
-        of = of[of["unroll_steps"] == 5]
-        if not of.empty:
-            sides.append((name, of))
+    selected = played(selected)
+    for name, (method, _) in _PLAYED.items():
+        if (selected["method"] == method).any():
+            sides.append((name, selected[selected["method"] == method]))
     theirs = mzu.set_index(["group", "method"])
     iqm = rosmo.assign(method=rosmo["method"].str.lower()).set_index("method")
     several = len({side["update"].iloc[0] for _, side in sides}) > 1

@@ -33,7 +33,8 @@ class WorldSettings(Settings):
       rollout_steps: steps of each.
       round_updates: updates that learn from a round's rollouts; divides eval_every.
       halt_multiple: MOReL's threshold, as a multiple of the largest disagreement on the dataset.
-      halt_reward: reward of a step beyond the threshold, which ends the rollout.
+      halt_reward: reward of a step beyond the threshold, which ends the rollout; a penalty, below
+        the rewards of 0 and 1 that MinAtar gives.
       epochs: PPO's passes over a round's steps; divides round_updates.
       clip: how far PPO's probability ratios may go from 1.
       gae_lambda: lambda of generalised advantage estimation.
@@ -58,7 +59,7 @@ class WorldSettings(Settings):
     rollout_steps: int = 10
     round_updates: int = 20
     halt_multiple: float = 1.0
-    halt_reward: float = 0.0
+    halt_reward: float = -1.0
     epochs: int = 4
     clip: float = 0.1
     gae_lambda: float = 0.95
