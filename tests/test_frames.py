@@ -196,10 +196,13 @@ def test_a_share_keeps_the_first_episodes(tmp_path):
     half = frames.convert(source(made()), tmp_path / "half", share=0.5)
     assert half.num_episodes == 6 and half.metadata["share"] == 0.5
     assert half.metadata["episodes"] == 6
-    with pytest.raises(DatasetError, match=r"another conversion: share is 0.5 there and 1.0 here"):
+    with pytest.raises(
+        DatasetError,
+        match=r"half holds another conversion: share is 0.5 there and 1.0 here; remove that fol",
+    ):
         frames.convert(source(made()), tmp_path / "half")
     (tmp_path / "half" / "conversion.json").write_text("{")
-    with pytest.raises(DatasetError, match=r"conversion\.json is damaged .*another folder"):
+    with pytest.raises(DatasetError, match=r"conversion\.json is damaged .*remove that folder"):
         frames.convert(source(made()), tmp_path / "half", share=0.5)
     with pytest.raises(ValueError, match=r"share must lie in \(0.0, 1.0\]"):
         frames.convert(source(made()), tmp_path / "none", share=0.0)
@@ -302,7 +305,7 @@ def test_what_it_says_must_be_what_it_holds(tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no recording"):
         frames.load(tmp_path)
     (tmp_path / "shard-00000").mkdir()
-    with pytest.raises(DatasetError, match="holds something else: give another folder"):
+    with pytest.raises(DatasetError, match="holds something else: remove that folder"):
         frames.convert(source(made()), tmp_path)
 
 

@@ -286,6 +286,11 @@ def test_snakemake_plans_atari_whole(clone, profile, collected, trained):
     found = dict(re.findall(r"^(\w+) +(\d+)$", output, re.M))
     assert found["collect_frames"] == str(collected) and found["train"] == str(trained)
     assert found["draw_70_atari_curves"] == "1"
+    missing = "there is no folder data/atari_episodes_ordered (files_in), and 12 games, such as"
+    assert (f"warning: {missing} amidar" in output) == (profile == "atari")
+    if profile == "atari":
+        code, output = finish(clone, profile=profile)
+        assert code == 2 and output.startswith(f"error: {missing}")
 
 
 def test_a_runs_folder_that_cannot_be_written(clone):

@@ -43,6 +43,7 @@ _ROWS = (
     "action", "reward", "length", "terminated", "checkpoint", "number", "crc", "last",
 )  # fmt: skip
 _PLAN, _DONE, LOCK = "conversion.json", "recording.json", ".lock"
+_INSTEAD = "remove that folder to convert into it anew, or give another"
 
 # What the last row of an episode is: only its frame means something, or it is a transition, too.
 FRAME, TRANSITION = "frame", "transition"
@@ -162,19 +163,17 @@ def _claim(folder: Path, source: Source, share: float) -> None:
     plan = json.loads(json.dumps(plan))
     if not (folder / _PLAN).exists():
         if (folder / _DONE).exists() or list(folder.glob("shard-*")):
-            raise DatasetError(f"{folder} holds something else: give another folder")
+            raise DatasetError(f"{folder} holds something else: {_INSTEAD}")
         return files.write_whole(folder / _PLAN, json.dumps(plan, indent=1))
     try:
         before = dict(json.loads((folder / _PLAN).read_text()))
     except (ValueError, TypeError) as error:
-        raise DatasetError(
-            f"{folder / _PLAN} is damaged ({error}): give another folder, or remove this one"
-        ) from error
+        raise DatasetError(f"{folder / _PLAN} is damaged ({error}): {_INSTEAD}") from error
     for name in sorted({*plan, *before}):
         if before.get(name) != plan.get(name):
             raise DatasetError(
                 f"{folder} holds another conversion: {name} is {_short(before.get(name))} there "
-                f"and {_short(plan.get(name))} here; give another folder"
+                f"and {_short(plan.get(name))} here; {_INSTEAD}"
             )
 
 
