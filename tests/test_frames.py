@@ -2,7 +2,13 @@
 
 import dataclasses
 import errno
+import functools
+import multiprocessing
+import os
 import shutil
+import signal
+import sys
+import time
 import warnings
 
 import jax
@@ -192,6 +198,58 @@ def test_a_killed_conversion_goes_on_to_the_same_recording(tmp_path, shard, at):
     assert frames.convert(source([[killed]] * 3), folder).checksum == whole.checksum  # It is done.
 
 
+PAUSE = 0.02  # seconds
+
+
+def slowed(call):
+    """The function with a pause before it and one after."""
+
+    @functools.wraps(call)
+    def slow(*arguments):
+        time.sleep(PAUSE)
+        found = call(*arguments)
+        time.sleep(PAUSE)
+        return found
+
+    return slow
+
+
+def convert_slowly(folder, begun):
+    """A conversion that takes at least 34 pauses, and says when it begins."""
+    files.write_whole = slowed(files.write_whole)  # five times
+    shards = [[functools.partial(slowed(lambda x: x), one) for one in some] for some in made()]
+    begun.send(True)
+    frames.convert(source(shards), folder)
+
+
+def contents(folder):
+    return {x.relative_to(folder): x.read_bytes() for x in folder.rglob("*") if x.is_file()}
+
+
+@pytest.mark.slow
+def test_a_conversion_killed_at_random_moments_ends_in_the_same_files(tmp_path, monkeypatch):
+    whole = frames.convert(source(made()), tmp_path / "whole")
+    context = multiprocessing.get_context("forkserver")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # where it finds this module
+    context.set_forkserver_preload([__name__])  # What takes long to begin, begins once.
+    moments = np.random.default_rng(0).uniform(0.0, 34 * PAUSE, 10)
+    left = set()
+    for number, moment in enumerate(moments):
+        folder = tmp_path / str(number)
+        here, there = context.Pipe()
+        child = context.Process(target=convert_slowly, args=(folder, there))
+        child.start()
+        assert here.recv()
+        time.sleep(moment)
+        child.kill()
+        child.join()
+        assert child.exitcode == -signal.SIGKILL and not (folder / "recording.json").exists()
+        left.add(len([*folder.glob("shard-?????")]))
+        assert frames.convert(source(made()), folder).checksum == whole.checksum
+        assert contents(folder) == contents(tmp_path / "whole")
+    assert len(left) > 2  # They differ in how far it was.
+
+
 def test_a_share_keeps_the_first_episodes(tmp_path):
     half = frames.convert(source(made()), tmp_path / "half", share=0.5)
     assert half.num_episodes == 6 and half.metadata["share"] == 0.5
@@ -211,10 +269,15 @@ def test_a_share_keeps_the_first_episodes(tmp_path):
 def test_episodes_that_disagree_on_their_last_row_are_an_error(tmp_path):
     shards = made()
     shards[1][2] = shards[1][2]._replace(last=frames.FRAME)
-    with pytest.raises(
-        DatasetError, match=r"disagree: .* alone in file-1, and a transition in fil"
-    ):
+    shards[2] = [killed]  # which is not come to
+    said = rf"disagree: .* alone in file-1, .* in file-0; .* from one, and remove {tmp_path} if"
+    with pytest.raises(DatasetError, match=said):
         frames.convert(source(shards), tmp_path)
+    assert [path.name for path in tmp_path.glob("shard*")] == ["shard-00000"]
+    with pytest.raises(DatasetError, match=said):  # A resumed conversion knows what was shown.
+        frames.convert(source(shards), tmp_path)
+    whole = frames.convert(source(made()), tmp_path / "whole")
+    assert frames.convert(source(made()), tmp_path).checksum == whole.checksum
 
 
 def test_without_evidence_the_last_row_is_a_frame(tmp_path):
