@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import functools
+import json
 import multiprocessing
 import os
 import shutil
@@ -10,6 +11,7 @@ import signal
 import sys
 import time
 import warnings
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +20,7 @@ import pytest
 
 import unplugged.data.frame_stores
 import unplugged.data.frames
+import unplugged.runs.spec
 from unplugged import (
     atari,
     datasets,
@@ -29,6 +32,7 @@ from unplugged import (
     policy,
     runs,
     selection,
+    videos,
     windows,
 )
 from unplugged.datasets import DatasetError
@@ -166,7 +170,7 @@ class KilledError(BaseException):
     pass
 
 
-def killed():
+def killed(*arguments):
     raise KilledError
 
 
@@ -452,6 +456,16 @@ def test_updates_that_the_host_feeds_are_those_of_the_device(tmp_path, monkeypat
         feeding.compiled(learner, stacked, fed, 6)
 
 
+def explored(**parameters):
+    """What is defined when the cells of 03_explore_recording have run."""
+    path = Path(__file__).parents[1] / "notebooks" / "03_explore_recording.ipynb"
+    scope = dict(parameters)
+    for cell in json.loads(path.read_text())["cells"]:
+        if cell["cell_type"] == "code" and "parameters" not in cell["metadata"].get("tags", []):
+            exec("".join(cell["source"]).removeprefix("%matplotlib inline\n"), scope)
+    return scope
+
+
 @pytest.mark.slow
 def test_a_run_trains_on_a_recording(tmp_path, monkeypatch):
     pytest.importorskip("ale_py")
@@ -466,6 +480,17 @@ def test_a_run_trains_on_a_recording(tmp_path, monkeypatch):
     spec = runs.Spec(environment="pong", **common)
     rows = runs.train(spec, tmp_path / "run")
     assert rows["update"].tolist() == [0, 1, 2] and np.isfinite(rows["loss"].iloc[1:]).all()
+    with monkeypatch.context() as patch:  # To look at it and to act, no frames are put anywhere.
+        patch.setattr(unplugged.runs.spec, "on_device", killed)
+        learner, state = runs.restore(spec, tmp_path / "run", 0)
+        chosen = runs.by_selectors(spec, tmp_path / "run", selectors=["greedy"], episodes=2)
+        assert chosen["episodes"].tolist() == [2]
+        seen = list(videos.episode(spec, learner, state.params, seed=1))
+        assert len(seen) == 6 and videos.picture(seen[-1].observation).shape == (84, 84, 3)
+        shown = explored(run=str(tmp_path / "run"), seed=0, episode=1, step=3, num_simulations=2)
+        kept = datasets.subsample(recording, 0.5, 0)
+        expected = frame_stores.store(kept).observe(jnp.int32(shown["begin"][1] + 3))
+        np.testing.assert_array_equal(shown["observations"](1).observe(np.int32(3)), expected)
     monkeypatch.setattr(
         unplugged.data.frame_stores, "device_memory", lambda: 1_000
     )  # from the host
