@@ -739,11 +739,14 @@ if not DRAW_ONLY:
     rule time:
         input:
             notebook=ancient("notebooks/24_time.ipynb"),
-            data=lambda w: [
-                run["dataset"]
-                for run in EXPERIMENTS[w.experiment].values()
-                if run["environment"] == w.environment
-            ],
+            data=lambda w: sorted(
+                {
+                    path
+                    for run in EXPERIMENTS[w.experiment].values()
+                    if run["environment"] == w.environment
+                    for path in plan.needs(run, COLLECTIONS)
+                }
+            ),
         output:
             rows=f"{RUNS}/times/{{experiment}}/{{environment}}.csv",
             provenance=f"{RUNS}/times/{{experiment}}/{{environment}}.provenance.json",

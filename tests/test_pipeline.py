@@ -288,6 +288,13 @@ def test_snakemake_plans_atari_whole(clone, profile, collected, trained):
     assert found["draw_70_atari_curves"] == "1"
     missing = "there is no folder data/atari_episodes_ordered (files_in), and 12 games, such as"
     assert (f"warning: {missing} amidar" in output) == (profile == "atari")
+    if profile == "atari-cpu":  # Timing needs recordings, too.
+        timed = yaml.safe_load((clone / "profiles" / "atari-cpu.yaml").read_text())
+        timed["timing"] = {**TINY["timing"], "experiment": "atari_curves"}
+        (clone / "profiles" / "timed.yaml").write_text(yaml.safe_dump(timed))
+        wanted = ("results/atari-cpu/atari_times.csv", "-n", "--quiet", "rules")
+        code, output = finish(clone, "--", *wanted, profile="timed")
+        assert code == 0 and re.search(r"^time +2$", output, re.M), output
     if profile == "atari":
         code, output = finish(clone, profile=profile)
         assert code == 2 and output.startswith(f"error: {missing}")
