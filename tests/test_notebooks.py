@@ -218,9 +218,10 @@ def test_figures_of_atari_say_how_ours_differ(tmp_path):
         "episodes": 4,
     }  # fmt: skip
     rows = [
-        {**row, "run": "pong_bc", "seed": seed, "update": update, "mean_return": seed + update - 21.0}
-        for seed in (0, 1) for update in (0, 10, 20)
-    ]  # fmt: skip
+        {**row, "run": "pong_bc", "seed": seed, "update": update, "mean_return": seed + update - 21}
+        for seed in (0, 1)
+        for update in (0, 10, 20)
+    ]
     pd.DataFrame(rows).to_csv(results / "atari_curves.csv", index=False)
     record = json.loads(committed.with_suffix(".provenance.json").read_text())[row["run"]]
     record["parameters"]["dataset"] = "runs/atari-cpu/datasets/atari_pong_dqn0"

@@ -279,6 +279,18 @@ def test_snakemake_plans_a_profile_from_nothing(clone):
     assert code == 0 and "draw_01_first_figure" in output, output
 
 
+def test_on_a_cluster_what_trains_or_acts_has_a_gpu(clone):
+    given = yaml.safe_load((clone / "profiles/slurm/config.yaml").read_text())["set-resources"]
+    options = [f"{rule}:{name}={x}" for rule, of in given.items() for name, x in of.items()]
+    code, output = finish(clone, "--", "-n", "--forceall", "--set-resources", *options)
+    assert code == 0, output
+    jobs = re.findall(r"^rule (\w+):\n(?: .*\n)*? +resources: (.*)$", output, re.M)
+    alike = {"train", "train_minatar_curves", "watch_minatar_agents", "select", "evaluate", "time"}
+    assert alike <= {rule for rule, resources in jobs if "gpu=1" in resources}, jobs
+    drawn = [resources for rule, resources in jobs if rule.startswith("draw_")]
+    assert drawn and not any("gpu" in resources for resources in drawn)
+
+
 @pytest.mark.parametrize("profile, collected, trained", [("atari", 12, 60), ("atari-cpu", 2, 10)])
 def test_snakemake_plans_atari_whole(clone, profile, collected, trained):
     code, output = finish(clone, "--", "-n", "--quiet", "rules", profile=profile)
