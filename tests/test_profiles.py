@@ -189,6 +189,17 @@ def test_a_word_stands_for_several_games():
 
 
 @pytest.mark.parametrize(
+    "games, count", [("rosmo", 12), ("all", 46), ("pong", 1), ("pong, alien", 2)]
+)
+def test_the_games_of_the_profile_atari_stand_in_one_line(tmp_path, games, count):
+    text = (ROOT / "profiles" / "atari.yaml").read_text()
+    assert text.count("&games [rosmo]") == 1
+    (tmp_path / "mine.yaml").write_text(text.replace("&games [rosmo]", f"&games [{games}]"))
+    _, wanted = plan.read(tmp_path / "mine.yaml")
+    assert len(wanted.collections) == count and len(wanted.specs) == 5 * count
+
+
+@pytest.mark.parametrize(
     "datasets, message",
     [
         ([{"environment": "pong"}], "recorded by transitions, or imported by source"),
