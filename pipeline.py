@@ -157,8 +157,8 @@ def check_sources(name: str, wanted: Plan, *, dry: bool) -> None:
     missing: dict[str, set[str]] = {}
     for (experiment, run), spec in wanted.specs.items():
         collection = wanted.collections.get(Path(getattr(spec, "dataset", None) or "").name)
-        folder = collection and collection.parameters.get("files_in")
-        if not folder or (ROOT / files.expanded(folder)).is_dir():
+        folder = collection.parameters.get("files_in") if collection else None
+        if not collection or not folder or (ROOT / files.expanded(folder)).is_dir():
             continue
         made = (f"{experiment}/{run}/results.csv", f"datasets/{collection.file}.returns.csv")
         if not any((runs / path).exists() for path in made):
