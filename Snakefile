@@ -76,6 +76,16 @@ def logs(name):
     return {"notebook": f"{RUNS}/{name}.ipynb", "text": f"{RUNS}/{name}.log"}
 
 
+def like(rule):
+    """Resources that a cluster's profile sets for a rule, for those whose names it cannot know."""
+    found = workflow.resource_settings.overwrite_resources.get(rule, {})
+    return {name: resource.value for name, resource in found.items()}
+
+
+# What a cluster's time limit cuts off goes on where it was, in another job.
+RETRIES = 10 if like("train") else 1
+
+
 # --- What there is to do -----------------------------------------------------------------
 
 def lacks_checkpoints(experiment, run):
@@ -466,6 +476,7 @@ if not DRAW_ONLY:
                 fingerprint.of_notebook("notebooks/10_collect.ipynb"),
                 recorded_with(w.dataset),
             ],
+        retries: RETRIES
         log:
             **logs("datasets/{dataset}"),
         shell:
@@ -496,6 +507,7 @@ if not DRAW_ONLY:
             platform=lambda w: "cpu"
             if COLLECTIONS[w.dataset].notebook == "13_import_atari"
             else os.environ.get("JAX_PLATFORMS", ""),
+        retries: RETRIES
         log:
             **logs("datasets/{dataset}"),
         shell:
@@ -520,6 +532,7 @@ if not DRAW_ONLY:
             code=lambda w: [
                 fingerprint.of_notebook(f"notebooks/{TRAINERS[w.experiment]}.ipynb"),
             ],
+        retries: RETRIES
         log:
             **logs("{experiment}/{run}/executed"),
         shell:
@@ -559,6 +572,9 @@ if not DRAW_ONLY:
                     }
                 ),
                 code=fingerprint.of_notebook("notebooks/25_train_together.ipynb"),
+            retries: RETRIES
+            resources:
+                **like("train"),
             log:
                 **logs(f"{experiment}/executed"),
             shell:
@@ -731,6 +747,8 @@ if not DRAW_ONLY:
                 ),
                 code=fingerprint.of_notebook("notebooks/71_agents.ipynb"),
                 captions=captions.load("71_agents"),
+            resources:
+                **like("watch"),
             log:
                 **logs(f"figures/{name}"),
             shell:
@@ -739,11 +757,14 @@ if not DRAW_ONLY:
     rule time:
         input:
             notebook=ancient("notebooks/24_time.ipynb"),
-            data=lambda w: [
-                run["dataset"]
-                for run in EXPERIMENTS[w.experiment].values()
-                if run["environment"] == w.environment
-            ],
+            data=lambda w: sorted(
+                {
+                    path
+                    for run in EXPERIMENTS[w.experiment].values()
+                    if run["environment"] == w.environment
+                    for path in plan.needs(run, COLLECTIONS)
+                }
+            ),
         output:
             rows=f"{RUNS}/times/{{experiment}}/{{environment}}.csv",
             provenance=f"{RUNS}/times/{{experiment}}/{{environment}}.provenance.json",

@@ -148,6 +148,32 @@ def check_results(name: str, *, draw_only: bool) -> None:
         print(f"warning: {line}", file=sys.stderr)
 
 
+def check_sources(name: str, wanted: Plan, *, dry: bool) -> None:
+    """Raises FileNotFoundError if folders to import from are not there; only warns if `dry`.
+
+    What is imported already, and what finished runs learned from, is not asked for.
+    """
+    runs = ROOT / "runs" / name
+    missing: dict[str, set[str]] = {}
+    for (experiment, run), spec in wanted.specs.items():
+        collection = wanted.collections.get(Path(getattr(spec, "dataset", None) or "").name)
+        folder = collection.parameters.get("files_in") if collection else None
+        if not collection or not folder or (ROOT / files.expanded(folder)).is_dir():
+            continue
+        made = (f"{experiment}/{run}/results.csv", f"datasets/{collection.file}.returns.csv")
+        if not any((runs / path).exists() for path in made):
+            missing.setdefault(folder, set()).add(collection.environment)
+    lines = [
+        f"there is no folder {folder} (files_in), and {len(games)} games, such as {min(games)}, "
+        "are to be imported from it"
+        for folder, games in missing.items()
+    ]
+    if lines and not dry:
+        raise FileNotFoundError("\n".join(lines))
+    for line in lines:
+        print(f"warning: {line}", file=sys.stderr)
+
+
 def tidy(name: str) -> None:
     """Removes what a pipeline that was killed has left: temporary files and folders."""
     shutil.rmtree(ROOT / "runs" / ".tmp", ignore_errors=True)
@@ -231,6 +257,8 @@ def work(arguments: argparse.Namespace) -> int:
         return 0
     dry = bool({"-n", "--dry-run", "--dryrun"} & set(arguments.rest))
     with alone(name):
+        if not (arguments.figures or arguments.adopt):
+            check_sources(name, wanted, dry=dry)
         if not dry:
             make_folders(name)
         check_results(name, draw_only=arguments.figures)

@@ -15,12 +15,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from unplugged import datasets, feeding, frame_stores, frames, methods, parallel, runs, windows
 from unplugged.learner import Learner, optimizer
+from unplugged.model.actions import Discrete
 from unplugged.runs.spec import model_of
 from unplugged.settings import Settings
 
 SMALL = {
     "representation": (8, 8), "dynamics": (8, 8), "prediction": (8,), "batch_size": 8,
-    "unroll_steps": 2, "td_steps": 2, "warmup_updates": 2,
+    "unroll_steps": 2, "td_steps": 2, "warmup_updates": 2, "num_simulations": 4,
 }  # fmt: skip
 
 
@@ -29,15 +30,34 @@ def near(a, b, scale=1e-6):
 
 
 def by_hand(one, state, data, shares):
-    """An update of a single device, from the mean of some shares' gradients."""
+    """An update of a single device, from the mean of some shares' gradients.
+
+    In a share past an end are its actions of the whole batch's; its operator has a key of its own.
+    """
     sample_key, key = jax.random.split(jax.random.fold_in(state.key, state.updates))
     batch = windows.sample(data, sample_key, one.settings.batch_size, 5)
     size = one.settings.batch_size // shares
-    gradient = jax.jit(jax.grad(one.loss, has_aux=True))
 
     def of_share(i):
-        some = jax.tree.map(lambda x: x[:, i * size : (i + 1) * size], batch)
-        return gradient(state.params, state.target_params, some, jax.random.fold_in(key, i))[0]
+        mine = slice(i * size, (i + 1) * size)
+
+        class Actions(Discrete):
+            def uniform(self, key, shape):
+                return super().uniform(key, (shape[0], shape[1] * shares))[:, mine]
+
+        def operator(model, params, root, key, settings):
+            key = jax.random.fold_in(key, i)
+            return one.method.operator(model, params, root, key, settings)
+
+        actions = Actions(one.model.num_actions)
+        alone = dataclasses.replace(
+            one,
+            model=dataclasses.replace(one.model, actions=actions),
+            method=dataclasses.replace(one.method, operator=operator),
+        )
+        some = jax.tree.map(lambda x: x[:, mine], batch)
+        gradient = jax.jit(jax.grad(alone.loss, has_aux=True))
+        return gradient(state.params, state.target_params, some, key)[0]
 
     found = [of_share(i) for i in range(shares)]
     mean = jax.tree.map(lambda *x: sum(x) / shares, *found)
@@ -63,15 +83,17 @@ def updates(dataset):
         assert {len(x.sharding.device_set) for x in jax.tree.leaves(state)} == {number}
         return parallel.local(state), losses
 
-    one = Learner(model, methods.get("bc"), settings)  # Draws nothing beside the windows.
-    state, losses = one.run(one.init(3), data, 6)
-    for number in (2, 4):
-        found, too = divided(one, number, one.init(3), 6)
-        near(losses, too)
-        near(state._replace(key=0), found._replace(key=0))
-        assert (jax.random.key_data(state.key) == jax.random.key_data(found.key)).all()
+    # ROSMO unrolls at random past an end.
+    for method, numbers in (("bc", (2, 4)), ("rosmo", (4,))):
+        one = Learner(model, methods.get(method), settings)
+        state, losses = one.run(one.init(3), data, 6)
+        for number in numbers:
+            found, too = divided(one, number, one.init(3), 6)
+            near(losses, too)
+            near(state._replace(key=0), found._replace(key=0))
+            assert (jax.random.key_data(state.key) == jax.random.key_data(found.key)).all()
 
-    one = Learner(model, methods.get("rosmo"), settings)  # Past an end it unrolls at random.
+    one = Learner(model, methods.get("mzu"), settings)  # Each device draws its searches' noise.
     begin = one.init(3)._replace(updates=jax.numpy.int32(7))
     found, _ = divided(one, 2, jax.tree.map(jax.numpy.copy, begin), 1)
     near(by_hand(one, begin, data, 2), found.params)

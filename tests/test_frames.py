@@ -2,8 +2,16 @@
 
 import dataclasses
 import errno
+import functools
+import json
+import multiprocessing
+import os
 import shutil
+import signal
+import sys
+import time
 import warnings
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +20,7 @@ import pytest
 
 import unplugged.data.frame_stores
 import unplugged.data.frames
+import unplugged.runs.spec
 from unplugged import (
     atari,
     datasets,
@@ -23,6 +32,7 @@ from unplugged import (
     policy,
     runs,
     selection,
+    videos,
     windows,
 )
 from unplugged.datasets import DatasetError
@@ -160,7 +170,7 @@ class KilledError(BaseException):
     pass
 
 
-def killed():
+def killed(*arguments):
     raise KilledError
 
 
@@ -192,14 +202,69 @@ def test_a_killed_conversion_goes_on_to_the_same_recording(tmp_path, shard, at):
     assert frames.convert(source([[killed]] * 3), folder).checksum == whole.checksum  # It is done.
 
 
+PAUSE = 0.02  # seconds
+
+
+def slowed(call):
+    """The function with a pause before it and one after."""
+
+    @functools.wraps(call)
+    def slow(*arguments):
+        time.sleep(PAUSE)
+        found = call(*arguments)
+        time.sleep(PAUSE)
+        return found
+
+    return slow
+
+
+def convert_slowly(folder, begun):
+    """A conversion that takes at least 34 pauses, and says when it begins."""
+    files.write_whole = slowed(files.write_whole)  # five times
+    shards = [[functools.partial(slowed(lambda x: x), one) for one in some] for some in made()]
+    begun.send(True)
+    frames.convert(source(shards), folder)
+
+
+def contents(folder):
+    return {x.relative_to(folder): x.read_bytes() for x in folder.rglob("*") if x.is_file()}
+
+
+@pytest.mark.slow
+def test_a_conversion_killed_at_random_moments_ends_in_the_same_files(tmp_path, monkeypatch):
+    whole = frames.convert(source(made()), tmp_path / "whole")
+    context = multiprocessing.get_context("forkserver")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # where it finds this module
+    context.set_forkserver_preload([__name__])  # What takes long to begin, begins once.
+    moments = np.random.default_rng(0).uniform(0.0, 34 * PAUSE, 10)
+    left = set()
+    for number, moment in enumerate(moments):
+        folder = tmp_path / str(number)
+        here, there = context.Pipe()
+        child = context.Process(target=convert_slowly, args=(folder, there))
+        child.start()
+        assert here.recv()
+        time.sleep(moment)
+        child.kill()
+        child.join()
+        assert child.exitcode == -signal.SIGKILL and not (folder / "recording.json").exists()
+        left.add(len([*folder.glob("shard-?????")]))
+        assert frames.convert(source(made()), folder).checksum == whole.checksum
+        assert contents(folder) == contents(tmp_path / "whole")
+    assert len(left) > 2  # They differ in how far it was.
+
+
 def test_a_share_keeps_the_first_episodes(tmp_path):
     half = frames.convert(source(made()), tmp_path / "half", share=0.5)
     assert half.num_episodes == 6 and half.metadata["share"] == 0.5
     assert half.metadata["episodes"] == 6
-    with pytest.raises(DatasetError, match=r"another conversion: share is 0.5 there and 1.0 here"):
+    with pytest.raises(
+        DatasetError,
+        match=r"half holds another conversion: share is 0.5 there and 1.0 here; remove that fol",
+    ):
         frames.convert(source(made()), tmp_path / "half")
     (tmp_path / "half" / "conversion.json").write_text("{")
-    with pytest.raises(DatasetError, match=r"conversion\.json is damaged .*another folder"):
+    with pytest.raises(DatasetError, match=r"conversion\.json is damaged .*remove that folder"):
         frames.convert(source(made()), tmp_path / "half", share=0.5)
     with pytest.raises(ValueError, match=r"share must lie in \(0.0, 1.0\]"):
         frames.convert(source(made()), tmp_path / "none", share=0.0)
@@ -208,10 +273,15 @@ def test_a_share_keeps_the_first_episodes(tmp_path):
 def test_episodes_that_disagree_on_their_last_row_are_an_error(tmp_path):
     shards = made()
     shards[1][2] = shards[1][2]._replace(last=frames.FRAME)
-    with pytest.raises(
-        DatasetError, match=r"disagree: .* alone in file-1, and a transition in fil"
-    ):
+    shards[2] = [killed]  # which is not come to
+    said = rf"disagree: .* alone in file-1, .* in file-0; .* from one, and remove {tmp_path} if"
+    with pytest.raises(DatasetError, match=said):
         frames.convert(source(shards), tmp_path)
+    assert [path.name for path in tmp_path.glob("shard*")] == ["shard-00000"]
+    with pytest.raises(DatasetError, match=said):  # A resumed conversion knows what was shown.
+        frames.convert(source(shards), tmp_path)
+    whole = frames.convert(source(made()), tmp_path / "whole")
+    assert frames.convert(source(made()), tmp_path).checksum == whole.checksum
 
 
 def test_without_evidence_the_last_row_is_a_frame(tmp_path):
@@ -302,7 +372,7 @@ def test_what_it_says_must_be_what_it_holds(tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no recording"):
         frames.load(tmp_path)
     (tmp_path / "shard-00000").mkdir()
-    with pytest.raises(DatasetError, match="holds something else: give another folder"):
+    with pytest.raises(DatasetError, match="holds something else: remove that folder"):
         frames.convert(source(made()), tmp_path)
 
 
@@ -386,6 +456,16 @@ def test_updates_that_the_host_feeds_are_those_of_the_device(tmp_path, monkeypat
         feeding.compiled(learner, stacked, fed, 6)
 
 
+def explored(**parameters):
+    """What is defined when the cells of 03_explore_recording have run."""
+    path = Path(__file__).parents[1] / "notebooks" / "03_explore_recording.ipynb"
+    scope = dict(parameters)
+    for cell in json.loads(path.read_text())["cells"]:
+        if cell["cell_type"] == "code" and "parameters" not in cell["metadata"].get("tags", []):
+            exec("".join(cell["source"]).removeprefix("%matplotlib inline\n"), scope)
+    return scope
+
+
 @pytest.mark.slow
 def test_a_run_trains_on_a_recording(tmp_path, monkeypatch):
     pytest.importorskip("ale_py")
@@ -400,6 +480,17 @@ def test_a_run_trains_on_a_recording(tmp_path, monkeypatch):
     spec = runs.Spec(environment="pong", **common)
     rows = runs.train(spec, tmp_path / "run")
     assert rows["update"].tolist() == [0, 1, 2] and np.isfinite(rows["loss"].iloc[1:]).all()
+    with monkeypatch.context() as patch:  # To look at it and to act, no frames are put anywhere.
+        patch.setattr(unplugged.runs.spec, "on_device", killed)
+        learner, state = runs.restore(spec, tmp_path / "run", 0)
+        chosen = runs.by_selectors(spec, tmp_path / "run", selectors=["greedy"], episodes=2)
+        assert chosen["episodes"].tolist() == [2]
+        seen = list(videos.episode(spec, learner, state.params, seed=1))
+        assert len(seen) == 6 and videos.picture(seen[-1].observation).shape == (84, 84, 3)
+        shown = explored(run=str(tmp_path / "run"), seed=0, episode=1, step=3, num_simulations=2)
+        kept = datasets.subsample(recording, 0.5, 0)
+        expected = frame_stores.store(kept).observe(jnp.int32(shown["begin"][1] + 3))
+        np.testing.assert_array_equal(shown["observations"](1).observe(np.int32(3)), expected)
     monkeypatch.setattr(
         unplugged.data.frame_stores, "device_memory", lambda: 1_000
     )  # from the host

@@ -21,10 +21,11 @@ SMALL = {
 }  # fmt: skip
 
 
-def execute(name, here, **parameters):
+def execute(name, here, out=None, **parameters):
+    """Runs a notebook in a folder; captions and profiles are found from the repository's root."""
     papermill.execute_notebook(
         NOTEBOOKS / f"{name}.ipynb",
-        here / f"{name}.out.ipynb",
+        (out or here) / f"{name}.out.ipynb",
         parameters={k: str(v) if isinstance(v, Path) else v for k, v in parameters.items()},
         kernel_name="python3",
         language="python",
@@ -216,20 +217,39 @@ def longer_runs(results):
         )
 
 
+def test_figures_of_atari_say_how_ours_differ(tmp_path):
+    results, figures = tmp_path / "results" / "atari-cpu", tmp_path / "figures"
+    results.mkdir(parents=True)
+    committed = NOTEBOOKS.parent / "results" / "cpu" / "minatar_resnet.csv"
+    row = pd.read_csv(committed).iloc[0].to_dict() | {
+        "benchmark": "atari", "environment": "pong", "method": "bc", "overrides": "{}",
+        "episodes": 4,
+    }  # fmt: skip
+    rows = [
+        {**row, "run": "pong_bc", "seed": seed, "update": update, "mean_return": seed + update - 21}
+        for seed in (0, 1)
+        for update in (0, 10, 20)
+    ]
+    pd.DataFrame(rows).to_csv(results / "atari_curves.csv", index=False)
+    record = json.loads(committed.with_suffix(".provenance.json").read_text())[row["run"]]
+    record["parameters"]["dataset"] = "runs/atari-cpu/datasets/atari_pong_dqn0"
+    record["settings"] |= {"network": "resnet", "representation": [16], "batch_size": 32}
+    (results / "atari_curves.provenance.json").write_text(json.dumps({"pong_bc": record}))
+    execute("70_atari_curves", NOTEBOOKS.parent, tmp_path, results=results, figures=figures)
+    for name in ("curves", "table8.table", "overall.table"):
+        caption = json.loads((figures / f"atari_{name}.json").read_text())["caption"]
+        assert "2 seeds" in caption and len(re.split(r"(?<=[.!?]) ", caption)) <= 5
+        assert "Ours: recordings made here, resnet of 1 x 16 channels, batches of 32, " in caption
+        assert len(caption) <= 520 - len(" of 500,000 transitions"), caption
+    table = pd.read_csv(figures / "atari_table8.table.csv").set_index("game")
+    assert table.loc["pong", "bc"].startswith("-0.50 ±")
+
+
 def test_figures_of_longer_runs_say_what_is_still_to_come(tmp_path):
     results, figures = tmp_path / "results" / "cpu", tmp_path / "figures"
     longer_runs(results)
     for name in ("41_minatar_curves", "45_minatar_low_data"):
-        papermill.execute_notebook(
-            NOTEBOOKS / f"{name}.ipynb",
-            tmp_path / "out.ipynb",
-            parameters={"results": str(results), "study": "pixels", "figures": str(figures)},
-            kernel_name="python3",
-            language="python",
-            progress_bar=False,
-            execution_timeout=300,
-            cwd=str(NOTEBOOKS.parent),  # Captions and profiles are found from there.
-        )
+        execute(name, NOTEBOOKS.parent, tmp_path, results=results, study="pixels", figures=figures)
     overall = pd.read_csv(figures / "pixels_overall.table.csv")
     assert overall["method"].tolist() == ["bc"] and overall["games"].tolist() == [5]
     returns = pd.read_csv(figures / "pixels_returns.table.csv", keep_default_na=False)

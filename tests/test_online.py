@@ -322,6 +322,22 @@ def test_a_replay_that_does_not_fit_is_refused_before_it_is_allocated(monkeypatc
     ):
         (groups / name).write_text(f"{text}\n")
         assert memory.free(tmp_path) == free
+    # A job's own group, and those above it.
+    (tmp_path / "proc/self").mkdir()
+    (tmp_path / "proc/self/cgroup").write_text(
+        "5:devices:/elsewhere\n4:cpu,memory:/old/job\n0::/slurm/job_7/step_0\n"
+    )
+    assert memory.free(tmp_path) == 4000
+    for name, text, free in (
+        ("slurm/job_7/memory.max", "3000", 3000),
+        ("slurm/job_7/step_0/memory.max", "max", 3000),
+        ("slurm/job_8/memory.max", "1", 3000),
+        ("memory/old/memory.limit_in_bytes", "2000", 2000),
+        ("memory/elsewhere/memory.limit_in_bytes", "1", 2000),
+    ):
+        (groups / name).parent.mkdir(parents=True, exist_ok=True)
+        (groups / name).write_text(f"{text}\n")
+        assert memory.free(tmp_path) == free
 
 
 def test_continuous_actions_are_acted_stored_and_reanalysed():

@@ -279,6 +279,18 @@ def test_snakemake_plans_a_profile_from_nothing(clone):
     assert code == 0 and "draw_01_first_figure" in output, output
 
 
+def test_on_a_cluster_what_trains_or_acts_has_a_gpu(clone):
+    given = yaml.safe_load((clone / "profiles/slurm/config.yaml").read_text())["set-resources"]
+    options = [f"{rule}:{name}={x}" for rule, of in given.items() for name, x in of.items()]
+    code, output = finish(clone, "--", "-n", "--forceall", "--set-resources", *options)
+    assert code == 0, output
+    jobs = re.findall(r"^rule (\w+):\n(?: .*\n)*? +resources: (.*)$", output, re.M)
+    alike = {"train", "train_minatar_curves", "watch_minatar_agents", "select", "evaluate", "time"}
+    assert alike <= {rule for rule, resources in jobs if "gpu=1" in resources}, jobs
+    drawn = [resources for rule, resources in jobs if rule.startswith("draw_")]
+    assert drawn and not any("gpu" in resources for resources in drawn)
+
+
 @pytest.mark.parametrize("profile, collected, trained", [("atari", 12, 60), ("atari-cpu", 2, 10)])
 def test_snakemake_plans_atari_whole(clone, profile, collected, trained):
     code, output = finish(clone, "--", "-n", "--quiet", "rules", profile=profile)
@@ -286,6 +298,18 @@ def test_snakemake_plans_atari_whole(clone, profile, collected, trained):
     found = dict(re.findall(r"^(\w+) +(\d+)$", output, re.M))
     assert found["collect_frames"] == str(collected) and found["train"] == str(trained)
     assert found["draw_70_atari_curves"] == "1"
+    missing = "there is no folder data/atari_episodes_ordered (files_in), and 12 games, such as"
+    assert (f"warning: {missing} amidar" in output) == (profile == "atari")
+    if profile == "atari-cpu":  # Timing needs recordings, too.
+        timed = yaml.safe_load((clone / "profiles" / "atari-cpu.yaml").read_text())
+        timed["timing"] = {**TINY["timing"], "experiment": "atari_curves"}
+        (clone / "profiles" / "timed.yaml").write_text(yaml.safe_dump(timed))
+        wanted = ("results/atari-cpu/atari_times.csv", "-n", "--quiet", "rules")
+        code, output = finish(clone, "--", *wanted, profile="timed")
+        assert code == 0 and re.search(r"^time +2$", output, re.M), output
+    if profile == "atari":
+        code, output = finish(clone, profile=profile)
+        assert code == 2 and output.startswith(f"error: {missing}")
 
 
 def test_a_runs_folder_that_cannot_be_written(clone):

@@ -172,6 +172,9 @@ def test_a_word_stands_for_several_games():
     assert pong["dataset"] == "runs/mine/datasets/atari_pong_run1"
     assert plan.needs(pong, wanted.collections) == [f"{pong['dataset']}.returns.csv"]
     assert wanted.collections["atari_pong_run1"].notebook == "13_import_atari"
+    some = {**ATARI, "datasets": [{**ATARI["datasets"][0], "checkpoints": 10, "share": 1}]}
+    imported = plan.plan(some).collections["atari_pong_run1"].parameters
+    assert imported["checkpoints"] == 10 and imported["share"] == 1
     one = {"benchmark": "atari", "environment": "all", "transitions": 5}
     grid = {"environment": ["all"], "method": ["bc"]}
     every = {"one": {**ATARI["experiments"]["one"], "grid": grid}}
@@ -186,10 +189,24 @@ def test_a_word_stands_for_several_games():
 
 
 @pytest.mark.parametrize(
+    "games, count", [("rosmo", 12), ("all", 46), ("pong", 1), ("pong, alien", 2)]
+)
+def test_the_games_of_the_profile_atari_stand_in_one_line(tmp_path, games, count):
+    text = (ROOT / "profiles" / "atari.yaml").read_text()
+    assert text.count("&games [rosmo]") == 1
+    (tmp_path / "mine.yaml").write_text(text.replace("&games [rosmo]", f"&games [{games}]"))
+    _, wanted = plan.read(tmp_path / "mine.yaml")
+    assert len(wanted.collections) == count and len(wanted.specs) == 5 * count
+
+
+@pytest.mark.parametrize(
     "datasets, message",
     [
         ([{"environment": "pong"}], "recorded by transitions, or imported by source"),
         ([{"environment": "pong", "transitions": 5, "run": 1}], "give the one or the other"),
+        ([{"environment": "pong", "share": 0}], r"share must lie in \(0.0, 1.0\], got 0"),
+        ([{"environment": "pong", "run": 9}], r"run must lie in \[1, 5\], got 9"),
+        ([{"environment": "pong", "checkpoints": 0}], "checkpoints must lie in .1"),
         ([{"environment": "pogn", "transitions": 5}], "did you mean 'pong'"),
         ([{"environment": "pong", "source": "tdfs"}], "did you mean 'tfds'"),
         ([{"environment": "pong", "transitions": 5, "agent": {"perod": 1}}], "mean 'period'"),

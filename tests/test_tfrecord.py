@@ -119,8 +119,17 @@ def test_the_record_is_named(tmp_path):
 def test_shards_are_whole(tmp_path):
     for number in (0, 1, 3):
         writer.write(tmp_path / f"train-{number:05d}-of-00004", [])
-    with pytest.raises(DatasetError, match="lacks 1 of 4 files, the first train-00002-of-00004"):
+    with pytest.raises(
+        tfrecord.MissingError, match="lacks 1 of 4 files, the first train-00002-of-00004"
+    ):
         tfrecord.shards(tmp_path)
+    with pytest.raises(tfrecord.MissingError, match="lacks 1 of 3 files, the first train-00002-of"):
+        tfrecord.shards(tmp_path, count=3)
+    with pytest.raises(DatasetError, match="has 4 files train-NNNNN-of-00004, not 2: say 4, or"):
+        tfrecord.shards(tmp_path, count=2)
+    (tmp_path / "train-00003-of-00004").unlink()
+    assert [path.name[6:11] for path in tfrecord.shards(tmp_path, count=2)] == ["00000", "00001"]
+    writer.write(tmp_path / "train-00003-of-00004", [])
     writer.write(tmp_path / "train-00002-of-00004", [])
     (tmp_path / "README").write_text("")
     assert [path.name[6:11] for path in tfrecord.shards(tmp_path)] == [f"{i:05d}" for i in range(4)]

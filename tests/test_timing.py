@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from unplugged import datasets, environments, runs, timing
+from unplugged import datasets, environments, runs, timing, windows
 
 pytestmark = pytest.mark.slow
 
@@ -23,7 +23,7 @@ def test_rates_by_hand():
     assert timing.rates(step, seconds=0.0, repeats=1, clock=lambda: now[0]) == [10.0]
 
 
-def test_runs_are_timed_in_turn(tmp_path):
+def test_runs_are_timed_in_turn(tmp_path, monkeypatch):
     shape, actions = environments.form(environments.make("bsuite", "catch", seed=0))
     episode = {
         "observation": np.zeros((10, *shape), np.float32),
@@ -40,7 +40,10 @@ def test_runs_are_timed_in_turn(tmp_path):
     specs = [
         runs.Spec(dataset=str(path), method=method, overrides=SMALL) for method in ("rosmo", "bc")
     ]
+    placed = []
+    monkeypatch.setattr(timing, "on_device", lambda x: placed.append(x) or windows.store(x))
     rows = timing.measure(specs, updates=3, seconds=0.0, repeats=2, after=2)
+    assert len(placed) == 1  # The dataset is on the device once.
     assert rows["method"].tolist() == ["rosmo", "bc"] * 2
     assert rows["repeat"].tolist() == [0, 0, 1, 1] and (rows["seconds"] > 0).all()
     assert (rows["after"] == 2).all()

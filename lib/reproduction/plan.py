@@ -93,7 +93,7 @@ def _collections(
 
 _OF_FRAMES = {
     "source": "what is imported", "files_in": "where that lies", "run": "which of the five",
-    "share": "of the episodes",
+    "checkpoints": "how many there are", "share": "of the episodes",
 }  # fmt: skip
 
 

@@ -107,9 +107,9 @@ def _named(kind: str) -> Any:
     return Annotated[str, AfterValidator(lambda value: name(kind, value))]
 
 
-def _number(low: float, high: float = math.inf, *, integer: bool = False) -> Any:
+def _number(low: float, high: float = math.inf, **options: bool) -> Any:
     def check(value: Any) -> Any:
-        return checks.within("it", value, low, high, integer=integer)
+        return checks.within("it", value, low, high, **options)
 
     return Annotated[Any, AfterValidator(check)]
 
@@ -152,8 +152,9 @@ class Recording(_Section):
     agent: dict[str, Any] = None
     source: str = None
     files_in: str = None
-    run: _Count = None
-    share: _number(0.0, 1.0) = None
+    run: _number(1, 5, integer=True) = None
+    checkpoints: _Count = None
+    share: _number(0.0, 1.0, open_low=True) = None
 
     @property
     def environments(self) -> list[str]:

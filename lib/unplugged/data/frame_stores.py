@@ -275,8 +275,13 @@ def _unpack(recording: frames.Recording, path: Path, size: int) -> None:
     with files.lock(lock, patience=float("inf"), busy=busy):
         if path.exists() and path.stat().st_size == size:
             return  # Somebody else was first.
-        with temporary.open("wb") as file:
-            for episode, rows in zip(recording.frames(), recording.table.rows):
+        episodes = zip(recording.frames(), recording.table.rows)
+        count = recording.num_episodes
+        with (
+            temporary.open("wb") as file,
+            tqdm(episodes, "unpacking frames", count, unit="episode", mininterval=5.0) as each,
+        ):
+            for episode, rows in each:
                 file.write(np.ascontiguousarray(episode[:rows]).data)
             file.flush()
             os.fsync(file.fileno())

@@ -43,6 +43,7 @@ _ROWS = (
     "action", "reward", "length", "terminated", "checkpoint", "number", "crc", "last",
 )  # fmt: skip
 _PLAN, _DONE, LOCK = "conversion.json", "recording.json", ".lock"
+_INSTEAD = "remove that folder to convert into it anew, or give another"
 
 # What the last row of an episode is: only its frame means something, or it is a transition, too.
 FRAME, TRANSITION = "frame", "transition"
@@ -141,13 +142,18 @@ def convert(source: Source, folder: str | os.PathLike[str], *, share: float = 1.
         names = [_name(number) for number in range(len(source.shards))]
         here = [(folder / name).exists() for name in names]
         frames = 0
+        shown: dict[str, str] = {}
+        for name, shard in zip(
+            itertools.compress(names, here), itertools.compress(source.shards, here)
+        ):
+            _agree(shown, _rows(folder / name)["last"], shard, folder)
         with tqdm(total=len(names), initial=sum(here), unit="shard", mininterval=5.0) as progress:
             for number, name in enumerate(names):
                 if here[number]:
                     continue
                 progress.set_description(Path(source.shards[number]).name)
                 with _room(folder, number, len(names)):
-                    frames += _convert_shard(source, number, share, folder / name)
+                    frames += _convert_shard(source, number, share, folder / name, shown)
                 progress.update()
                 progress.set_postfix(frames=f"{frames:,}")
         facts = {**source.facts, "share": share, **_settled(folder, names, source)}
@@ -162,19 +168,17 @@ def _claim(folder: Path, source: Source, share: float) -> None:
     plan = json.loads(json.dumps(plan))
     if not (folder / _PLAN).exists():
         if (folder / _DONE).exists() or list(folder.glob("shard-*")):
-            raise DatasetError(f"{folder} holds something else: give another folder")
+            raise DatasetError(f"{folder} holds something else: {_INSTEAD}")
         return files.write_whole(folder / _PLAN, json.dumps(plan, indent=1))
     try:
         before = dict(json.loads((folder / _PLAN).read_text()))
     except (ValueError, TypeError) as error:
-        raise DatasetError(
-            f"{folder / _PLAN} is damaged ({error}): give another folder, or remove this one"
-        ) from error
+        raise DatasetError(f"{folder / _PLAN} is damaged ({error}): {_INSTEAD}") from error
     for name in sorted({*plan, *before}):
         if before.get(name) != plan.get(name):
             raise DatasetError(
                 f"{folder} holds another conversion: {name} is {_short(before.get(name))} there "
-                f"and {_short(plan.get(name))} here; give another folder"
+                f"and {_short(plan.get(name))} here; {_INSTEAD}"
             )
 
 
@@ -238,8 +242,13 @@ class _Writer:
         self._held -= count
 
 
-def _convert_shard(source: Source, number: int, share: float, path: Path) -> int:
-    """Writes a shard whole, or nothing of it; returns how many frames it has."""
+def _convert_shard(
+    source: Source, number: int, share: float, path: Path, shown: dict[str, str]
+) -> int:
+    """Writes a shard whole, or nothing of it; returns how many frames it has.
+
+    It must agree with the shards before it on what a last row is, see `_agree`.
+    """
     temporary = path.with_name(path.name + files.TEMPORARY)
     temporary.mkdir()
     try:
@@ -260,6 +269,7 @@ def _convert_shard(source: Source, number: int, share: float, path: Path) -> int
             found["last"].append(_LAST.index(episode.last))
         if writer is None:
             raise DatasetError("it holds no episodes")
+        _agree(shown, np.array(found["last"]), source.shards[number], path.parent)
         writer.flush()
         rows: dict[str, Any] = {
             "action": np.concatenate(found["action"]),
@@ -354,6 +364,23 @@ def _name(shard: int) -> str:
     return f"shard-{shard:05d}"
 
 
+def _agree(shown: dict[str, str], last: np.ndarray, shard: str, folder: Path) -> None:
+    """Adds what a shard's last rows are to the kinds `shown`, each with its first shard.
+
+    Raises:
+      DatasetError: if there is more than one kind.
+    """
+    for code in np.unique(last):
+        if (kind := _LAST[code]) is not None:
+            shown.setdefault(kind, shard)
+    if len(shown) > 1:
+        raise DatasetError(
+            f"episodes disagree: the last row is a frame alone in {shown[FRAME]}, and a transition "
+            f"in {shown[TRANSITION]}; the files are of several sources: get all from one, and "
+            f"remove {folder} if what is converted is of another"
+        )
+
+
 def _settled(folder: Path, names: Sequence[str], source: Source) -> dict[str, Any]:
     """What the last row of every episode is, and how many show it; raises if they disagree.
 
@@ -362,15 +389,9 @@ def _settled(folder: Path, names: Sequence[str], source: Source) -> dict[str, An
     shown: dict[str, str] = {}
     episodes = 0
     for name, shard in zip(names, source.shards):
-        for code, count in zip(*np.unique(_rows(folder / name)["last"], return_counts=True)):
-            if (kind := _LAST[code]) is not None:
-                shown.setdefault(kind, shard)
-                episodes += int(count)
-    if len(shown) > 1:
-        raise DatasetError(
-            f"episodes disagree: the last row is a frame alone in {shown[FRAME]}, and a transition "
-            f"in {shown[TRANSITION]}; the files are of several sources"
-        )
+        last = _rows(folder / name)["last"]
+        _agree(shown, last, shard, folder)
+        episodes += int(np.count_nonzero(last))
     return {"last_row": next(iter(shown), FRAME), "last_row_shown_by": episodes}
 
 

@@ -45,7 +45,7 @@ def source(
       folder: where the games' folders lie.
       game: one of `atari.GAMES`.
       run: 1 to 5.
-      checkpoints: how many files there must be; None: as many as their names say.
+      checkpoints: how many files there are, the first ones; None: as many as their names say.
 
     Raises:
       FileNotFoundError: if there are no such files.
@@ -54,9 +54,10 @@ def source(
     """
     name, run = _named(game, run)
     folder = files.expanded(folder)
-    shards = tfrecord.shards(_below(folder, name), f"run_{run}")
-    if checkpoints not in (None, len(shards)):
-        raise DatasetError(f"{folder} has {len(shards)} checkpoints of {game}, not {checkpoints}")
+    try:
+        shards = tfrecord.shards(_below(folder, name), f"run_{run}", checkpoints)
+    except tfrecord.MissingError as error:
+        raise DatasetError(f"{error}, or say how many you have (checkpoints)") from error
     return _source(
         frames.of_game(game, run, "RL Unplugged, atari_episodes_ordered"),
         [[path] for path in shards],

@@ -27,6 +27,11 @@ _POLYNOMIAL = np.uint32(0x82F63B78)  # Castagnoli's, its bits reversed.
 _BLOCK = 256  # bytes of a block; blocks of a record are summed side by side
 _SHARD = re.compile(r"(?P<prefix>.+)-(?P<number>\d{5})-of-(?P<of>\d{5})")
 
+
+class MissingError(DatasetError):
+    """A dataset has fewer files than it must have."""
+
+
 # --- CRC-32C ------------------------------------------------------------------------------------
 
 
@@ -126,16 +131,20 @@ def _opened(path: Path) -> BinaryIO:
     return path.open("rb") if plain or start[:2] != b"\x1f\x8b" else cast(BinaryIO, gzip.open(path))
 
 
-def shards(folder: str | os.PathLike[str], prefix: str | None = None) -> list[Path]:
-    """The files {prefix}-00000-of-{n:05d} and so on of a folder, in order, all n of them.
+def shards(
+    folder: str | os.PathLike[str], prefix: str | None = None, count: int | None = None
+) -> list[Path]:
+    """The files {prefix}-00000-of-{n:05d} and so on of a folder, in order.
 
     Args:
       folder: where they lie.
       prefix: of their names; None: the only one that there is.
+      count: how many there are, the first ones; None: all n of them.
 
     Raises:
       FileNotFoundError: if there is no such folder, or no such file in it.
-      DatasetError: if some are missing, or there are files of several prefixes or numbers.
+      DatasetError: if some are missing (`MissingError`) or beyond `count`, or there are files of
+        several prefixes or numbers.
     """
     folder = files.expanded(folder)
     if not folder.is_dir():
@@ -155,12 +164,18 @@ def shards(folder: str | os.PathLike[str], prefix: str | None = None) -> list[Pa
         kinds = ", ".join(f"{name}-*-of-{of:05d}" for name, of in found)
         raise DatasetError(f"{folder} has files of several kinds, {kinds}: move others away")
     (((name, of), paths),) = found.items()
-    if missing := [number for number in range(of) if number not in paths]:
-        raise DatasetError(
-            f"{folder} lacks {len(missing)} of {of} files, the first {name}-{missing[0]:05d}-of-"
-            f"{of:05d}: get them, since what is left is another dataset"
+    wanted = of if count is None else count
+    if missing := [number for number in range(wanted) if number not in paths]:
+        raise MissingError(
+            f"{folder} lacks {len(missing)} of {wanted} files, the first {name}-{missing[0]:05d}-"
+            f"of-{of:05d}: get them, since what is left is another dataset"
         )
-    return [paths[number] for number in range(of)]
+    if beyond := max(paths) + 1 - wanted:
+        raise DatasetError(
+            f"{folder} has {beyond + wanted} files {name}-NNNNN-of-{of:05d}, not {wanted}: say "
+            f"{beyond + wanted}, or move others away"
+        )
+    return [paths[number] for number in range(wanted)]
 
 
 # --- tf.train.Example ---------------------------------------------------------------------------

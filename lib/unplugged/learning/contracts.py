@@ -43,7 +43,7 @@ def call(kind: str, function: Callable[..., Any], /, **arguments: Any) -> Any:
     Raises:
       ContractError: if it takes other arguments, or if one of one's own raises something.
     """
-    by_name = ("model", "method", "settings") if kind == "objective" else ()
+    by_name = ("model", "method", "settings", "mesh") if kind == "objective" else ()
     places = [value for name, value in arguments.items() if name not in by_name]
     names = {name: value for name, value in arguments.items() if name in by_name}
     try:

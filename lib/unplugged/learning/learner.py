@@ -126,7 +126,11 @@ class Learner:
         self, params: Params, target_params: Params, windows: Windows, key: jax.Array
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """The method's loss over windows and its parts before weighting, see `objectives`."""
-        objective = self.method.objective or objectives.planning
+        objective, more = self.method.objective, {}
+        if objective is None:
+            objective, more = objectives.planning, {"mesh": self.mesh}
+        else:
+            key = parallel.own(key, self.mesh)
         return contracts.loss(
             objective,
             params=params,
@@ -136,6 +140,7 @@ class Learner:
             model=self.model,
             method=self.method,
             settings=self.settings,
+            **more,
         )
 
     def _loss_at(self, updates: jax.Array, *arguments: Any) -> tuple[jax.Array, dict]:
@@ -182,7 +187,7 @@ class Learner:
         unroll_steps, td_steps = self.method.window(self.settings)
         start = parallel.share(starts(data, sample_key, self.settings.batch_size), self.mesh)
         windows = at(data, start, unroll_steps + td_steps + 1)
-        return self.update(state, windows, parallel.own(key, self.mesh))
+        return self.update(state, windows, key)
 
     def _scan(
         self, state: LearnerState, data: Store, num_updates: int

@@ -21,7 +21,7 @@ import numpy as np
 import rlax
 
 from unplugged.data.windows import Windows
-from unplugged.learning import continuous, contracts, losses
+from unplugged.learning import continuous, contracts, losses, parallel
 from unplugged.learning.method import Loss, Method
 from unplugged.learning.settings import Settings
 from unplugged.model.critic import implicit_quantiles, implicit_values, likely, midpoints
@@ -60,6 +60,7 @@ def planning(
     model: Model,
     method: Method,
     settings: Settings,
+    mesh: jax.sharding.Mesh | None = None,
 ) -> Loss:
     """The unrolled model's loss (ROSMO, eq. 1 and Algorithm 2).
 
@@ -67,6 +68,9 @@ def planning(
     the recorded actions beside it. Without one, that imitation is the policy loss: ROSMO's
     Behavior (Section 4.2 d). Policy, value and regulariser are averaged over K + 1 steps,
     the reward over K.
+
+    On each device of a mesh (see `parallel`) it is that of the device's windows: actions at random
+    are its share of those that one device draws, what the operator draws is its own.
     """
     unroll_steps, td_steps = method.window(settings)
     steps = windows._replace(improved=None)
@@ -75,7 +79,9 @@ def planning(
 
     # Predictions along the imagined steps.
     action_key, improve_key = jax.random.split(key)
-    at_random = model.actions.uniform(action_key, now.real.shape)
+    whole = now.real.shape[0], now.real.shape[1] * (mesh.size if mesh else 1)
+    at_random = parallel.share(model.actions.uniform(action_key, whole), mesh, axis=1)
+    action_key, improve_key = (parallel.own(one, mesh) for one in (action_key, improve_key))
     actions = losses.where(now.real, now.action, at_random)[:unroll_steps]
     states, reward_logits = losses.unroll(model, params, state, actions, settings.gradient_scale)
     policy_logits, value_logits = model.predict(params, states)

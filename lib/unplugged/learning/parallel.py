@@ -2,8 +2,9 @@
 
 Each device has the parameters and the data. All draw the same windows as a single one would, each
 computes the gradient of its share, and they learn from the mean: one sum over devices an update,
-and nothing else is sent. What a method draws at random beside the windows, such as a search's
-noise, each device draws by itself. What a run is does not depend on the number of devices.
+and nothing else is sent. The actions that a model imagines past an end are those of a single one,
+too. What else a method draws at random, such as a search's noise, each device draws by itself. What
+a run is does not depend on the number of devices.
 
 Several processes do the same, each with its own devices, and only the first writes results.
 """
@@ -153,12 +154,12 @@ def over(mesh: Mesh | None, run: Callable[..., Any], *, fed: bool = False) -> Ca
     return everywhere
 
 
-def share(x: jax.Array, mesh: Mesh | None) -> jax.Array:
-    """This device's part of what belongs to a batch [B]."""
+def share(x: jax.Array, mesh: Mesh | None, axis: int = 0) -> jax.Array:
+    """This device's part of what belongs to a batch of B, [..., B, ...] with B at that axis."""
     if mesh is None:
         return x
-    size = x.shape[0] // mesh.size
-    return jax.lax.dynamic_slice_in_dim(x, size * jax.lax.axis_index(_BATCH), size)
+    size = x.shape[axis] // mesh.size
+    return jax.lax.dynamic_slice_in_dim(x, size * jax.lax.axis_index(_BATCH), size, axis)
 
 
 def own(key: jax.Array, mesh: Mesh | None) -> jax.Array:

@@ -425,6 +425,7 @@ def mcts_q(
 
     Of continuous actions the prior is that of the candidates, see `candidates.offer`.
     """
+    searched: AnyImprovement
     if model.actions.continuous:
         searched, offered = _sampled(model, params, root, key, settings, noise=noise)
         prior = jnp.log(offered.prior)

@@ -28,7 +28,7 @@ from unplugged.planning import acting
 from unplugged.runs import decisions, ope
 from unplugged.runs.heldout import held_out_loss
 from unplugged.runs.ope import fitted_q_evaluation
-from unplugged.runs.spec import Spec, build, divide, load, on_device
+from unplugged.runs.spec import Spec, build, divide, load, on_device, prepare
 from unplugged.runs.training import saved_states
 
 __all__ = ["behavior", "fitted_q_evaluation", "held_out_loss", "report", "score"]
@@ -61,7 +61,7 @@ def score(spec: Spec, folder: str | os.PathLike[str], *, fqe_updates: int) -> pd
         raise ValueError("selection needs a run with holdout above 0 and keep_checkpoints")
     checks.within("fqe_updates", fqe_updates, 1, integer=True)
     results = _finished(spec, folder)
-    learner, _, dataset = build(spec)
+    learner, dataset = prepare(spec)
     moments = datasets.moments(dataset) if spec.settings.standardize else None
     fitted = spec.model(*spec.form(), moments)
     whole = load(spec.dataset)

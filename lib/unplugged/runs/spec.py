@@ -198,6 +198,11 @@ class AnySpec:
         """The learner, its data on the device, and the dataset if there is one."""
         raise NotImplementedError
 
+    def prepare(self) -> tuple[Any, datasets.Dataset | None]:
+        """The learner and the dataset; data that only training needs need not go to the device."""
+        learner, _, dataset = self.build()
+        return learner, dataset
+
     def described_data(self, store: Any) -> Any:
         """What `build` puts on the device, each dataset in it given as `store`."""
         raise NotImplementedError
@@ -310,6 +315,10 @@ class Spec(AnySpec):
         """The learner, its data on the device, and the dataset; see `build`."""
         return build(self)
 
+    def prepare(self) -> tuple[Learner, datasets.Dataset]:
+        """The learner and the dataset, nothing of which is put on the device; see `prepare`."""
+        return prepare(self)
+
     def described_data(self, store: windows.Store) -> windows.Store:
         """The store itself."""
         return store
@@ -410,7 +419,7 @@ def model_of(
     return with_critic(model, critic)
 
 
-def build(spec: Spec) -> tuple[Learner, windows.Store, datasets.Dataset]:
+def prepare(spec: Spec) -> tuple[Learner, datasets.Dataset]:
     """Loads and checks the dataset, and makes the learner for it.
 
     Raises:
@@ -431,6 +440,17 @@ def build(spec: Spec) -> tuple[Learner, windows.Store, datasets.Dataset]:
     learner = spec.learner(*form, moments)
     if methods.get(spec.method).critic == "categorical":
         check_range(dataset, _support(settings), settings)
+    return learner, dataset
+
+
+def build(spec: Spec) -> tuple[Learner, windows.Store, datasets.Dataset]:
+    """The same as `prepare`, and the data on the device between the two.
+
+    Raises:
+      DatasetError: as `prepare`, and if there is no room for the data.
+      ValueError: as `prepare`, and if `diagnose` cannot look at them.
+    """
+    learner, dataset = prepare(spec)
     data = on_device(dataset)
     if spec.diagnose and isinstance(data, frame_stores.Host):
         raise ValueError(

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
+from typing import Any
 
 import jax
 import pandas as pd
 from tqdm import tqdm
 
 from unplugged.common import checks
+from unplugged.data import datasets
 from unplugged.learning import feeding
-from unplugged.runs.spec import AnySpec
+from unplugged.runs.spec import AnySpec, Spec, on_device
 
 
 def rates(
@@ -45,18 +47,37 @@ def rates(
     return found
 
 
-def stepper(spec: AnySpec, updates: int, *, after: int = 0) -> Callable[[], int]:
+def _built(spec: AnySpec, stores: MutableMapping[str, Any]) -> tuple[Any, Any]:
+    """A run's learner, and its data on the device, once for all runs on one dataset."""
+    if type(spec) is not Spec:  # Others' data are more than a dataset.
+        learner, data, _ = spec.build()
+        return learner, data
+    learner, dataset = spec.prepare()
+    which = datasets.checksum(dataset)
+    if which not in stores:
+        stores[which] = on_device(dataset)
+    return learner, stores[which]
+
+
+def stepper(
+    spec: AnySpec,
+    updates: int,
+    *,
+    after: int = 0,
+    stores: MutableMapping[str, Any] | None = None,
+) -> Callable[[], int]:
     """A function whose every call trains the run's first seed for some updates more.
 
     Args:
       spec: the run.
       updates: updates a call, rounded up to a multiple of what the run does at once.
       after: updates that are done before it returns, likewise.
+      stores: data on the device by the dataset's checksum, to be used and added to; None: none.
 
     Returns:
       The function, compiled; it returns the updates that it did.
     """
-    learner, data, _ = spec.build()
+    learner, data = _built(spec, {} if stores is None else stores)
     state = learner.init(spec.seeds[0])
     number = -(-updates // spec.updates_at_once) * spec.updates_at_once
     run = feeding.compiled(learner, state, data, number)
@@ -86,7 +107,7 @@ def measure(
     checkpoints are left out. To be compared, the times need the machine to themselves.
 
     Args:
-      specs: the runs; their data must fit into memory together.
+      specs: the runs; their datasets must fit into memory together.
       updates: updates of one compiled call.
       seconds: least time of a measurement.
       repeats: measurements of each run.
@@ -100,8 +121,9 @@ def measure(
     checks.within("seconds", seconds, 0.0)
     checks.within("repeats", repeats, 1, integer=True)
     checks.within("after", after, 0, integer=True)
+    stores: dict[str, Any] = {}
     steps = [
-        stepper(spec, updates, after=after)
+        stepper(spec, updates, after=after, stores=stores)
         for spec in tqdm(specs, unit="compiled", file=sys.stdout)
     ]
     rows = []

@@ -384,14 +384,30 @@ def restore(spec: AnySpec, folder: str | os.PathLike[str], seed: int) -> tuple[A
       FileNotFoundError: if the seed has no checkpoint there.
       ValueError: if the checkpoints there are of another run.
     """
-    learner, _, dataset = spec.build()
+    learner, dataset = spec.prepare()
+    return learner, last_state(spec, folder, seed, learner, dataset)
+
+
+def last_state(
+    spec: AnySpec,
+    folder: str | os.PathLike[str],
+    seed: int,
+    learner: Any,
+    dataset: datasets.Dataset | None,
+) -> Any:
+    """The state of a seed at its last checkpoint; raises as `restore`, arguments as there.
+
+    Args:
+      learner: the run's, see `AnySpec.prepare`.
+      dataset: likewise.
+    """
     found = None
     for of_seed, _, state in saved_states(spec, folder, learner, dataset):
         if of_seed == seed:
             found = state
     if found is None:
         raise FileNotFoundError(f"{folder} has no checkpoint of seed {seed}")
-    return learner, found
+    return found
 
 
 def by_selectors(
@@ -421,7 +437,7 @@ def by_selectors(
     selectors = checks.of_type("selectors", selectors, Sequence[str] | None)
     selectors = spec.compared_ways() if selectors is None else selectors
     specs = [dataclasses.replace(spec, selector=selector) for selector in selectors]
-    learner, _, dataset = spec.build()
+    learner, dataset = spec.prepare()
     params = {
         seed: state.params
         for seed, update, state in saved_states(spec, folder, learner, dataset)

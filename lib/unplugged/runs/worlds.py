@@ -23,7 +23,7 @@ from unplugged.learning.world_settings import OF_THE_WORLD, PRESETS, WorldSettin
 from unplugged.model.actions import Actions, Discrete
 from unplugged.model.world import World, WorldState, rssm, straight_through
 from unplugged.runs import benchmarks, evaluation, training
-from unplugged.runs.spec import Spec, build, model_of
+from unplugged.runs.spec import Spec, model_of, on_device, prepare
 
 _AT_ONCE = 256  # windows whose disagreement is looked at in one call
 
@@ -124,8 +124,8 @@ class WorldSpec(Spec):
         """What `build` puts on the device, with `store` as its dataset."""
         return store if self.learns_the_world else WorldData(store, 0.0)
 
-    def build(self) -> tuple[Any, Any, datasets.Dataset]:
-        """The learner, its data on the device, and the dataset.
+    def prepare(self) -> tuple[Any, datasets.Dataset]:
+        """The learner and the dataset.
 
         The dataset of a run inside a world model names that in its metadata, so that another
         world model is other data.
@@ -136,16 +136,25 @@ class WorldSpec(Spec):
           ValueError: if it is of another environment or other sizes.
         """
         learner: Any
-        learner, store, dataset = build(self)
+        learner, dataset = prepare(self)
+        if self.learns_the_world:
+            return learner, dataset
+        params = load(self)
+        metadata = {**dataset.metadata, "world": digest(params)}
+        learner = dataclasses.replace(learner, world_params=params)
+        return learner, dataclasses.replace(dataset, metadata=metadata)
+
+    def build(self) -> tuple[Any, Any, datasets.Dataset]:
+        """The learner, its data on the device, and the dataset; see `prepare`."""
+        learner, dataset = self.prepare()
+        store = on_device(dataset)
         if self.learns_the_world:
             return learner, store, dataset
-        params = load(self)
-        learner = dataclasses.replace(learner, world_params=params)
         largest = 0.0
         if self.method == "morel":
+            params = learner.world_params
             largest = largest_disagreement(learner.world, params, store, self.settings)
-        metadata = {**dataset.metadata, "world": digest(params)}
-        return learner, WorldData(store, largest), dataclasses.replace(dataset, metadata=metadata)
+        return learner, WorldData(store, largest), dataset
 
 
 PARAMETERS = [field.name for field in dataclasses.fields(WorldSpec)]
