@@ -375,13 +375,14 @@ def main() -> int:
     report = Report(part)
     failures = run_all(report, cores, options.quick, options.only)
     report.close()
-    about |= {"seconds": round(time.monotonic() - begin), "failures": failures}
+    seconds = round(time.monotonic() - begin)
+    about |= {"seconds": seconds, "failures": failures}
     if options.only:
         about = renewed(whole, part, about | {"only": options.only})
     os.replace(part, whole)
     (options.out / "bench.json").write_text(json.dumps(about, indent=2) + "\n")
     checksums.accept(options.out)
-    print(f"{whole}: {about['seconds']} s, {len(failures)} failed")
+    print(f"{whole}: {seconds} s, {len(failures)} failed")
     return 1 if failures else 0
 
 
