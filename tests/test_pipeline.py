@@ -282,7 +282,9 @@ def test_snakemake_plans_a_profile_from_nothing(clone):
 def test_on_a_cluster_what_trains_or_acts_has_a_gpu(clone):
     given = yaml.safe_load((clone / "profiles/slurm/config.yaml").read_text())["set-resources"]
     options = [f"{rule}:{name}={x}" for rule, of in given.items() for name, x in of.items()]
-    code, output = finish(clone, "--", "-n", "--forceall", "--set-resources", *options)
+    new = {**TINY, "profile": "cluster"}  # Nothing of it is done yet.
+    (clone / "profiles" / "cluster.yaml").write_text(yaml.safe_dump(new))
+    code, output = finish(clone, "--", "-n", "--set-resources", *options, profile="cluster")
     assert code == 0, output
     jobs = re.findall(r"^rule (\w+):\n(?: .*\n)*? +resources: (.*)$", output, re.M)
     alike = {"train", "train_minatar_curves", "watch_minatar_agents", "select", "evaluate", "time"}
