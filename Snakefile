@@ -393,13 +393,16 @@ def can_be_recorded(name):
 
 def dataset_files(experiments):
     """Where the two ends of these experiments' normalised scores stand, for those that have one."""
+    chosen = [spec for (name, _), spec in SPECS.items() if name in experiments]
+    beside = {Path(spec.dataset).parent for spec in chosen if getattr(spec, "dataset", "")}
     found = {
-        spec.benchmark
-        for (name, _), spec in SPECS.items()
-        if name in experiments and (DRAW_ONLY or spec.benchmark in RECORDED)
-        if spec.of_benchmark.recorder
+        f"{RESULTS}/{spec.benchmark}_statistics.csv"
+        for spec in chosen
+        if (DRAW_ONLY or spec.benchmark in RECORDED) and spec.of_benchmark.recorder
     }
-    return sorted(f"{RESULTS}/{benchmark}_statistics.csv" for benchmark in found)
+    if (shipped := Path("results", profiles.RECORDINGS)) in beside:
+        found.update(map(str, shipped.glob("*_statistics.csv")))
+    return sorted(found)
 
 
 def read_by(parts):

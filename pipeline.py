@@ -137,10 +137,11 @@ def make_folders(name: str) -> None:
 
 def check_results(name: str, *, draw_only: bool) -> None:
     """Raises ValueError if results are not as they were gathered; only warns if `draw_only`."""
-    from reproduction import checksums
+    from reproduction import checksums, profiles
 
     folder = ROOT / "results" / name
-    lines = checksums.complaints(folder, folder.parent, folder.parent / "published")
+    beside = [folder.parent / name for name in ("published", profiles.RECORDINGS)]
+    lines = checksums.complaints(folder, folder.parent, *beside)
     lines += [] if draw_only else checksums.complaints_of_runs(ROOT / "runs" / name)
     if lines and not draw_only:
         raise ValueError("\n".join(lines))

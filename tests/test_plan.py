@@ -7,7 +7,7 @@ import pytest
 from reproduction import adoption
 from reproduction import plan as plans
 from reproduction import progress as how_far
-from unplugged import checkpoints, runs
+from unplugged import checkpoints, datasets, runs
 from unplugged.runs import results as of_runs
 
 PROFILE = {
@@ -56,6 +56,20 @@ def test_a_dataset_of_ones_own_may_lie_at_home(monkeypatch):
         experiment = {"grid": {"method": ["bc"]}, "common": common}
         plan = plans.plan({**PROFILE, "experiments": {"own": experiment}})
         assert plan.specs["own", "bc"].dataset == path
+
+
+def test_a_recording_that_is_there_is_learned_from_instead_of_one_that_is_made(tmp_path):
+    (tmp_path / "minatar_asterix.npz").touch()
+    experiment = {
+        "grid": {"environment": ["asterix", "breakout"], "method": ["bc"]},
+        "common": {"benchmark": "minatar", "recordings": str(tmp_path)},
+    }
+    recorded = [{"benchmark": "minatar", "environment": ["asterix", "breakout"], "transitions": 9}]
+    plan = plans.plan({**PROFILE, "datasets": recorded, "experiments": {"own": experiment}})
+    assert {spec.environment: spec.dataset for spec in plan.specs.values()} == {
+        "asterix": f"{tmp_path}/minatar_asterix.npz",
+        "breakout": "runs/toy/datasets/minatar_breakout.npz",
+    }
 
 
 def test_more_updates_are_the_same_run():
@@ -216,6 +230,24 @@ def test_committed_results_are_taken_run_by_run(committed, programs, tmp_path):
     assert how_far.progress(plan, runs)[0][1:3] == (3, 4)
     assert adoption.adopt(plan, results, runs, programs) == {"one": (0, {})}
     assert adoption.let_go(plan, runs, programs) == []
+
+
+def test_a_run_on_other_data_than_the_file_that_is_named_is_not_taken(
+    committed, dataset, programs, tmp_path
+):
+    results, runs = committed[0], tmp_path / "runs"
+    datasets.save(dataset, tmp_path / "whole.npz")
+    one = PROFILE["experiments"]["one"]
+    grid = {"environment": ["catch"], "method": ["rosmo"], "noise": [0.0, 0.1]}
+    common = {**one["common"], "dataset": str(tmp_path / "whole.npz")}
+    own = plans.plan({**PROFILE, "experiments": {"one": {"grid": grid, "common": common}}})
+    note = results / "one.provenance.json"
+    records = json.loads(note.read_text())
+    records["catch_rosmo_noise0.1"]["data_checksum"] = datasets.checksum(dataset)
+    note.write_text(json.dumps(records))
+    found = adoption.adopt(own, results, runs, programs)
+    assert found == {"one": (1, {"catch_rosmo_noise0": ["data"]})}
+    assert not (runs / "one" / "catch_rosmo_noise0").exists()
 
 
 @pytest.mark.parametrize("change", [{"updates": 200}, {"seeds": [5]}, {"td_steps": 2}])

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from reproduction import reports, tables
+from reproduction import comparisons, reports, tables
 
 
 @pytest.fixture
@@ -40,6 +40,44 @@ def test_rows_are_read_with_their_score_and_settings(results):
     assert rows["num_simulations"].tolist() == [4] * 4
     assert rows["decay"].tolist() == ["continuous"] * 3 + ["staircase"]
     np.testing.assert_array_equal(rows["search_depth"], [np.nan] * 3 + [2.0])
+
+
+def test_a_score_is_of_the_recording_that_a_run_learned_from(tmp_path):
+    results, beside = tmp_path / "mine", tmp_path / "recordings"
+    for folder in (results, beside):
+        folder.mkdir()
+    head = "environment,noise,random_return,online_return,mean_return\n"
+    own = "asterix,0.0,0.0,2.0,1.0\nbreakout,0.0,0.0,2.0,1.0\nfreeway,0.0,0.0,9.0,1.0\n"
+    (results / "minatar_statistics.csv").write_text(head + own)
+    (beside / "minatar_statistics.csv").write_text(head + own.replace("2.0", "4.0"))
+    (results / "pixels_curves.csv").write_text(
+        "run,benchmark,environment,method,seed,update,mean_return\n"
+        "one,minatar,asterix,bc,0,20,1.0\ntwo,minatar,breakout,bc,0,20,1.0\n"
+    )
+
+    def learned_from(**folders):
+        settings = {"dynamics": [8], "num_simulations": 4, "search_depth": None, "unroll_steps": 5,
+                    "target_interval": 50}  # fmt: skip
+        records = {
+            run: {"settings": settings, "parameters": {"dataset": f"{folder}/game.npz"}}
+            for run, folder in folders.items()
+        }
+        (results / "pixels_curves.provenance.json").write_text(json.dumps(records))
+
+    learned_from(one="results/recordings", two="runs/mine/datasets")
+    rows = reports.load(results, "pixels_curves")
+    assert rows["score"].tolist() == [0.25, 0.5]
+    assert rows["recording"].tolist() == ["recordings", ""]
+    ends = reports.recordings(results, "pixels_curves")["online_return"]
+    assert ends.to_dict() == {"asterix": 4.0, "breakout": 2.0, "freeway": 9.0}
+    # Beside runs on another recording of the same game nothing is put.
+    others = rows.assign(method="cql", recording="")
+    assert comparisons.beside(rows, others, "environment")["run"].tolist() == ["one", "two", "two"]
+
+    both = (results / "pixels_curves.csv").read_text().replace("breakout", "asterix")
+    (results / "pixels_curves.csv").write_text(both)
+    with pytest.raises(ValueError, match="in asterix learned from two recordings"):
+        reports.load(results, "pixels_curves")
 
 
 def test_table_2_by_hand(results):

@@ -13,6 +13,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from unplugged import datasets
+
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
@@ -286,6 +288,22 @@ def test_figures_of_the_gallery_exist():
     named = re.findall(r"\]\(([^#()]+)\)", gallery)
     assert len(named) > 8
     assert not [name for name in named if not (ROOT / "figures" / name).exists()]
+
+
+def test_committed_recordings_are_those_of_their_statistics_and_of_the_runs_on_them():
+    recordings = ROOT / "results" / "recordings"
+    rows = pd.read_csv(recordings / "minatar_statistics.csv").set_index("environment")
+    assert {path.stem for path in recordings.glob("*.npz")} == {f"minatar_{x}" for x in rows.index}
+    for game, row in rows.iterrows():
+        dataset = datasets.load(recordings / f"minatar_{game}.npz")
+        assert datasets.checksum(dataset) == row["checksum"]
+        assert dataset.num_transitions == row["transitions"]
+        assert dataset.episode_returns.mean() == pytest.approx(row["mean_return"])
+    for path in (ROOT / "results" / "cpu").glob("pixels_*.provenance.json"):
+        for record in json.loads(path.read_text()).values():
+            of = record["parameters"]
+            if Path(of["dataset"]).parent.name == "recordings" and of["fraction"] == 1.0:
+                assert record["data_checksum"] == rows.loc[of["environment"], "checksum"]
 
 
 def test_versions_agree():

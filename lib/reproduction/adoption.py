@@ -16,6 +16,7 @@ from reproduction import checksums
 from reproduction.plan import Plan
 from unplugged import runs
 from unplugged.common import files, hashing
+from unplugged.data import datasets
 from unplugged.learning import methods
 from unplugged.runs import checkpoints
 
@@ -106,6 +107,17 @@ class Programs:
         return found + [name for name, of in wanted.items() if then.get(name) != of]
 
 
+def _other_data(record: Mapping[str, Any], spec: runs.AnySpec, recorded: Path) -> list[str]:
+    """["data"] if a run was trained on other data than a file that its profile names."""
+    if not isinstance(spec, runs.Spec):
+        return []
+    path = files.expanded(spec.dataset)
+    if not path.is_file() or path.resolve().parent == recorded.resolve():
+        return []
+    part, _ = runs.divide(spec, datasets.load(path))
+    return [] if datasets.checksum(part) == record["data_checksum"] else ["data"]
+
+
 def _anyway() -> bool:
     return os.environ.get(checkpoints.ADOPT) == "1"
 
@@ -185,8 +197,9 @@ def adopt(
     run of other programs than today's, or of a package that is not installed, is not taken, unless
     the environment says so (`checkpoints.ADOPT`). An adopted run has its rows and provenance, but
     no checkpoints: what plays or scores those needs the run trained, and asked for more updates it
-    is trained from the beginning (`let_go`). That a profile records its data otherwise than before
-    is noticed only where seeds are added.
+    is trained from the beginning (`let_go`). A run on other data than a file that the profile names
+    is not taken; that the profile records its own data otherwise than before is noticed only where
+    seeds are added.
 
     Args:
       wanted: the profile's plan.
@@ -214,7 +227,9 @@ def adopt(
             if not seeds:
                 continue
             try:
-                other = programs.other(record, spec)
+                other = programs.other(record, spec) + _other_data(
+                    record, spec, folder / "datasets"
+                )
             except ModuleNotFoundError as error:
                 other = [f"{error.name} (not installed)"]
             if other:

@@ -170,9 +170,16 @@ def at_ends(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def beside(rows: pd.DataFrame, others: pd.DataFrame, *columns: str) -> pd.DataFrame:
-    """Rows and those of another experiment with the same values in `columns`, made `even`."""
+    """Rows and those of another experiment with the same values in `columns`, made `even`.
+
+    Of others that learned from another recording of an environment none is left.
+    """
     for column in columns:
         others = others[others[column].isin(rows[column])]
+    if "recording" in rows and "recording" in others:
+        where = ["environment", "recording"]
+        same = pd.MultiIndex.from_frame(rows[where])
+        others = others[pd.MultiIndex.from_frame(others[where]).isin(same)]
     return even(rows, others)
 
 

@@ -149,6 +149,10 @@ KINDS: dict[str, tuple[str, type[runs.AnySpec]]] = {
 }
 
 
+# Of an experiment's keys those that choose a dataset, and are no run's parameters.
+_OF_DATA = ("noise", "recordings")
+
+
 def _settings(kind: str) -> list[str]:
     """Names of the settings of an experiment's runs."""
     return [field.name for field in dataclasses.fields(KINDS[kind][1].kind_of_settings)]
@@ -166,7 +170,7 @@ def _one_run(
     for key, value in values.items():
         if key in settings:
             overrides[key] = value
-        elif key not in ("noise", "overrides"):
+        elif key not in (*_OF_DATA, "overrides"):
             parameters[key] = value
     parameters["overrides"] = overrides
     sources = values.get("sources", {})
@@ -176,8 +180,11 @@ def _one_run(
         parameters["dataset"] = str(files.expanded(own))
     if (kind == "online" and not recorded) or "dataset" in parameters:  # One of one's own.
         return parameters, None
-    of = {"benchmark": "bsuite", "environment": "catch", **values}
-    return parameters, _recorded_as(of, collections)
+    name = _recorded_as({"benchmark": "bsuite", "environment": "catch", **values}, collections)
+    there = Path(values.get("recordings") or "", f"{name}.npz")
+    if values.get("recordings") and there.is_file():
+        return {**parameters, "dataset": str(there)}, None
+    return parameters, name
 
 
 def _refusal(make: type[runs.AnySpec], parameters: Mapping[str, Any]) -> Exception | None:
@@ -228,7 +235,7 @@ def _experiment(
     found: dict[str, tuple[dict[str, Any], str | None]] = {}
     make = KINDS[content.kind][1]
     fields = [field.name for field in dataclasses.fields(make)]
-    known = [*fields, *_settings(content.kind), "noise"]
+    known = [*fields, *_settings(content.kind), *_OF_DATA]
     for place, part in [("common", content.common), *(("grid", grid) for grid in content.grid)]:
         for key in part:
             try:
@@ -319,10 +326,11 @@ def plan(profile: Mapping[str, Any]) -> Plan:
     """Expands a profile, and checks all of it before any work begins.
 
     An experiment has `common` parameters and a `grid` (or a list of grids) of values that
-    are combined; `updates` is no part of a run's name, as more of them continue the run. Keys
-    are fields of `runs.Spec`, of `settings.Settings`, or `noise`. If its `kind` is "online"
-    they are fields of `online.OnlineSpec`; if "world", of `worlds.WorldSpec`, whose `world` names
-    the experiment that trains the world models.
+    are combined; `updates` is no part of a run's name, as more of them continue the run. Keys are
+    fields of `runs.Spec`, of `settings.Settings`, `noise`, or `recordings`: a folder of datasets
+    that are learned from, where they are there, instead of those that the profile records. If its
+    `kind` is "online" they are fields of `online.OnlineSpec`; if "world", of `worlds.WorldSpec`,
+    whose `world` names the experiment that trains the world models.
 
     Raises:
       ProfileError: with a line for each thing that is wrong: what the schema finds, a name or value

@@ -22,11 +22,13 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from unplugged.common import checks
 from unplugged.envs import atari
 
+RECORDINGS = "recordings"  # within results/: datasets that come with the repository
+
 # Names become files, folders and parts of commands.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,199}")
 # Folders of results/ that are no profile's, and what lies beside experiments.
 _TAKEN = {
-    "profile": ("published", "pilot", "bench"),
+    "profile": ("published", "pilot", "bench", RECORDINGS),
     "experiment": ("datasets", "figures", "times", "claims"),
 }
 # Ends of names of what is made from experiments and recordings.

@@ -38,6 +38,50 @@ _OF_SETTINGS = {
 }
 
 
+def _records(results: str | os.PathLike[str], experiment: str) -> dict[str, Any]:
+    """Provenance by run."""
+    records = json.loads(Path(results, f"{experiment}.provenance.json").read_text())
+    return {run.rpartition("/")[2]: record for run, record in records.items()}
+
+
+def _shipped(results: str | os.PathLike[str], experiment: str) -> dict[str, bool]:
+    """Whether a run learned from a dataset in `profiles.RECORDINGS`, by run."""
+    of = {name: one.get("parameters", {}) for name, one in _records(results, experiment).items()}
+    paths = {run: Path(parameters.get("dataset") or "") for run, parameters in of.items()}
+    return {run: path.parent.name == profiles.RECORDINGS for run, path in paths.items()}
+
+
+def recordings(results: str | os.PathLike[str], experiment: str) -> pd.DataFrame | None:
+    """Statistics of the noise-free recordings that an experiment's runs learned from.
+
+    Of environments with runs on a dataset that comes with the repository they are those beside it,
+    see `profiles.RECORDINGS`; of all others those of what the profile recorded.
+
+    Returns:
+      A row an environment, which is the index; None if there are no statistics.
+
+    Raises:
+      ValueError: if runs in one environment learned from recordings of both kinds.
+    """
+    rows = pd.read_csv(Path(results) / f"{experiment}.csv")
+    shipped = rows["run"].map(_shipped(results, experiment))
+    kinds = shipped.groupby(rows["environment"]).nunique()
+    if len(both := kinds[kinds > 1]):
+        raise ValueError(
+            f"runs of {experiment} in {', '.join(both.index)} learned from two recordings, and "
+            "cannot be compared: train those again that lack the dataset that the profile names"
+        )
+    name = f"{rows['benchmark'].iloc[0]}_statistics.csv"
+    own, beside = Path(results, name), Path(results).parent / profiles.RECORDINGS / name
+    on_shipped = sorted(rows["environment"][shipped].unique())
+    parts = []
+    if own.exists():
+        parts.append(pd.read_csv(own).query("noise == 0 and environment not in @on_shipped"))
+    if on_shipped:
+        parts.append(pd.read_csv(beside).query("environment in @on_shipped"))
+    return pd.concat(parts).set_index("environment").sort_index() if parts else None
+
+
 def load(
     results: str | os.PathLike[str], experiment: str, *, runs_of: str | None = None
 ) -> pd.DataFrame:
@@ -54,20 +98,21 @@ def load(
       layer), `num_simulations`, `search_depth` (NaN: not limited), `unroll_steps`,
       `target_interval`, `rescale_values`, `cloning_updates`, `injection`, `num_candidates`,
       `policy_head` and `decay` (of the learning rate: continuous or staircase); `greedy_score`
-      where there is a `greedy_return`.
+      where there is a `greedy_return`; `recording`: which of an environment's recordings a run
+      learned from, `profiles.RECORDINGS` or "", that of the profile.
     """
     rows = pd.read_csv(Path(results) / f"{experiment}.csv")
-    benchmark = rows["benchmark"].iloc[0]
     rows["score"] = np.nan
-    recordings = Path(results, f"{benchmark}_statistics.csv")
-    if recordings.exists():
-        ends = pd.read_csv(recordings).query("noise == 0").set_index("environment")
+    ends = recordings(results, runs_of or experiment)
+    if ends is not None:
         low, high = (rows["environment"].map(ends[f"{end}_return"]) for end in ("random", "online"))
         rows["score"] = statistics.normalise(rows["mean_return"], low, high)
         if "greedy_return" in rows:
             rows["greedy_score"] = statistics.normalise(rows["greedy_return"], low, high)
-    records = json.loads(Path(results, f"{runs_of or experiment}.provenance.json").read_text())
-    settings = {run.rpartition("/")[2]: record["settings"] for run, record in records.items()}
+    shipped = rows["run"].map(_shipped(results, runs_of or experiment))
+    rows["recording"] = np.where(shipped, profiles.RECORDINGS, "")
+    records = _records(results, runs_of or experiment)
+    settings = {run: record["settings"] for run, record in records.items()}
     for column, of in _OF_SETTINGS.items():
         rows[column] = [of(settings[run]) for run in rows["run"]]
     return rows
