@@ -171,6 +171,9 @@ TOGETHER = [name for name in EXPERIMENTS if config["experiments"][name].get("tog
 RECORDED = sorted({collection.benchmark for collection in COLLECTIONS.values()})
 
 
+# Datasets that come with the repository.
+COMMITTED = Path("results", profiles.RECORDINGS)
+
 # Recordings of single frames are folders, and the others files.
 OF_FRAMES = [name for name, collection in COLLECTIONS.items() if collection.file == name]
 
@@ -284,10 +287,6 @@ NOTEBOOKS = {
         "reads": ["minatar_frames.csv", "minatar_errors.csv"],
         "draws": ["minatar_worlds"],
     },
-    "48_minatar_imagined": {
-        "experiments": ["minatar_imagined", "minatar_curves"],
-        "tables": ["minatar_imagined"],
-    },
     # The longer runs, by the same notebooks.
     "41_pixels_curves": {
         "notebook": "41_minatar_curves",
@@ -321,7 +320,6 @@ NOTEBOOKS = {
     },
     "48_pixels_imagined": {
         "notebook": "48_minatar_imagined",
-        "parameters": {"study": "pixels"},
         "experiments": ["minatar_imagined", "pixels_curves"],
         "also": ["pixels_baselines"],
         "tables": ["pixels_imagined"],
@@ -394,14 +392,10 @@ def can_be_recorded(name):
 def dataset_files(experiments):
     """Where the two ends of these experiments' normalised scores stand, for those that have one."""
     chosen = [spec for (name, _), spec in SPECS.items() if name in experiments]
-    beside = {Path(spec.dataset).parent for spec in chosen if getattr(spec, "dataset", "")}
-    found = {
-        f"{RESULTS}/{spec.benchmark}_statistics.csv"
-        for spec in chosen
-        if (DRAW_ONLY or spec.benchmark in RECORDED) and spec.of_benchmark.recorder
-    }
-    if (shipped := Path("results", profiles.RECORDINGS)) in beside:
-        found.update(map(str, shipped.glob("*_statistics.csv")))
+    recorded = [spec for spec in chosen if DRAW_ONLY or spec.benchmark in RECORDED]
+    found = {f"{RESULTS}/{x.benchmark}_statistics.csv" for x in recorded if x.of_benchmark.recorder}
+    if any(COMMITTED == Path(getattr(spec, "dataset", "")).parent for spec in chosen):
+        found.update(map(str, COMMITTED.glob("*_statistics.csv")))
     return sorted(found)
 
 
@@ -450,7 +444,9 @@ def data_of(experiment, run):
     """What a run that is trained here learns from; one whose results were adopted needs nothing."""
     if adoption.is_adopted(Path(RUNS, experiment, run)):
         return []
-    return plan.needs(EXPERIMENTS[experiment][run], COLLECTIONS)
+    needed = plan.needs(EXPERIMENTS[experiment][run], COLLECTIONS)
+    # A checkout gives committed files any time.
+    return [ancient(path) if Path(path).parent == COMMITTED else path for path in needed]
 
 
 # --- Results -----------------------------------------------------------------------------

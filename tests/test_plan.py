@@ -3,6 +3,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from reproduction import adoption
 from reproduction import plan as plans
@@ -58,18 +59,33 @@ def test_a_dataset_of_ones_own_may_lie_at_home(monkeypatch):
         assert plan.specs["own", "bc"].dataset == path
 
 
-def test_a_recording_that_is_there_is_learned_from_instead_of_one_that_is_made(tmp_path):
-    (tmp_path / "minatar_asterix.npz").touch()
-    experiment = {
-        "grid": {"environment": ["asterix", "breakout"], "method": ["bc"]},
-        "common": {"benchmark": "minatar", "recordings": str(tmp_path)},
-    }
-    recorded = [{"benchmark": "minatar", "environment": ["asterix", "breakout"], "transitions": 9}]
-    plan = plans.plan({**PROFILE, "datasets": recorded, "experiments": {"own": experiment}})
+COMMITTED = {
+    **PROFILE,
+    "datasets": [
+        {"benchmark": "minatar", "environment": ["asterix", "seaquest"], "transitions": 9}
+    ],
+    "experiments": {
+        "own": {
+            "grid": {"environment": ["asterix", "seaquest"], "method": ["bc"]},
+            "common": {"benchmark": "minatar", "recordings": True},
+        }
+    },
+}
+
+
+def test_a_committed_recording_is_learned_from_instead_of_one_that_is_made(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "results" / "recordings").mkdir(parents=True)
+    (tmp_path / "results" / "recordings" / "minatar_asterix.npz").touch()
+    plan = plans.plan(COMMITTED)
     assert {spec.environment: spec.dataset for spec in plan.specs.values()} == {
-        "asterix": f"{tmp_path}/minatar_asterix.npz",
-        "breakout": "runs/toy/datasets/minatar_breakout.npz",
+        "asterix": "results/recordings/minatar_asterix.npz",
+        "seaquest": "runs/toy/datasets/minatar_seaquest.npz",
     }
+    wrong = yaml.safe_load(yaml.safe_dump(COMMITTED))
+    wrong["experiments"]["own"]["common"]["recordings"] = "mine"
+    with pytest.raises(plans.profiles.ProfileError, match="recordings must be true or false"):
+        plans.plan(wrong)
 
 
 def test_more_updates_are_the_same_run():
@@ -232,22 +248,37 @@ def test_committed_results_are_taken_run_by_run(committed, programs, tmp_path):
     assert adoption.let_go(plan, runs, programs) == []
 
 
-def test_a_run_on_other_data_than_the_file_that_is_named_is_not_taken(
-    committed, dataset, programs, tmp_path
+@pytest.mark.parametrize("anyway", ["0", "1"])
+def test_a_run_on_other_data_than_a_committed_recording_is_not_taken_and_is_let_go(
+    committed, dataset, programs, tmp_path, monkeypatch, anyway
 ):
+    monkeypatch.setenv(checkpoints.ADOPT, anyway)
+    monkeypatch.chdir(tmp_path)
     results, runs = committed[0], tmp_path / "runs"
-    datasets.save(dataset, tmp_path / "whole.npz")
+    recording = tmp_path / "results" / "recordings" / "bsuite_catch_noise0.npz"
+    recording.parent.mkdir()
     one = PROFILE["experiments"]["one"]
-    grid = {"environment": ["catch"], "method": ["rosmo"], "noise": [0.0, 0.1]}
-    common = {**one["common"], "dataset": str(tmp_path / "whole.npz")}
-    own = plans.plan({**PROFILE, "experiments": {"one": {"grid": grid, "common": common}}})
+    grid = {"environment": ["catch"], "method": ["rosmo", "mzu"], "noise": [0.0]}
+    shared = {"grid": grid, "common": {**one["common"], "recordings": True}}
+    profile = {**PROFILE, "experiments": {"one": shared}}
+    before = plans.plan(profile)
+    assert adoption.adopt(before, results, runs, programs) == {"one": (2, {})}
+
+    datasets.save(dataset, recording)
     note = results / "one.provenance.json"
     records = json.loads(note.read_text())
-    records["catch_rosmo_noise0.1"]["data_checksum"] = datasets.checksum(dataset)
+    records["catch_mzu_noise0"]["data_checksum"] = datasets.checksum(dataset)
     note.write_text(json.dumps(records))
-    found = adoption.adopt(own, results, runs, programs)
+    after = plans.plan(profile)
+    assert adoption.let_go(after, runs, programs) == [
+        "one/catch_rosmo_noise0",
+        "one/catch_mzu_noise0",
+    ]
+    found = adoption.adopt(after, results, runs, programs)
     assert found == {"one": (1, {"catch_rosmo_noise0": ["data"]})}
-    assert not (runs / "one" / "catch_rosmo_noise0").exists()
+    assert not (runs / "one" / "catch_rosmo_noise0" / "results.csv").exists()
+    taken = json.loads((runs / "one" / "catch_mzu_noise0" / "provenance.json").read_text())
+    assert taken["parameters"]["dataset"] == "results/recordings/bsuite_catch_noise0.npz"
 
 
 @pytest.mark.parametrize("change", [{"updates": 200}, {"seeds": [5]}, {"td_steps": 2}])

@@ -68,12 +68,20 @@ def test_a_score_is_of_the_recording_that_a_run_learned_from(tmp_path):
     rows = reports.load(results, "pixels_curves")
     assert rows["score"].tolist() == [0.25, 0.5]
     assert rows["recording"].tolist() == ["recordings", ""]
-    ends = reports.recordings(results, "pixels_curves")["online_return"]
+    ends = reports.recordings(results, rows)["online_return"]
     assert ends.to_dict() == {"asterix": 4.0, "breakout": 2.0, "freeway": 9.0}
-    # Beside runs on another recording of the same game nothing is put.
+    # Runs on another recording of the same game are not put beside, and not compared.
     others = rows.assign(method="cql", recording="")
     assert comparisons.beside(rows, others, "environment")["run"].tolist() == ["one", "two", "two"]
+    with pytest.raises(comparisons.NotRun, match="learned from different recordings"):
+        comparisons.compare("bc - cql", rows, others)
+    for kind in ("csv", "provenance.json"):
+        shutil.copy(results / f"pixels_curves.{kind}", results / f"pixels_baselines.{kind}")
+    learned_from(one="runs/mine/datasets", two="runs/mine/datasets")
+    _, whole = reports.load_all(results, "pixels", "curves", "baselines")
+    assert whole["run"].tolist() == ["one", "two", "two"]
 
+    learned_from(one="results/recordings", two="runs/mine/datasets")
     both = (results / "pixels_curves.csv").read_text().replace("breakout", "asterix")
     (results / "pixels_curves.csv").write_text(both)
     with pytest.raises(ValueError, match="in asterix learned from two recordings"):

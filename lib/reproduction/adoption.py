@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,12 +14,14 @@ from tqdm import tqdm
 
 from reproduction import checksums
 from reproduction.plan import Plan
+from reproduction.profiles import RECORDINGS
 from unplugged import runs
 from unplugged.common import files, hashing
 from unplugged.data import datasets
 from unplugged.learning import methods
 from unplugged.runs import checkpoints
 
+DATA = "data"  # among what is other of a run
 _ADOPTED = ("provenance.json", "progress.json", "results.csv")  # the results come last
 
 
@@ -76,6 +78,7 @@ class Programs:
         self._code = runs.source()
         saved = json.loads(cache.read_text()) if cache.exists() else {}
         self._known = saved["programs"] if saved.get("code") == self._code else {}
+        self._data: dict[tuple[Any, ...], str] = {}
 
     def of(self, spec: runs.AnySpec) -> dict[str, str]:
         """Hashes by name, see `runs.programs`."""
@@ -93,33 +96,38 @@ class Programs:
         # An environment in Python may have changed and the library not.
         return {**self._known[key], **runs.environment(spec)}
 
+    def data_of(self, spec: runs.AnySpec) -> str | None:
+        """The checksum of what a run learns from, if that is of a committed recording alone."""
+        alone = isinstance(spec, runs.Spec) and not getattr(spec, "world", None)
+        if not alone or Path(spec.dataset).parent.name != RECORDINGS:
+            return None
+        key = spec.dataset, spec.fraction, spec.data_seed, spec.holdout
+        if key not in self._data:
+            part, _ = runs.divide(spec, datasets.load(spec.dataset))
+            self._data[key] = datasets.checksum(part)
+        return self._data[key]
+
     def other(self, record: Mapping[str, Any], spec: runs.AnySpec) -> list[str]:
-        """What is not today's of what a run was: its programs by name, and versions.
+        """What is not today's of what a run was: its programs by name, versions, and `DATA`.
 
         Raises:
           ModuleNotFoundError: if its environment needs a package that is not installed.
         """
         packages = record.get("versions", record.get("packages", {}))
         found = [n for n, of in runs.versions(spec).items() if packages.get(n) != of]
+        found += [DATA] if self.data_of(spec) not in (None, record.get("data_checksum")) else []
         then = record.get("program", {})
         same = record.get("source") == self._code and not methods.is_own(spec.method)
         wanted = runs.environment(spec) if same else self.of(spec)
         return found + [name for name, of in wanted.items() if then.get(name) != of]
 
 
-def _other_data(record: Mapping[str, Any], spec: runs.AnySpec, recorded: Path) -> list[str]:
-    """["data"] if a run was trained on other data than a file that its profile names."""
-    if not isinstance(spec, runs.Spec):
-        return []
-    path = files.expanded(spec.dataset)
-    if not path.is_file() or path.resolve().parent == recorded.resolve():
-        return []
-    part, _ = runs.divide(spec, datasets.load(path))
-    return [] if datasets.checksum(part) == record["data_checksum"] else ["data"]
+def _refused(other: Sequence[str]) -> bool:
+    """Whether a run of other programs, versions or data is none of today's profile.
 
-
-def _anyway() -> bool:
-    return os.environ.get(checkpoints.ADOPT) == "1"
+    The environment may say that programs and versions do not matter.
+    """
+    return bool(other) and (DATA in other or os.environ.get(checkpoints.ADOPT) != "1")
 
 
 def let_go(wanted: Plan, folder: Path, programs: Programs, *, only_name: bool = False) -> list[str]:
@@ -143,7 +151,7 @@ def let_go(wanted: Plan, folder: Path, programs: Programs, *, only_name: bool = 
 
         def is_other(record: Mapping[str, Any], spec: runs.AnySpec = spec) -> bool:
             try:
-                return not _anyway() and bool(programs.other(record, spec))
+                return _refused(programs.other(record, spec))
             except ModuleNotFoundError:  # Nobody can say: it stays.
                 return False
 
@@ -197,9 +205,9 @@ def adopt(
     run of other programs than today's, or of a package that is not installed, is not taken, unless
     the environment says so (`checkpoints.ADOPT`). An adopted run has its rows and provenance, but
     no checkpoints: what plays or scores those needs the run trained, and asked for more updates it
-    is trained from the beginning (`let_go`). A run on other data than a file that the profile names
-    is not taken; that the profile records its own data otherwise than before is noticed only where
-    seeds are added.
+    is trained from the beginning (`let_go`). If today it would learn from a committed recording, it
+    is taken only if it did. That a profile records its own data otherwise than before is noticed
+    only where seeds are added.
 
     Args:
       wanted: the profile's plan.
@@ -227,17 +235,18 @@ def adopt(
             if not seeds:
                 continue
             try:
-                other = programs.other(record, spec) + _other_data(
-                    record, spec, folder / "datasets"
-                )
+                other = programs.other(record, spec)
             except ModuleNotFoundError as error:
                 other = [f"{error.name} (not installed)"]
             if other:
                 others[run] = other
-                if not _anyway():
+                if _refused(other):
                     continue
             else:
                 record = {**record, "source": runs.source()}
+            if programs.data_of(spec):  # Where it was trained, that may have lain elsewhere.
+                found_in = {**record["parameters"], "dataset": spec.dataset}
+                record = {**record, "parameters": found_in}
             where = (cells["run"] == run) & cells["seed"].isin(seeds)
             expected = len(seeds) * (spec.updates // spec.eval_every + 1)
             if where.sum() != expected:

@@ -21,6 +21,7 @@ from typing import Any
 import yaml
 
 from reproduction import checksums
+from reproduction.profiles import RECORDINGS
 from unplugged.common import checks
 
 FOLDER = Path("notebooks", "captions")  # Below the repository's root, where notebooks run.
@@ -138,6 +139,8 @@ def read(
     results = Path(results)
     # Some experiments are drawn where a profile has them.
     names = [name.format(study=study) for name in notes["data"]]
+    if study == "pixels":  # Some of its games have a recording of their own.
+        names += [f"../{RECORDINGS}/{name}" for name in names if name.endswith("_statistics.csv")]
     paths = (os.path.normpath(results / name) for name in names)
     notes["data"] = [Path(path).as_posix() for path in paths if os.path.exists(path)]
     read = [*notes["data"], *(path.replace(".csv", ".provenance.json") for path in notes["data"])]

@@ -13,6 +13,7 @@ from reproduction.comparisons import (
     Frames,
     NotRun,
     Rule,
+    beside,
     compare,
     described,
     even,
@@ -59,7 +60,7 @@ def _changed(
     part = part[part["method"] == (instead or method)]
     for name, value in {**own, **change}.items():
         part = part[part[name] == value]
-    rows = even(part, main[main["environment"].isin(part["environment"])])
+    rows = beside(part, main, "environment")
     if updates is not None:
         rows = rows[rows["update"] <= updates]
         if rows.empty or rows["update"].max() < updates:

@@ -22,6 +22,7 @@ from reproduction.comparisons import (
     described,
     even,
     frame,
+    of_same_recordings,
     some,
     tasks,
     together,
@@ -288,7 +289,8 @@ def ablations(frames: Frames) -> pd.DataFrame:
         games = frames[names[0]]["environment"].unique()
     else:
         games = [frame(frames, "minatar_fractions")["environment"].min()]
-    return even(*(rows[rows["environment"].isin(games)] for rows in parts))
+    parts = [rows[rows["environment"].isin(games)] for rows in parts]
+    return even(*(of_same_recordings(parts[0], rows) for rows in parts))
 
 
 # From which an ablation departs in one setting.

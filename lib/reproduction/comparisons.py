@@ -169,18 +169,26 @@ def at_ends(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[rows["update"].isin(rows.groupby("method")["update"].max())]
 
 
+def of_same_recordings(rows: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:
+    """Others, less those that learned from another recording of an environment than `rows` did."""
+    if "recording" not in rows or "recording" not in others:
+        return others
+    there = rows.groupby("environment")["recording"].agg(set)
+    kept = [
+        recording in there.get(environment, {recording})
+        for environment, recording in zip(others["environment"], others["recording"])
+    ]
+    return others[kept]
+
+
 def beside(rows: pd.DataFrame, others: pd.DataFrame, *columns: str) -> pd.DataFrame:
     """Rows and those of another experiment with the same values in `columns`, made `even`.
 
-    Of others that learned from another recording of an environment none is left.
+    Others that learned from another recording are left out, see `of_same_recordings`.
     """
     for column in columns:
         others = others[others[column].isin(rows[column])]
-    if "recording" in rows and "recording" in others:
-        where = ["environment", "recording"]
-        same = pd.MultiIndex.from_frame(rows[where])
-        others = others[pd.MultiIndex.from_frame(others[where]).isin(same)]
-    return even(rows, others)
+    return even(rows, of_same_recordings(rows, others))
 
 
 def some(rows: pd.DataFrame, **wanted: Any) -> pd.DataFrame:
@@ -247,6 +255,8 @@ def contrast(
         raise NotRun(f"{name}: the sides are of different environments")
     if len({frozenset(rows["update"]) for rows in cells}) != 1:
         raise NotRun(f"{name}: the sides are at different updates")
+    if any(len(of_same_recordings(cells[0], rows)) < len(rows) for rows in cells):
+        raise NotRun(f"{name}: the sides learned from different recordings of an environment")
     sides = ([tasks(rows, value) for rows in side] for side in (plus, minus))
     return described(name, statistics.contrast(*sides, statistic), cells)
 

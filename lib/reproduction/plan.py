@@ -181,9 +181,9 @@ def _one_run(
     if (kind == "online" and not recorded) or "dataset" in parameters:  # One of one's own.
         return parameters, None
     name = _recorded_as({"benchmark": "bsuite", "environment": "catch", **values}, collections)
-    there = Path(values.get("recordings") or "", f"{name}.npz")
-    if values.get("recordings") and there.is_file():
-        return {**parameters, "dataset": str(there)}, None
+    there = Path("results", profiles.RECORDINGS, f"{name}.npz")
+    if checks.of_type("recordings", values.get("recordings", False), bool) and there.is_file():
+        return {**parameters, "dataset": there.as_posix()}, None
     return parameters, name
 
 
@@ -327,10 +327,10 @@ def plan(profile: Mapping[str, Any]) -> Plan:
 
     An experiment has `common` parameters and a `grid` (or a list of grids) of values that
     are combined; `updates` is no part of a run's name, as more of them continue the run. Keys are
-    fields of `runs.Spec`, of `settings.Settings`, `noise`, or `recordings`: a folder of datasets
-    that are learned from, where they are there, instead of those that the profile records. If its
-    `kind` is "online" they are fields of `online.OnlineSpec`; if "world", of `worlds.WorldSpec`,
-    whose `world` names the experiment that trains the world models.
+    fields of `runs.Spec`, of `settings.Settings`, `noise`, or `recordings`: true to learn from the
+    datasets in results/recordings, where they are there, instead of those that the profile records.
+    If its `kind` is "online" they are fields of `online.OnlineSpec`; if "world", of
+    `worlds.WorldSpec`, whose `world` names the experiment that trains the world models.
 
     Raises:
       ProfileError: with a line for each thing that is wrong: what the schema finds, a name or value

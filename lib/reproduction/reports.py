@@ -14,11 +14,13 @@ import pandas as pd
 from reproduction import (
     claims,
     claims_own,
+    comparisons,
     plots,
     profiles,
     statistics,
     tables,
 )
+from reproduction.profiles import RECORDINGS
 from unplugged.common import checks
 
 # From a run's settings, as its provenance has them, to what sweeps vary. Records from before 0.2.0
@@ -38,47 +40,38 @@ _OF_SETTINGS = {
 }
 
 
-def _records(results: str | os.PathLike[str], experiment: str) -> dict[str, Any]:
-    """Provenance by run."""
-    records = json.loads(Path(results, f"{experiment}.provenance.json").read_text())
-    return {run.rpartition("/")[2]: record for run, record in records.items()}
+def _provenance(results: str | os.PathLike[str], experiment: str) -> dict[str, dict[str, Any]]:
+    """The record of each run of an experiment."""
+    return json.loads(Path(results, f"{experiment}.provenance.json").read_text())
 
 
-def _shipped(results: str | os.PathLike[str], experiment: str) -> dict[str, bool]:
-    """Whether a run learned from a dataset in `profiles.RECORDINGS`, by run."""
-    of = {name: one.get("parameters", {}) for name, one in _records(results, experiment).items()}
-    paths = {run: Path(parameters.get("dataset") or "") for run, parameters in of.items()}
-    return {run: path.parent.name == profiles.RECORDINGS for run, path in paths.items()}
+def recordings(results: str | os.PathLike[str], rows: pd.DataFrame) -> pd.DataFrame | None:
+    """Statistics of the noise-free recordings that runs learned from.
 
-
-def recordings(results: str | os.PathLike[str], experiment: str) -> pd.DataFrame | None:
-    """Statistics of the noise-free recordings that an experiment's runs learned from.
-
-    Of environments with runs on a dataset that comes with the repository they are those beside it,
-    see `profiles.RECORDINGS`; of all others those of what the profile recorded.
+    Args:
+      results: folder of a profile's results.
+      rows: of `load`, of one benchmark.
 
     Returns:
-      A row an environment, which is the index; None if there are no statistics.
+      A row an environment, which is the index; those of environments without runs are of the
+      profile's own recordings. None if there are no statistics.
 
     Raises:
-      ValueError: if runs in one environment learned from recordings of both kinds.
+      ValueError: if runs in one environment learned from two recordings.
     """
-    rows = pd.read_csv(Path(results) / f"{experiment}.csv")
-    shipped = rows["run"].map(_shipped(results, experiment))
-    kinds = shipped.groupby(rows["environment"]).nunique()
-    if len(both := kinds[kinds > 1]):
+    kinds = rows.groupby("environment")["recording"].agg(set)
+    if both := [name for name, found in kinds.items() if len(found) > 1]:
         raise ValueError(
-            f"runs of {experiment} in {', '.join(both.index)} learned from two recordings, and "
-            "cannot be compared: train those again that lack the dataset that the profile names"
+            f"runs in {', '.join(both)} learned from two recordings, and cannot be compared; those "
+            "that are not of the recording in the profile are to be trained again"
         )
-    name = f"{rows['benchmark'].iloc[0]}_statistics.csv"
-    own, beside = Path(results, name), Path(results).parent / profiles.RECORDINGS / name
-    on_shipped = sorted(rows["environment"][shipped].unique())
+    kind_of = {name: found.pop() for name, found in kinds.items()}
     parts = []
-    if own.exists():
-        parts.append(pd.read_csv(own).query("noise == 0 and environment not in @on_shipped"))
-    if on_shipped:
-        parts.append(pd.read_csv(beside).query("environment in @on_shipped"))
+    for kind, folder in (("", Path(results)), (RECORDINGS, Path(results).parent / RECORDINGS)):
+        path = folder / f"{rows['benchmark'].iloc[0]}_statistics.csv"
+        if path.exists():
+            found = pd.read_csv(path).query("noise == 0")
+            parts.append(found[[kind_of.get(x, "") == kind for x in found["environment"]]])
     return pd.concat(parts).set_index("environment").sort_index() if parts else None
 
 
@@ -93,28 +86,30 @@ def load(
       runs_of: the experiment whose provenance tells of its runs; None: its own.
 
     Returns:
-      The CSV's rows and the columns `score` (0: random policy, 1: the online agent that made
-      the noise-free data; NaN where none did), `hidden` (units of the dynamics' hidden
-      layer), `num_simulations`, `search_depth` (NaN: not limited), `unroll_steps`,
-      `target_interval`, `rescale_values`, `cloning_updates`, `injection`, `num_candidates`,
-      `policy_head` and `decay` (of the learning rate: continuous or staircase); `greedy_score`
-      where there is a `greedy_return`; `recording`: which of an environment's recordings a run
-      learned from, `profiles.RECORDINGS` or "", that of the profile.
+      The CSV's rows and the columns `recording` (`RECORDINGS` of runs that learned from a dataset
+      there, else ""), `score` (0: random policy, 1: the online agent that made the noise-free data;
+      NaN where none did), `hidden` (units of the dynamics' hidden layer), `num_simulations`,
+      `search_depth` (NaN: not limited), `unroll_steps`, `target_interval`, `rescale_values`,
+      `cloning_updates`, `injection`, `num_candidates`, `policy_head` and `decay` (of the learning
+      rate: continuous or staircase); `greedy_score` where there is a `greedy_return`.
     """
     rows = pd.read_csv(Path(results) / f"{experiment}.csv")
+    provenance = _provenance(results, runs_of or experiment)
+    records = {run.rpartition("/")[2]: record for run, record in provenance.items()}
+    folders = {
+        run: Path(record.get("parameters", {}).get("dataset") or "").parent.name
+        for run, record in records.items()
+    }
+    rows["recording"] = [RECORDINGS if folders[x] == RECORDINGS else "" for x in rows["run"]]
     rows["score"] = np.nan
-    ends = recordings(results, runs_of or experiment)
+    ends = recordings(results, rows)
     if ends is not None:
         low, high = (rows["environment"].map(ends[f"{end}_return"]) for end in ("random", "online"))
         rows["score"] = statistics.normalise(rows["mean_return"], low, high)
         if "greedy_return" in rows:
             rows["greedy_score"] = statistics.normalise(rows["greedy_return"], low, high)
-    shipped = rows["run"].map(_shipped(results, runs_of or experiment))
-    rows["recording"] = np.where(shipped, profiles.RECORDINGS, "")
-    records = _records(results, runs_of or experiment)
-    settings = {run: record["settings"] for run, record in records.items()}
     for column, of in _OF_SETTINGS.items():
-        rows[column] = [of(settings[run]) for run in rows["run"]]
+        rows[column] = [of(records[run]["settings"]) for run in rows["run"]]
     return rows
 
 
@@ -133,6 +128,8 @@ def load_all(
 ) -> tuple[list[str], pd.DataFrame]:
     """Names and rows of those of a study's experiments that there are, the first at least.
 
+    Rows of the others that learned from other recordings than the first's are left out.
+
     Args:
       results: folder of a profile's results.
       study: one of `STUDIES`.
@@ -140,7 +137,8 @@ def load_all(
     """
     first, *others = (f"{checks.one_of('study', study, STUDIES)}_{name}" for name in names)
     found = [first, *there(results, *others)]
-    return found, pd.concat([load(results, name) for name in found])
+    main, *parts = (load(results, name) for name in found)
+    return found, pd.concat([main, *(comparisons.of_same_recordings(main, of) for of in parts)])
 
 
 class Study(Mapping[str, pd.DataFrame]):
@@ -339,12 +337,6 @@ def final(rows: pd.DataFrame) -> pd.DataFrame:
     by = ["environment", "noise", "fraction", "method", "overrides", "seed"]
     by += [name for name in ("reanalyse_fraction", "sources") if name in rows]
     return rows[rows["update"] == rows.groupby(by)["update"].transform("max")]
-
-
-def _provenance(results: str | os.PathLike[str], experiment: str) -> list[dict[str, Any]]:
-    """The record of each run of an experiment."""
-    text = Path(results, f"{experiment}.provenance.json").read_text()
-    return list(json.loads(text).values())
 
 
 def parameter(results: str | os.PathLike[str], experiment: str, name: str) -> str:
