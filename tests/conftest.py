@@ -49,7 +49,7 @@ NUM_ACTIONS = 3
 OBSERVATION = (2, 2)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def small():
     """Settings small enough to follow by hand, K = 2 and n = 2."""
     return settings.Settings(
@@ -70,17 +70,21 @@ def small():
     )
 
 
-@pytest.fixture
-def model(small):
-    """The model of `small`, each function compiled whole instead of operation by operation."""
-    model = model_of(small, OBSERVATION, Discrete(NUM_ACTIONS))
+def compiled(model):
+    """The model, each function compiled whole instead of operation by operation."""
     functions = ("init", "represent", "dynamics", "predict")
     return dataclasses.replace(model, **{name: jax.jit(getattr(model, name)) for name in functions})
 
 
+@pytest.fixture(scope="session")
+def model(small):
+    """The model of `small`."""
+    return compiled(model_of(small, OBSERVATION, Discrete(NUM_ACTIONS)))
+
+
 def random_params(model, seed):
     """Parameters of which none is zero, heads and biases included."""
-    params = model.init(jax.random.key(seed))
+    params = jax.eval_shape(model.init, jax.random.key(seed))  # Their shapes are enough.
     leaves, tree = jax.tree.flatten(params)
     rng = np.random.default_rng(seed)
     return jax.tree.unflatten(

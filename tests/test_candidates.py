@@ -6,7 +6,7 @@ import mctx
 import numpy as np
 import pytest
 
-from conftest import random_params
+from conftest import compiled, random_params
 from unplugged.learning import losses
 from unplugged.model import transforms
 from unplugged.model.actions import Discrete, Factored, Normal, draw
@@ -128,7 +128,7 @@ def test_a_recorded_action_stands_for_noise(small):
 def test_a_tree_is_the_one_of_its_candidates(small, space):
     """Each node's value and reward are those of the action that its seed and place give."""
     settings = dataclasses.replace(small, num_candidates=3, num_simulations=16, ties="node")
-    model = model_of(settings, (2,), space)
+    model = compiled(model_of(settings, (2,), space))
     params = random_params(model, 0)
     state = model.represent(params, jnp.array([[0.3, -1.0], [1.0, 0.2]]))
     begin = improvement.root_of(model, params, state)
@@ -238,7 +238,7 @@ def test_absorbing_states_have_uniform_candidates(small):
 @pytest.mark.parametrize("name", acting.OF_CONTINUOUS)
 def test_selectors_choose_among_continuous_actions(small, name):
     settings = dataclasses.replace(small, num_candidates=4)
-    model = model_of(settings, (2,), Normal(2))
+    model = compiled(model_of(settings, (2,), Normal(2)))
     params = random_params(model, 0)
     observation = jnp.array([[0.3, -1.0], [1.0, 0.2], [0.0, 0.0]])
     choice = acting.SELECTORS[name](model, params, observation, jax.random.key(0), settings)

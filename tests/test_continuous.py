@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from conftest import random_params
+from conftest import compiled, random_params
 from unplugged import runs
 from unplugged.data.windows import Windows
 from unplugged.learning import continuous, methods
@@ -51,6 +51,7 @@ def made(name, settings):
     model = model_of(settings, (2,), Normal(2), method.critic)
     if method.extend:
         model = method.extend(model)
+    model = compiled(model)
     return Learner(model, method, settings), random_params(model, 0), random_params(model, 1)
 
 
@@ -193,7 +194,9 @@ def test_d4pgs_policy_climbs_the_critic_by_slopes_of_limited_norm(settings, monk
 def test_actor_and_critic_share_nothing(settings, name):
     def gradient(**weights):
         learner, params, target_params = made(name, dataclasses.replace(settings, **weights))
-        return jax.grad(lambda x: learner.loss(x, target_params, windows(), key)[0])(params)
+        return jax.jit(jax.grad(lambda x: learner.loss(x, target_params, windows(), key)[0]))(
+            params
+        )
 
     key = jax.random.key(0)
 

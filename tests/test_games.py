@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from conftest import random_params
+from conftest import compiled, random_params
 from unplugged import bits, datasets, dqn, games, networks
 from unplugged.model.actions import Discrete
 
@@ -169,15 +169,18 @@ def test_gradients_of_a_convolution_are_autodiffs(size, stride, padding):
 
     np.testing.assert_array_equal(ours(x, w), plain(x, w))
     wanted, got = (
-        jax.grad(lambda x, w, f=f: jnp.sum(jnp.sin(f(x, w))), (0, 1))(x, w) for f in (plain, ours)
+        jax.jit(jax.grad(lambda x, w, f=f: jnp.sum(jnp.sin(f(x, w))), (0, 1)))(x, w)
+        for f in (plain, ours)
     )
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), got, wanted)
 
 
 @pytest.mark.parametrize("kind", SIZES)
 def test_pixel_networks_unroll_all_actions_as_one_by_one(kind):
-    model = networks.NETWORKS[kind](
-        observation_shape=(10, 10, 3), actions=Discrete(3), num_bins=5, **SIZES[kind]
+    model = compiled(
+        networks.NETWORKS[kind](
+            observation_shape=(10, 10, 3), actions=Discrete(3), num_bins=5, **SIZES[kind]
+        )
     )
     params = random_params(model, 0)
     observation = np.random.default_rng(0).random([2, 4, 10, 10, 3]) < 0.5

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from conftest import random_params
+from conftest import compiled, random_params
 from unplugged.model import networks
 from unplugged.model.actions import Discrete, Normal
 
@@ -14,7 +14,9 @@ SHAPE, BINS = (2, 3), 5
 
 
 def made(actions):
-    return networks.mlp_resnet(observation_shape=SHAPE, actions=actions, num_bins=BINS, **SIZES)
+    return compiled(
+        networks.mlp_resnet(observation_shape=SHAPE, actions=actions, num_bins=BINS, **SIZES)
+    )
 
 
 def linear(p, x):

@@ -40,16 +40,10 @@ def model(key):
     "stretch", [improvement.between_siblings, improvement.differences, improvement.over_tree]
 )
 @pytest.mark.parametrize(("depth", "barred"), [(None, False), (None, True), (3, False), (1, True)])
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_trees_are_those_of_mctx(stretch, depth, barred, seed):
-    step, root = model(jax.random.key(seed))
+def test_trees_are_those_of_mctx(stretch, depth, barred):
     invalid = None
     if barred:
         invalid = jnp.zeros((TREES, ACTIONS), bool).at[:, 1].set(True).at[2, 3].set(True)
-    ours = improvement._search_with_ties_of_nodes(
-        None, jax.random.key(seed), root, step, SIMULATIONS, max_depth=depth, stretch=stretch,
-        invalid_actions=invalid,
-    )  # fmt: skip
     qtransform = improvement._qtransform(stretch)
 
     def select(_, tree, node, at=0):
@@ -61,18 +55,32 @@ def test_trees_are_those_of_mctx(stretch, depth, barred, seed):
             score = jnp.where((at == 0) & (tree.root_invalid_actions > 0), -jnp.inf, score)
         return jnp.argmax(score).astype(jnp.int32)
 
-    mine = ours.search_tree
-    theirs = mctx.search(
-        None, jax.random.key(0), recurrent_fn=step, num_simulations=SIMULATIONS,
-        root=root.replace(prior_logits=mine.children_prior_logits[:, 0]),
-        root_action_selection_fn=select, interior_action_selection_fn=select, max_depth=depth,
-        invalid_actions=invalid, extra_data=mine.extra_data,
-    )  # fmt: skip
+    @jax.jit  # Compiled once for all seeds.
+    def both(key):
+        step, root = model(key)
+        ours = improvement._search_with_ties_of_nodes(
+            None, key, root, step, SIMULATIONS, max_depth=depth, stretch=stretch,
+            invalid_actions=invalid,
+        )  # fmt: skip
+        mine = ours.search_tree
+        theirs = mctx.search(
+            None, jax.random.key(0), recurrent_fn=step, num_simulations=SIMULATIONS,
+            root=root.replace(prior_logits=mine.children_prior_logits[:, 0]),
+            root_action_selection_fn=select, interior_action_selection_fn=select, max_depth=depth,
+            invalid_actions=invalid, extra_data=mine.extra_data,
+        )  # fmt: skip
+        return ours, theirs
+
+    for seed in range(3):
+        assert_same_trees(*both(jax.random.key(seed)), limited=depth is not None)
+
+
+def assert_same_trees(ours, theirs, limited):
     np.testing.assert_array_equal(ours.action_weights, theirs.summary().visit_probs)
-    ours = mine
+    ours = ours.search_tree
     there = np.asarray(theirs.node_visits) > 0
     assert theirs.node_visits[:, 0].tolist() == [SIMULATIONS + 1] * TREES
-    assert depth is not None or there.all()
+    assert limited or there.all()
     for name in ("node_visits", "children_visits", "children_index", "parents"):
         np.testing.assert_array_equal(ours[name], theirs[name], name)
     for name in ("raw_values", "node_values", "children_prior_logits", "embeddings"):

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from unplugged import datasets, windows
 
+sample = jax.jit(windows.sample, static_argnums=(2, 3))
+
 
 def steps(lengths, terminated):
     """Episodes whose observation is the step's own index in the flat dataset."""
@@ -36,9 +38,7 @@ def steps(lengths, terminated):
 def test_no_window_leaves_its_episode(shape, length, seed):
     dataset = steps(*zip(*shape))
     data = windows.store(dataset)
-    batch = jax.tree.map(
-        np.asarray, windows.sample(data, jax.random.key(seed), batch_size=16, length=length)
-    )
+    batch = jax.tree.map(np.asarray, sample(data, jax.random.key(seed), 16, length))
     episode = np.cumsum(dataset.is_first) - 1
     index = batch.observation[..., 0].astype(int)
     assert (episode[index] == episode[index[0]]).all()
