@@ -59,7 +59,11 @@ def test_a_score_is_of_the_recording_that_a_run_learned_from(tmp_path):
         settings = {"dynamics": [8], "num_simulations": 4, "search_depth": None, "unroll_steps": 5,
                     "target_interval": 50}  # fmt: skip
         records = {
-            run: {"settings": settings, "parameters": {"dataset": f"{folder}/game.npz"}}
+            run: {
+                "settings": settings,
+                "parameters": {"dataset": f"{folder}/game.npz"},
+                "device": "cpu: cpu",
+            }
             for run, folder in folders.items()
         }
         (results / "pixels_curves.provenance.json").write_text(json.dumps(records))
@@ -68,6 +72,8 @@ def test_a_score_is_of_the_recording_that_a_run_learned_from(tmp_path):
     rows = reports.load(results, "pixels_curves")
     assert rows["score"].tolist() == [0.25, 0.5]
     assert rows["recording"].tolist() == ["recordings", ""]
+    assert reports.devices(results, "pixels_curves") == "CPU"
+    assert reports.parameter(results, "pixels_curves", "dataset").count("game.npz") == 2
     ends = reports.recordings(results, rows)["online_return"]
     assert ends.to_dict() == {"asterix": 4.0, "breakout": 2.0, "freeway": 9.0}
     # Runs on another recording of the same game are not put beside, and not compared.

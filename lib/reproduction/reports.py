@@ -341,13 +341,15 @@ def final(rows: pd.DataFrame) -> pd.DataFrame:
 
 def parameter(results: str | os.PathLike[str], experiment: str, name: str) -> str:
     """The values that a parameter had in an experiment's runs, for a caption."""
-    values = {str(record["parameters"][name]) for record in _provenance(results, experiment)}
+    values = {
+        str(record["parameters"][name]) for record in _provenance(results, experiment).values()
+    }
     return ", ".join(sorted(values))
 
 
 def setting(results: str | os.PathLike[str], experiment: str, name: str) -> str:
     """The values that a setting had in an experiment's runs, for a caption."""
-    values = {record["settings"][name] for record in _provenance(results, experiment)}
+    values = {record["settings"][name] for record in _provenance(results, experiment).values()}
     return ", ".join(f"{value:.4g}" for value in sorted(values))
 
 
@@ -356,7 +358,7 @@ def devices(results: str | os.PathLike[str], *experiments: str) -> str:
     found = {
         one["device"].partition(": ")[2].replace("cpu", "CPU")
         for name in experiments
-        for record in _provenance(results, name)
+        for record in _provenance(results, name).values()
         for one in (record, record.get("adopted"))
         if one
     }
