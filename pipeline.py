@@ -140,7 +140,7 @@ def check_results(name: str, *, draw_only: bool) -> None:
     from reproduction import checksums, profiles
 
     folder = ROOT / "results" / name
-    beside = [folder.parent / name for name in ("published", profiles.RECORDINGS)]
+    beside = [folder.parent / other for other in ("published", profiles.RECORDINGS)]
     lines = checksums.complaints(folder, folder.parent, *beside)
     lines += [] if draw_only else checksums.complaints_of_runs(ROOT / "runs" / name)
     if lines and not draw_only:
