@@ -97,10 +97,13 @@ def describe(records: list[Progress], cores: int) -> str:
 def table(records: list[Progress], cores: int) -> str:
     """A line an experiment and one for the whole."""
     width = max(len(r.experiment) for r in records)
+
+    def left(hours: float) -> str:
+        return "no rate is known yet" if hours != hours else f"{hours:6.1f} core-hours left"
+
     lines = [
         f"{r.experiment:{width}}  {r.runs_done:4d} of {r.runs:4d} runs  "
-        f"{r.updates_done / max(1, r.updates):4.0%} of the updates  "
-        f"{r.core_hours_left:6.1f} core-hours left"
+        f"{r.updates_done / max(1, r.updates):4.0%} of the updates  {left(r.core_hours_left)}"
         for r in records
     ]
     return "\n".join([*lines, describe(records, cores)])
