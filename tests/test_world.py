@@ -96,7 +96,7 @@ def test_members_are_perceptrons_of_their_own(world, world_params):
         units = slice(5 * member, 5 * member + 5)
         x = (h @ p["prior/hidden"]["w"] + p["prior/hidden"]["b"])[:, units]
         x = (x - x.mean(axis=1, keepdims=True)) / np.sqrt(x.var(axis=1, keepdims=True) + 1e-5)
-        hidden = np.maximum(x * p["prior/norm"]["scale"] + p["prior/norm"]["offset"], 0)
+        hidden = np.maximum(x * p["prior"]["scale"][member] + p["prior"]["offset"][member], 0)
         wanted = hidden @ p["prior"]["w"][member] + p["prior"]["b"][member]
         np.testing.assert_allclose(found[member], wanted, rtol=1e-4, atol=1e-5)
 
@@ -378,7 +378,8 @@ def learned_from(method, noted, **changes):
         toy, make_agent(4), dataclasses.replace(methods.get(method), objective=objective), settings
     )
     data = world_learner.WorldData(recorded(True), 1.0)
-    return learner.run(learner.init(0), data, 4)[1]
+    halted = learner.halted(learner.init(0), data)
+    return {**learner.run(learner.init(0), data, 4)[1], "halted": halted}
 
 
 def test_combo_learns_from_recorded_columns_and_then_imagined_ones():
@@ -397,7 +398,7 @@ def test_morel_halts_its_rollouts_where_the_members_differ_too_much(multiple, st
 
     found = learned_from("morel", noted, halt_multiple=multiple)
     # Two passes over 6 rollouts of one step or of four.
-    assert found["steps"].sum() == 2 * steps
+    assert found["steps"].sum() == 2 * steps and found["halted"] == (steps == 6)
     if steps == 6:  # A penalty of 1, and nothing follows.
         np.testing.assert_allclose(found["target"].sum(), -2 * 6, rtol=1e-5)
 

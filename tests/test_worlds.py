@@ -163,6 +163,11 @@ def test_runs_inside_go_on_to_the_bit_and_leave_the_world_as_it_is(
     again = runs.train(whole, tmp_path / "parts")
     names = ["update", "loss", "mean_return", "greedy_return"]
     assert rows["greedy_return"].notna().all()
+    found = rows[["largest_disagreement", "halted"]]
+    if method == "morel":
+        assert found["largest_disagreement"].nunique() == 1 and found["halted"].between(0, 1).all()
+    else:
+        assert found.isna().all(axis=None)
     assert rows[names].equals(again[names])
     learned, other = (params_of(whole, tmp_path / name) for name in ("whole", "parts"))
     jax.tree.map(np.testing.assert_array_equal, learned, other)
@@ -202,6 +207,13 @@ def test_another_world_model_is_other_data_and_its_form_is_checked(recording, tr
     assert worlds.largest_disagreement(
         learner.world, params_of(other, tmp_path / "other"), store, chosen.settings
     ) >= 0.5 * max(found)
+
+
+def test_each_recorded_step_is_looked_at_once(recording):
+    store = windows.store(datasets.load(recording))
+    starts, end = worlds.in_turn(store, 4), np.asarray(store.end)
+    looked_at = [i for start in starts for i in range(start, min(start + 3, end[start]))]
+    assert looked_at == store.start.tolist()
 
 
 @pytest.mark.slow

@@ -93,20 +93,48 @@ class WorldLearner:
         self, data: WorldData, whole: LearnerState
     ) -> tuple[LearnerState, dict[str, jax.Array]]:
         """Follows recorded windows, imagines from their states, and learns from both."""
-        settings, world = self.settings, whole.params["world"]
-        keys = jax.random.split(jax.random.fold_in(whole.key, whole.updates), 4)
-        windows = recorded.sample(
-            data.store, keys[0], settings.batch_size, settings.unroll_steps + 1
-        )
-        states, _ = follow(self.world, world, windows.observation, windows.action, keys[1])
+        world = whole.params["world"]
+        *keys, key = jax.random.split(jax.random.fold_in(whole.key, whole.updates), 4)
+        windows, states, rollouts = self._begin(data.store, whole.params, *keys)
         state = whole._replace(params=whole.params["agent"])
-        rollouts = self.imagine(world, state.params, windows, states, keys[2])
         if self.method.learns_policy:
-            threshold = settings.halt_multiple * data.largest
-            state, losses = self._from_experience(state, rollouts, threshold, keys[3])
+            rollouts = self._pessimistic(rollouts, data)
+            state, losses = self._from_experience(state, rollouts, key)
         else:
-            state, losses = self._from_windows(state, windows, states, rollouts, keys[3])
+            state, losses = self._from_windows(state, windows, states, rollouts, key)
         return state._replace(params={"world": world, "agent": state.params}), losses
+
+    def _begin(
+        self, store: Store, params: Any, *keys: jax.Array
+    ) -> tuple[Windows, WorldState, imagination.Rollouts]:
+        """Recorded windows, their states, and rollouts from some of these."""
+        draw_key, follow_key, key = keys
+        length = self.settings.unroll_steps + 1
+        windows = recorded.sample(store, draw_key, self.settings.batch_size, length)
+        world, agent = params["world"], params["agent"]
+        states, _ = follow(self.world, world, windows.observation, windows.action, follow_key)
+        return windows, states, self.imagine(world, agent, windows, states, key)
+
+    def _pessimistic(self, rollouts: imagination.Rollouts, data: WorldData) -> imagination.Rollouts:
+        """Rollouts in MOReL's pessimistic MDP."""
+        threshold = self.settings.halt_multiple * data.largest
+        return imagination.pessimistic(rollouts, threshold, self.settings.halt_reward)
+
+    @functools.cached_property
+    def halted(self) -> Any:
+        """(state, data) -> share of imagined rollouts that MOReL's threshold ends.
+
+        Of one round's, from the same recorded states at any time.
+        """
+
+        def halted(state: LearnerState, data: WorldData) -> jax.Array:
+            keys = jax.random.split(jax.random.key(0), 3)
+            rollouts = self._begin(data.store, state.params, *keys)[2]
+            real = self._pessimistic(rollouts, data).real
+            beyond = rollouts.disagreement > self.settings.halt_multiple * data.largest
+            return jnp.mean(jnp.any(real & beyond, axis=0))
+
+        return jax.jit(halted)
 
     def imagine(
         self, world: Params, agent: Params, windows: Windows, states: WorldState, key: jax.Array
@@ -133,11 +161,10 @@ class WorldLearner:
         return jnp.where(explores, other, best)
 
     def _from_experience(
-        self, state: LearnerState, rollouts: imagination.Rollouts, threshold: Any, key: jax.Array
+        self, state: LearnerState, rollouts: imagination.Rollouts, key: jax.Array
     ) -> tuple[LearnerState, dict[str, jax.Array]]:
-        """PPO in MOReL's pessimistic MDP: some passes over the rollouts in minibatches."""
+        """PPO: some passes over the rollouts in minibatches."""
         settings = self.settings
-        rollouts = imagination.pessimistic(rollouts, threshold, settings.halt_reward)
         steps = imagination.experience(
             self.model, state.params, rollouts, settings.discount, settings.gae_lambda
         )

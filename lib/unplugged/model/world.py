@@ -110,7 +110,13 @@ class _Members(hk.Module):
         """[..., inputs] to [members, ..., outputs]."""
         members, hidden, outputs = self._sizes
         y = layers.Linear(members * hidden, fan_in=x.shape[-1], name="hidden")(x)
-        y = jax.nn.relu(_normalised(y.reshape(*y.shape[:-1], members, hidden), "norm"))
+        norm = hk.LayerNorm(-1, create_scale=False, create_offset=False)
+        y = norm(y.reshape(*y.shape[:-1], members, hidden))
+        scale, offset = (
+            hk.get_parameter(name, [members, hidden], x.dtype, init=init)
+            for name, init in (("scale", jnp.ones), ("offset", jnp.zeros))
+        )
+        y = jax.nn.relu(y * scale + offset)
         init = hk.initializers.TruncatedNormal(1.0 / hidden**0.5)
         w = hk.get_parameter("w", [members, hidden, outputs], x.dtype, init=init)
         b = hk.get_parameter("b", [members, outputs], x.dtype, init=jnp.zeros)

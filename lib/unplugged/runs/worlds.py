@@ -120,6 +120,18 @@ class WorldSpec(Spec):
         network = self.network(game.observation_shape, game.actions)
         return Remembering(game, policy, episodes, network)
 
+    def columns(self, state: Any, learner: Any, data: Any) -> dict[str, Any]:
+        """What MOReL's threshold rests on, and the share of rollouts that it ends."""
+        if self.learns_the_world:
+            return {}
+        found: dict[str, Any] = dict.fromkeys(("largest_disagreement", "halted"))
+        if self.method == "morel":
+            found |= {
+                "largest_disagreement": round(data.largest, 6),
+                "halted": round(float(learner.halted(state, data)), 6),
+            }
+        return found
+
     def described_data(self, store: windows.Store) -> Any:
         """What `build` puts on the device, with `store` as its dataset."""
         return store if self.learns_the_world else WorldData(store, 0.0)
@@ -210,6 +222,16 @@ def digest(params: Any) -> str:
     return hashing.digest(*(f"{path} {np.asarray(x).tobytes().hex()}" for path, x in leaves))
 
 
+def in_turn(store: windows.Store, length: int) -> np.ndarray:
+    """Starts of windows in which each recorded step stands once, not as the last of its window.
+
+    The last window of an episode may reach beyond its end.
+    """
+    last = np.unique(np.asarray(store.end))
+    first = np.append(0, last[:-1] + 1)
+    return np.concatenate([np.arange(*of, length - 1) for of in zip(first, last)])
+
+
 def largest_disagreement(
     network: World, params: Any, store: windows.Store, settings: WorldSettings
 ) -> float:
@@ -223,7 +245,7 @@ def largest_disagreement(
         )
         return jnp.max(found)
 
-    starts = np.arange(0, store.action.shape[0], length - 1)
+    starts = in_turn(store, length)
     groups = np.resize(starts, (-(-len(starts) // _AT_ONCE), _AT_ONCE))  # The last is filled up.
     keys = jax.random.split(jax.random.key(0), len(groups))
     return max(float(largest(params, group, key)) for group, key in zip(groups, keys))
