@@ -19,10 +19,10 @@ THREE = ("asterix", "breakout", "space_invaders")
 
 
 def start(method, level, worlds=GAMES, greedy=None, **setting):
-    """Rows of the pixel study, at `level` and greedily at `greedy`, with 20,000 updates."""
+    """Rows of the pixel study, at `level` and greedily at `greedy`, with 100,000 updates."""
     setting = {"cloning_updates": 0, "rescale_values": True, "target_interval": 50, **setting}
     rows = pd.concat([runs(method, world, level, **setting) for world in worlds])
-    rows["update"] *= 1_000
+    rows["update"] = rows["update"].map({0: 0, 2: 10_000, 10: 30_000, 20: 100_000})
     return rows.assign(greedy_score=rows["score"] if greedy is None else greedy + rows["seed"] / 50)
 
 
@@ -90,10 +90,17 @@ def test_own_questions_wait_for_all_the_games_that_their_rules_speak_of():
     assert decided["claim_verdict"].tolist() == ["not run"]
 
 
-def test_an_early_verdict_needs_an_evaluation_then():
-    short = start("rosmo", 2.0, cloning_updates=2_000)
-    short["update"] //= 10
-    assert own_verdicts(begun=[short])["O1"] == "not run"
+def test_own_questions_wait_for_the_updates_that_their_rules_speak_of():
+    begun = [start("rosmo", 1.5, cloning_updates=2_000), start("rosmo_recorded", 0.5)]
+    search = [start("mzu", 1.3, THREE, rescale_values=False)]
+    for update, decided in ((10_000, set()), (30_000, {"O4"}), (100_000, {"O1", "O3", "O4"})):
+        found = own_verdicts(
+            begun=[rows[rows["update"] <= update] for rows in begun],
+            search=[rows[rows["update"] <= update] for rows in search],
+        )
+        assert {name for name in ("O1", "O3", "O4") if found[name] != "not run"} == decided
+    late = begun[0][begun[0]["update"] != 10_000]  # has no early evaluation
+    assert own_verdicts(begun=[late])["O1"] == "not run"
 
 
 def control(**levels):
@@ -178,7 +185,9 @@ def test_the_best_checkpoint_beside_the_last():
     ],
 )
 def test_the_sampled_look_ahead_on_continuous_actions(levels, verdict):
-    decided = claims.decide(OWN, control(**levels), ["O8"])
+    frames = control(**levels)
+    frames["control_curves"]["update"] *= 1_000
+    decided = claims.decide(OWN, frames, ["O8"])
     assert set(decided["claim_verdict"]) == {verdict} and len(decided) == 2
 
 
