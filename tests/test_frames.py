@@ -284,6 +284,20 @@ def test_episodes_that_disagree_on_their_last_row_are_an_error(tmp_path):
     assert frames.convert(source(made()), tmp_path).checksum == whole.checksum
 
 
+def test_one_odd_return_is_counted_and_many_are_refused(tmp_path):
+    shards = made()
+    kind = shards[0][0].last
+    shards[0][0] = shards[0][0]._replace(last=frames.UNCLEAR)
+    shown = frames.convert(source(shards), tmp_path / "one").metadata
+    whole = frames.convert(source(made()), tmp_path / "none").metadata
+    assert (whole["last_row_unclear"], shown["last_row_unclear"]) == (0, 1)
+    assert shown["last_row"] == whole["last_row"]
+    assert shown["last_row_shown_by"] == whole["last_row_shown_by"] - (kind is not None)
+    shards[0][1] = shards[0][1]._replace(last=frames.UNCLEAR)
+    with pytest.raises(DatasetError, match=r"returns of 2 of \d+ episodes in file-0 are no sums"):
+        frames.convert(source(shards), tmp_path / "two")
+
+
 def test_without_evidence_the_last_row_is_a_frame(tmp_path):
     shards = [[episode(3, 0), episode(1, 1), episode(4, 2)]]
     recording = frames.convert(source(shards), tmp_path)

@@ -157,7 +157,10 @@ def test_a_download_may_be_partial_if_that_is_said(tmp_path):
         ({"last": 0.0}, None),
         ({"last": 1.0}, frames.TRANSITION),
         ({"last": 1.0, "claimed": -1.0}, frames.FRAME),
+        ({"last": 1.0, "claimed": 7.0}, frames.UNCLEAR),
+        ({"last": 0.0, "claimed": 7.0}, frames.UNCLEAR),
         ({"last": 1.0, "ended": False}, None),  # Nothing is known of one that was cut off.
+        ({"last": 1.0, "claimed": 7.0, "ended": False}, None),
     ],
 )
 def test_the_last_reward_shows_what_the_last_row_is(tmp_path, options, expected):
@@ -166,17 +169,32 @@ def test_the_last_reward_shows_what_the_last_row_is(tmp_path, options, expected)
 
 
 @pytest.mark.parametrize(
+    ("returned", "expected"),
+    [(0.0, frames.TRANSITION), (-1.0, frames.FRAME), (99.0, frames.TRANSITION)],
+)
+def test_in_tfds_form_the_return_tells_if_it_is_of_these_rewards(tmp_path, returned, expected):
+    one = record(last=1.0, episode_return=np.array([returned]))  # Without the last they make -1.
+    source = rlu_atari.source_tfds(write_tfds(tmp_path, [[one, one]]), "pong", checkpoints=1)
+    assert [of.last for of in source.episodes(0, 1.0)] == [expected] * 2
+
+
+def test_an_episode_at_the_limit_of_steps_is_cut_off(tmp_path, monkeypatch):
+    folder = write(tmp_path, [[record(5, last=1.0), record(6, last=1.0)]])
+    monkeypatch.setattr(rlu_atari.atari, "LENGTH", 6)
+    short, long = all_of(rlu_atari.source(folder, "pong"))[0]
+    assert (short.terminated, short.last) == (True, frames.TRANSITION)
+    assert (long.terminated, long.last) == (False, None)
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"last": 1.0, "claimed": 7.0}, "its clipped return is 7, and its rewards make 0 w.* -1 "),
         ({"actions": np.zeros(3, int)}, "has 5 observations, 3 actions, 5 rewards and 5 disc"),
         ({"clipped_rewards": np.full(5, 4.0)}, "has a reward 4, and clipped ones are within 1"),
         ({"o_t": [b""]}, "is a shuffled transition.*take the folder atari_episodes_ordered"),
         ({"observations": [b"no"] * 5}, "frame 0 is no PNG, or a damaged one"),
         ({"observations": [png(np.ones((84, 80 + i % 2), np.uint8)) for i in range(5)]},
          "has frames of 84 x 80 and 84 x 81, expected one size"),
-        ({"claimed": 42.0}, "its clipped return is 42, and its rewards make -1 w"),
-        ({"claimed": 42.0, "ended": False}, "its clipped return is 42"),
     ],
 )  # fmt: skip
 def test_another_record_is_named(tmp_path, changes, message):
@@ -226,6 +244,8 @@ def test_what_is_missing_in_tfds_form_is_named(tmp_path):
         path.unlink()
     with pytest.raises(DatasetError, match="lacks 1 of 3 checkpoints, the first 1: get them, or"):
         rlu_atari.source_tfds(folder, "pong", checkpoints=3)
+    with pytest.raises(DatasetError, match="has 3 checkpoints, not 2: say 3, or move others away"):
+        rlu_atari.source_tfds(folder, "pong", checkpoints=2)
     with pytest.raises(DatasetError, match="lacks 48 of 50 checkpoints, the first 1"):
         rlu_atari.source_tfds(folder, "pong")
 

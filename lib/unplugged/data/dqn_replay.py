@@ -30,6 +30,7 @@ from unplugged.envs import atari
 
 CHECKPOINTS = 50  # of an agent, a file of each kind; a 51st is there for most
 PADDING = 3  # rows of zeros at an episode's beginning
+_AT_ONCE = 2_048  # rows that are read on to a file's end
 _FILE = re.compile(r"\$store\$_observation_ckpt\.(\d+)\.gz")
 _KINDS = {"action": "iu", "reward": "f", "terminal": "iub"}
 
@@ -200,4 +201,5 @@ def _episodes(folder: Path, number: int, share: float, *, final: bool) -> Iterat
                 number=index,
                 last=frames.TRANSITION,
             )
-        _taken(file, (rows - valid) * pixels, dtype)
+        for row in range(valid, rows, _AT_ONCE):
+            _taken(file, min(_AT_ONCE, rows - row) * pixels, dtype)

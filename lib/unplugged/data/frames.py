@@ -45,9 +45,11 @@ _ROWS = (
 _PLAN, _DONE, LOCK = "conversion.json", "recording.json", ".lock"
 _INSTEAD = "remove that folder to convert into it anew, or give another"
 
-# What the last row of an episode is: only its frame means something, or it is a transition, too.
-FRAME, TRANSITION = "frame", "transition"
-_LAST = (None, FRAME, TRANSITION)  # by the numbers in files
+# What the last row of an episode is: only its frame means something, or it is a transition, too. Or
+# that cannot be told, since the episode's return is no sum of its rewards.
+FRAME, TRANSITION, UNCLEAR = "frame", "transition", "unclear"
+_LAST = (None, FRAME, TRANSITION, UNCLEAR)  # by the numbers in files
+_MOST_UNCLEAR = 0.01  # of a shard's episodes
 
 
 class Episode(NamedTuple):
@@ -61,7 +63,7 @@ class Episode(NamedTuple):
       checkpoint: of the agent that was recorded.
       number: the episode's within the checkpoint.
       last: what the last row is, `FRAME` or `TRANSITION`, as far as the episode shows it; None: it
-        does not.
+        does not; `UNCLEAR`: its return is no sum of its rewards.
     """
 
     frames: np.ndarray
@@ -368,10 +370,17 @@ def _agree(shown: dict[str, str], last: np.ndarray, shard: str, folder: Path) ->
     """Adds what a shard's last rows are to the kinds `shown`, each with its first shard.
 
     Raises:
-      DatasetError: if there is more than one kind.
+      DatasetError: if there is more than one kind, or more of its episodes than one and one in a
+        hundred are unclear.
     """
+    unclear = int(np.count_nonzero(last == _LAST.index(UNCLEAR)))
+    if unclear > max(1, _MOST_UNCLEAR * len(last)):
+        raise DatasetError(
+            f"the returns of {unclear} of {len(last)} episodes in {shard} are no sums of their "
+            "rewards, with or without the last: get the file again, or files of another source"
+        )
     for code in np.unique(last):
-        if (kind := _LAST[code]) is not None:
+        if (kind := _LAST[code]) in (FRAME, TRANSITION):
             shown.setdefault(kind, shard)
     if len(shown) > 1:
         raise DatasetError(
@@ -382,17 +391,24 @@ def _agree(shown: dict[str, str], last: np.ndarray, shard: str, folder: Path) ->
 
 
 def _settled(folder: Path, names: Sequence[str], source: Source) -> dict[str, Any]:
-    """What the last row of every episode is, and how many show it; raises if they disagree.
+    """What the last row of every episode is, how many show it, and how many are unclear.
+
+    Raises DatasetError if they disagree.
 
     If none does, the last row's reward is 0 in all of them, and it is taken for a frame alone.
     """
     shown: dict[str, str] = {}
-    episodes = 0
+    episodes = unclear = 0
     for name, shard in zip(names, source.shards):
         last = _rows(folder / name)["last"]
         _agree(shown, last, shard, folder)
-        episodes += int(np.count_nonzero(last))
-    return {"last_row": next(iter(shown), FRAME), "last_row_shown_by": episodes}
+        odd = int(np.count_nonzero(last == _LAST.index(UNCLEAR)))
+        episodes, unclear = episodes + int(np.count_nonzero(last)) - odd, unclear + odd
+    return {
+        "last_row": next(iter(shown), FRAME),
+        "last_row_shown_by": episodes,
+        "last_row_unclear": unclear,
+    }
 
 
 def _finish(folder: Path, names: Sequence[str], facts: Mapping[str, Any]) -> None:

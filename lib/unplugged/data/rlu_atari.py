@@ -5,7 +5,7 @@ a file a checkpoint; or the same in TFDS's form, `{Game}_run_{r}/1.1.0/` with fi
 `*-checkpoint_{NN}.tfrecord-*`. A row is a frame, which is a PNG of 84 x 84 grey pixels, an action,
 and a reward. Rewards are clipped, under whatever name. Whether an episode's last row holds a
 reward, or its frame alone, the files do not say; its last reward and its return show it
-(`last_row`).
+(`last_row`). An episode that reaches the limit of steps is marked as ended, and is cut off.
 """
 
 from __future__ import annotations
@@ -87,7 +87,11 @@ def source_tfds(
         raise FileNotFoundError(f"no files ...-checkpoint_NN.tfrecord-NNNNN-of-NNNNN in {folder}")
     lengths = _lengths(folder)
     wanted = checkpoints or len(lengths) or FEWER.get(game, CHECKPOINTS)
-    numbers = range(max(wanted, max(prefixes) + 1))
+    if (there := max(prefixes) + 1) > wanted:
+        raise DatasetError(
+            f"{folder} has {there} checkpoints, not {wanted}: say {there}, or move others away"
+        )
+    numbers = range(wanted)
     if missing := [number for number in numbers if number not in prefixes]:
         raise DatasetError(
             f"{folder} lacks {len(missing)} of {len(numbers)} checkpoints, the first {missing[0]}: "
@@ -211,9 +215,8 @@ def _episode(features: dict[str, Any], checkpoint: int, number: int) -> frames.E
     if tfds:
         of = {name.removeprefix(_STEPS): values for name, values in features.items()}
         names = ("observation", "action", "reward", "is_terminal")
-        returns = of.get("clipped_episode_return")  # `episode_return` need not be of these rewards
     else:
-        of, returns = features, features.get("clipped_episode_return")
+        of = features
         names = ("observations", "actions", "clipped_rewards", "discounts")
     if missing := [name for name in names if name not in of]:
         raise DatasetError(f"lacks {', '.join(missing)}; it has {', '.join(sorted(of))}")
@@ -223,11 +226,11 @@ def _episode(features: dict[str, Any], checkpoint: int, number: int) -> frames.E
             f"has {len(images)} observations, {len(action)} actions, {len(reward)} rewards and "
             f"{len(end)} {names[3]}"
         )
-    terminated = bool(end[-1]) if tfds else bool(end[-1] == 0.0)
+    ended = bool(end[-1]) if tfds else bool(end[-1] == 0.0)
+    terminated = ended and len(reward) < atari.LENGTH
     reward = np.asarray(reward, np.float32)
     if np.abs(reward).max() > 1.0:
         raise DatasetError(f"has a reward {np.abs(reward).max():g}, and clipped ones are within 1")
-    last = last_row(reward, returns)
     pixels = [_pixels(png, i) for i, png in enumerate(images)]
     if len(sizes := {image.shape for image in pixels}) > 1:
         shown = " and ".join(" x ".join(map(str, size)) for size in sorted(sizes))
@@ -239,36 +242,37 @@ def _episode(features: dict[str, Any], checkpoint: int, number: int) -> frames.E
         terminated=terminated,
         checkpoint=checkpoint,
         number=number,
-        last=last if terminated else None,
+        last=_last_row(of, reward) if terminated else None,
     )
 
 
-def last_row(reward: np.ndarray, returns: np.ndarray | None) -> str | None:
+def _last_row(features: Mapping[str, Any], reward: np.ndarray) -> str | None:
+    """`last_row` by the episode's clipped return, or by its return, if that is of such rewards."""
+    for name in ("clipped_episode_return", "episode_return"):
+        if len(features.get(name, ())):
+            last = last_row(reward, float(features[name][0]))
+            if last != frames.UNCLEAR or name == "clipped_episode_return":
+                return last
+    return last_row(reward, None)
+
+
+def last_row(reward: np.ndarray, claimed: float | None) -> str | None:
     """What the last row of an episode is, as its rewards and return show it.
 
     Args:
       reward: [T], of every row.
-      returns: the episode's clipped return, [1]; None: it is not known.
+      claimed: the episode's return; None: it is not known.
 
     Returns:
       `frames.TRANSITION` if the last reward, not 0, is part of the return, or the return is not
-      known; `frames.FRAME` if it is not part of it; None if the last reward is 0.
-
-    Raises:
-      DatasetError: if the return is neither sum.
+      known; `frames.FRAME` if it is not part of it; `frames.UNCLEAR` if the return is neither sum;
+      None if the last reward is 0.
     """
-    if returns is None or not len(returns):
-        return None if reward[-1] == 0.0 else frames.TRANSITION
     total = float(reward.sum(dtype=np.float64))
-    claimed, without = float(returns[0]), total - float(reward[-1])
-    if abs(claimed - total) < _CLOSE:
+    if claimed is None or abs(claimed - total) < _CLOSE:
         return None if reward[-1] == 0.0 else frames.TRANSITION
-    if abs(claimed - without) < _CLOSE:
-        return frames.FRAME
-    raise DatasetError(
-        f"says that its clipped return is {claimed:g}, and its rewards make {total:g} with the "
-        f"last and {without:g} without"
-    )
+    without = abs(claimed - total + float(reward[-1])) < _CLOSE
+    return frames.FRAME if without else frames.UNCLEAR
 
 
 def _pixels(png: bytes, step: int) -> np.ndarray:
