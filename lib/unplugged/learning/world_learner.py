@@ -98,7 +98,8 @@ class WorldLearner:
         windows, states, rollouts = self._begin(data.store, whole.params, *keys)
         state = whole._replace(params=whole.params["agent"])
         if self.method.learns_policy:
-            rollouts = self._pessimistic(rollouts, data)
+            penalty = self.settings.halt_reward
+            rollouts = imagination.pessimistic(rollouts, self._threshold(data), penalty)
             state, losses = self._from_experience(state, rollouts, key)
         else:
             state, losses = self._from_windows(state, windows, states, rollouts, key)
@@ -115,10 +116,9 @@ class WorldLearner:
         states, _ = follow(self.world, world, windows.observation, windows.action, follow_key)
         return windows, states, self.imagine(world, agent, windows, states, key)
 
-    def _pessimistic(self, rollouts: imagination.Rollouts, data: WorldData) -> imagination.Rollouts:
-        """Rollouts in MOReL's pessimistic MDP."""
-        threshold = self.settings.halt_multiple * data.largest
-        return imagination.pessimistic(rollouts, threshold, self.settings.halt_reward)
+    def _threshold(self, data: WorldData) -> Any:
+        """Of the disagreement, in MOReL's pessimistic MDP."""
+        return self.settings.halt_multiple * data.largest
 
     @functools.cached_property
     def halted(self) -> Any:
@@ -130,9 +130,9 @@ class WorldLearner:
         def halted(state: LearnerState, data: WorldData) -> jax.Array:
             keys = jax.random.split(jax.random.key(0), 3)
             rollouts = self._begin(data.store, state.params, *keys)[2]
-            real = self._pessimistic(rollouts, data).real
-            beyond = rollouts.disagreement > self.settings.halt_multiple * data.largest
-            return jnp.mean(jnp.any(real & beyond, axis=0))
+            threshold = self._threshold(data)
+            real = imagination.pessimistic(rollouts, threshold, 0.0).real
+            return jnp.mean(jnp.any(real & (rollouts.disagreement > threshold), axis=0))
 
         return jax.jit(halted)
 
