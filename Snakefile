@@ -1,5 +1,6 @@
 # datasets -> runs -> results -> figures -> gallery, for one profile (see profiles/).
 # Start it with `make reproduce`, which holds the clone's lock and names the profile.
+import functools
 import json
 import logging
 import os
@@ -36,6 +37,8 @@ RUNS = f"runs/{PROFILE}"
 RESULTS = f"results/{PROFILE}"
 FIGURES = f"figures/{PROFILE}"
 GALLERY = FIGURES if PROFILE in gallery.UNCOMMITTED else "figures"
+
+of_notebook = functools.cache(fingerprint.of_notebook)  # Snakemake asks once a job.
 
 # One single-threaded process a core is the fastest use of a CPU.
 os.environ.setdefault("NPROC", "1")
@@ -472,7 +475,7 @@ if not DRAW_ONLY:
                 }
             ),
             code=lambda w: [
-                fingerprint.of_notebook("notebooks/10_collect.ipynb"),
+                of_notebook("notebooks/10_collect.ipynb"),
                 recorded_with(w.dataset),
             ],
         retries: RETRIES
@@ -499,7 +502,7 @@ if not DRAW_ONLY:
                     "folder": f"{RUNS}/datasets",
                 }
             ),
-            code=lambda w: fingerprint.of_notebook(
+            code=lambda w: of_notebook(
                 f"notebooks/{COLLECTIONS[w.dataset].notebook}.ipynb"
             ),
             # An import needs no accelerator; empty, JAX chooses.
@@ -529,7 +532,7 @@ if not DRAW_ONLY:
                 }
             ),
             code=lambda w: [
-                fingerprint.of_notebook(f"notebooks/{TRAINERS[w.experiment]}.ipynb"),
+                of_notebook(f"notebooks/{TRAINERS[w.experiment]}.ipynb"),
             ],
         retries: RETRIES
         log:
@@ -570,7 +573,7 @@ if not DRAW_ONLY:
                         "folder": f"{RUNS}/{experiment}",
                     }
                 ),
-                code=fingerprint.of_notebook("notebooks/25_train_together.ipynb"),
+                code=of_notebook("notebooks/25_train_together.ipynb"),
             retries: RETRIES
             resources:
                 **like("train"),
@@ -594,7 +597,7 @@ if not DRAW_ONLY:
                 }
             ),
             code=lambda w: [
-                fingerprint.of_notebook("notebooks/22_select.ipynb"),
+                of_notebook("notebooks/22_select.ipynb"),
                 hashing.of_modules(JUDGING, alone=True),
             ],
         log:
@@ -619,7 +622,7 @@ if not DRAW_ONLY:
                 }
             ),
             code=lambda w: [
-                fingerprint.of_notebook("notebooks/28_estimate.ipynb"),
+                of_notebook("notebooks/28_estimate.ipynb"),
                 hashing.of_modules(JUDGING, alone=True),
             ],
         log:
@@ -643,7 +646,7 @@ if not DRAW_ONLY:
                 }
             ),
             code=lambda w: [
-                fingerprint.of_notebook("notebooks/27_dream.ipynb"),
+                of_notebook("notebooks/27_dream.ipynb"),
                 hashing.of_modules(["unplugged.runs.dreams"], alone=True),
             ],
         log:
@@ -689,7 +692,7 @@ if not DRAW_ONLY:
                 }
             ),
             code=lambda w: [
-                fingerprint.of_notebook("notebooks/23_evaluate.ipynb"),
+                of_notebook("notebooks/23_evaluate.ipynb"),
                 hashing.of_modules(
                     ["unplugged.planning.acting", "unplugged.runs.evaluation"], alone=True
                 ),
@@ -744,7 +747,7 @@ if not DRAW_ONLY:
                         "steps": VIDEOS["steps"],
                     }
                 ),
-                code=fingerprint.of_notebook("notebooks/71_agents.ipynb"),
+                code=of_notebook("notebooks/71_agents.ipynb"),
                 captions=captions.load("71_agents"),
             resources:
                 **like("watch"),
@@ -781,7 +784,7 @@ if not DRAW_ONLY:
                 }
             ),
             code=lambda w: [
-                fingerprint.of_notebook("notebooks/24_time.ipynb"),
+                of_notebook("notebooks/24_time.ipynb"),
                 hashing.of_modules(["unplugged.runs.timing"], alone=True),
             ],
         log:
@@ -885,7 +888,7 @@ for figures, parts in DRAWN.items():
             yaml=json.dumps(
                 {"results": RESULTS, "figures": FIGURES, **parts.get("parameters", {})}
             ),
-            code=lambda w, notebook=notebook: fingerprint.of_notebook(
+            code=lambda w, notebook=notebook: of_notebook(
                 f"notebooks/{notebook}.ipynb"
             ),
             captions=lambda w, notebook=notebook: captions.load(notebook),

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import scipy.stats
+import scipy  # Its parts load at first use.
 
 # A function of the scores of each task's runs, each [..., runs].
 Statistic = Callable[[Sequence[np.ndarray]], np.ndarray]

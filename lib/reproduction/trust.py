@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-import scipy.stats
+import scipy
 
 from reproduction import statistics
 

@@ -70,41 +70,38 @@ class Game(NamedTuple):
         return self.actions.num_actions
 
 
-def _gymnax_game(name: str, **options: Any) -> Any:
-    import gymnax  # Only here: it takes hold of the devices, before hosts could join theirs.
-
-    return gymnax.make(name, **options)[0]
+Registered = tuple[str, dict[str, Any]]  # gymnax's name of a game, and the options it is made with
 
 
-def _minatar(name: str) -> Any:
-    return _gymnax_game(MINATAR[checks.one_of("MinAtar game", name, MINATAR)])
+def _minatar(name: str) -> Registered:
+    return MINATAR[checks.one_of("MinAtar game", name, MINATAR)], {}
 
 
-def _classic(name: str) -> Any:
-    return _gymnax_game(CLASSIC[checks.one_of("classic control task", name, CLASSIC)])
+def _classic(name: str) -> Registered:
+    return CLASSIC[checks.one_of("classic control task", name, CLASSIC)], {}
 
 
-def _bsuites(name: str) -> Any:
+def _bsuites(name: str) -> Registered:
     if name == "catch":
-        return _gymnax_game("Catch-bsuite")
+        return "Catch-bsuite", {}
     kind, _, size = name.rpartition("_")
     if kind != "deep_sea":
         checks.one_of("gymnax game", name, _GYMNAX)
     if not size.isdigit() or int(size) < 2:
         raise ValueError(f"{name!r}: SIZE is a number, 2 or more, as in deep_sea_10")
-    return _gymnax_game("DeepSea-bsuite", size=int(size))
+    return "DeepSea-bsuite", {"size": int(size)}
 
 
 class Family(NamedTuple):
     """Games that belong together.
 
     Attributes:
-      load: name -> gymnax's environment; raises ValueError naming the nearest.
+      find: name -> gymnax's name and options; raises ValueError naming the nearest.
       sticky: probability that an action is executed again.
       of_bits: whether observations are bits.
     """
 
-    load: Callable[[str], Any]
+    find: Callable[[str], Registered]
     sticky: float = 0.0
     of_bits: bool = True
 
@@ -122,7 +119,7 @@ def _family(benchmark: str) -> Family:
 
 def check(benchmark: str, name: str) -> None:
     """Raises ValueError if there is no such game, naming the nearest."""
-    _family(benchmark).load(name)
+    _family(benchmark).find(name)
 
 
 def make(benchmark: str, name: str, *, sticky: float | None = None) -> Game:
@@ -140,7 +137,11 @@ def make(benchmark: str, name: str, *, sticky: float | None = None) -> Game:
     family = _family(benchmark)
     sticky = family.sticky if sticky is None else sticky
     checks.within("sticky", sticky, 0.0, 1.0)
-    environment = family.load(name)
+    registered, options = family.find(name)
+
+    import gymnax  # Only here: it takes hold of the devices, before hosts could join theirs.
+
+    environment = gymnax.make(registered, **options)[0]
     parameters = environment.default_params
     actions, execute = _actions_of(environment, parameters)
 
