@@ -1,14 +1,18 @@
 """Small data and models that many tests share."""
 
 import dataclasses
+import importlib.metadata
 import os
 from pathlib import Path
 
 os.environ.setdefault("NPROC", "1")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # whose bits are compared, by several processes
-# Compiling takes most of the tests' time, and what is compiled runs for a moment.
+# Compiling takes most of the tests' time, and what is compiled runs for a moment. The last flag
+# halves it; another version may not know it, and end.
 os.environ["XLA_FLAGS"] = " ".join(
     ["--xla_cpu_multi_thread_eigen=false", "--xla_backend_optimization_level=0"]
+    + ["--xla_cpu_use_fusion_emitters=false"]
+    * importlib.metadata.version("jaxlib").startswith("0.10.")
 )
 # The same program is compiled once for all tests, their processes and notebooks.
 os.environ.setdefault(
