@@ -29,7 +29,10 @@ from unplugged.model.actions import Discrete
 from unplugged.runs.spec import model_of
 
 # Files that take longest, so that no core waits for one of them in the end.
-FIRST = ("pipeline", "online", "learner", "objectives", "notebooks", "runs", "identity", "losses")
+FIRST = (
+    "pipeline", "runs", "online", "notebooks", "worlds", "learner", "objectives", "parallel",
+    "policy", "continuous", "candidates", "identity", "logged", "benchmarks", "selection", "losses",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items):

@@ -351,8 +351,9 @@ def test_continuous_actions_are_acted_stored_and_reanalysed():
     ticks = start.sources["recent"].ticks
     assert ticks.observation.dtype == np.float32 and ticks.action.dtype == np.float32
     played, candidates = ticks.action, ticks.improved.actions
-    assert candidates.shape[-2:] == (3, 1)  # What was played is one of the candidates.
-    assert (jnp.abs(candidates - played[..., None, :]).min(axis=-2) == 0.0).all()
+    assert candidates.shape[-2:] == (3, 1)
+    # What was played is one of the candidates; a compiler may work out the same number twice.
+    assert (jnp.abs(candidates - played[..., None, :]).min(axis=-2) < 1e-6).all()
     state, parts = ours.run(start, data, 4)
     assert all(np.isfinite(x).all() for x in parts.values())
     batch = ours.draw(state, data, jax.random.key(0))
