@@ -502,9 +502,7 @@ if not DRAW_ONLY:
                     "folder": f"{RUNS}/datasets",
                 }
             ),
-            code=lambda w: of_notebook(
-                f"notebooks/{COLLECTIONS[w.dataset].notebook}.ipynb"
-            ),
+            code=lambda w: of_notebook(f"notebooks/{COLLECTIONS[w.dataset].notebook}.ipynb"),
             # An import needs no accelerator; empty, JAX chooses.
             platform=lambda w: "cpu"
             if COLLECTIONS[w.dataset].notebook == "13_import_atari"
@@ -888,9 +886,7 @@ for figures, parts in DRAWN.items():
             yaml=json.dumps(
                 {"results": RESULTS, "figures": FIGURES, **parts.get("parameters", {})}
             ),
-            code=lambda w, notebook=notebook: of_notebook(
-                f"notebooks/{notebook}.ipynb"
-            ),
+            code=lambda w, notebook=notebook: of_notebook(f"notebooks/{notebook}.ipynb"),
             captions=lambda w, notebook=notebook: captions.load(notebook),
         log:
             **logs(f"figures/{figures}"),

@@ -17,15 +17,6 @@ import yaml
 
 from reproduction import checksums, devices, processes
 
-# papermill without a grammar of addresses that jsonschema would compile at every start: it takes
-# longer than all else that is imported, and no notebook has such addresses.
-PAPERMILL = """
-import sys
-sys.modules["rfc3987_syntax"] = None
-from papermill.cli import papermill
-papermill()
-"""
-
 
 def as_yaml(parameters: str) -> str:
     """JSON as YAML with the same values: to YAML the number 1e-05 is a text, 1.0e-05 is none."""
@@ -58,8 +49,8 @@ def run(
     ):
         places = dict.fromkeys(("TMPDIR", "IPYTHONDIR", "JUPYTER_RUNTIME_DIR"), own)
         code = subprocess.run(
-            [sys.executable, "-c", PAPERMILL, notebook, executed, "-k", "python3", "-l", "python",
-             "--no-progress-bar", "-y", as_yaml(parameters)],
+            [sys.executable, "-m", "reproduction.papermill", notebook, executed, "-k", "python3",
+             "-l", "python", "--no-progress-bar", "-y", as_yaml(parameters)],
             stdout=said, stderr=subprocess.STDOUT, env={**os.environ, **places, **visible},
         ).returncode  # fmt: skip
     if code == 0:
