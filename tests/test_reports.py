@@ -88,6 +88,18 @@ def test_a_score_is_of_the_recording_that_a_run_learned_from(tmp_path):
     assert whole["run"].tolist() == ["one", "two", "two"]
 
     learned_from(one="results/recordings", two="runs/mine/datasets")
+    # A recording that was committed later is the one that runs learned from, if its bytes are.
+    for folder, sums in ((results, "abc"), (beside, "xbz")):
+        path = folder / "minatar_statistics.csv"
+        pd.read_csv(path).assign(checksum=list(sums)).to_csv(path, index=False)
+    kept = reports.load(results, "pixels_curves")
+    assert kept["recording"].tolist() == ["recordings", "recordings"]
+    assert kept["score"].tolist() == [0.25, 0.25]  # Of the statistics beside it.
+    learned_from(one="runs/mine/datasets", two="runs/mine/datasets")
+    kept = reports.load(results, "pixels_curves")
+    assert kept["recording"].tolist() == ["", "recordings"]
+
+    learned_from(one="results/recordings", two="runs/mine/datasets")
     both = (results / "pixels_curves.csv").read_text().replace("breakout", "asterix")
     (results / "pixels_curves.csv").write_text(both)
     with pytest.raises(ValueError, match="in asterix learned from two recordings"):

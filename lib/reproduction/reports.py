@@ -45,6 +45,25 @@ def _provenance(results: str | os.PathLike[str], experiment: str) -> dict[str, d
     return json.loads(Path(results, f"{experiment}.provenance.json").read_text())
 
 
+def _statistics(results: str | os.PathLike[str], benchmark: str) -> dict[str, pd.DataFrame]:
+    """Statistics of the profile's own noise-free recordings ("") and of `RECORDINGS`, if any."""
+    found = {}
+    for kind, folder in (("", Path(results)), (RECORDINGS, Path(results).parent / RECORDINGS)):
+        path = folder / f"{benchmark}_statistics.csv"
+        if path.exists():
+            found[kind] = pd.read_csv(path).query("noise == 0").set_index("environment")
+    return found
+
+
+def _kept(results: str | os.PathLike[str], benchmark: str) -> set[str]:
+    """Environments whose committed recording is the profile's own, by its checksum."""
+    found = [x.get("checksum") for x in _statistics(results, benchmark).values()]
+    if len(found) < 2 or any(x is None for x in found):
+        return set()
+    here, there = (set(x.items()) for x in found)
+    return {environment for environment, _ in here & there}
+
+
 def recordings(results: str | os.PathLike[str], rows: pd.DataFrame) -> pd.DataFrame | None:
     """Statistics of the noise-free recordings that runs learned from.
 
@@ -66,13 +85,11 @@ def recordings(results: str | os.PathLike[str], rows: pd.DataFrame) -> pd.DataFr
             "that are not of the recording in the profile are to be trained again"
         )
     kind_of = {name: found.pop() for name, found in kinds.items()}
-    parts = []
-    for kind, folder in (("", Path(results)), (RECORDINGS, Path(results).parent / RECORDINGS)):
-        path = folder / f"{rows['benchmark'].iloc[0]}_statistics.csv"
-        if path.exists():
-            found = pd.read_csv(path).query("noise == 0")
-            parts.append(found[[kind_of.get(x, "") == kind for x in found["environment"]]])
-    return pd.concat(parts).set_index("environment").sort_index() if parts else None
+    parts = [
+        found[[kind_of.get(x, "") == kind for x in found.index]]
+        for kind, found in _statistics(results, rows["benchmark"].iloc[0]).items()
+    ]
+    return pd.concat(parts).sort_index() if parts else None
 
 
 def load(
@@ -87,11 +104,12 @@ def load(
 
     Returns:
       The CSV's rows and the columns `recording` (`RECORDINGS` of runs that learned from a dataset
-      there, else ""), `score` (0: random policy, 1: the online agent that made the noise-free data;
-      NaN where none did), `hidden` (units of the dynamics' hidden layer), `num_simulations`,
-      `search_depth` (NaN: not limited), `unroll_steps`, `target_interval`, `rescale_values`,
-      `cloning_updates`, `injection`, `num_candidates`, `policy_head` and `decay` (of the learning
-      rate: continuous or staircase); `greedy_score` where there is a `greedy_return`.
+      there or from the same one elsewhere, else ""), `score` (0: random policy, 1: the online agent
+      that made the noise-free data; NaN where none did), `hidden` (units of the dynamics' hidden
+      layer), `num_simulations`, `search_depth` (NaN: not limited), `unroll_steps`,
+      `target_interval`, `rescale_values`, `cloning_updates`, `injection`, `num_candidates`,
+      `policy_head` and `decay` (of the learning rate: continuous or staircase); `greedy_score`
+      where there is a `greedy_return`.
     """
     rows = pd.read_csv(Path(results) / f"{experiment}.csv")
     provenance = _provenance(results, runs_of or experiment)
@@ -100,7 +118,11 @@ def load(
         run: Path(record.get("parameters", {}).get("dataset") or "").parent.name
         for run, record in records.items()
     }
-    rows["recording"] = [RECORDINGS if folders[x] == RECORDINGS else "" for x in rows["run"]]
+    kept = _kept(results, rows["benchmark"].iloc[0])
+    rows["recording"] = [
+        RECORDINGS if folders[run] == RECORDINGS or environment in kept else ""
+        for run, environment in zip(rows["run"], rows["environment"])
+    ]
     rows["score"] = np.nan
     ends = recordings(results, rows)
     if ends is not None:
