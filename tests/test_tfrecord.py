@@ -60,12 +60,6 @@ def test_messages_are_protobufs(packed):
     for name in ("observation/a", "count"):
         np.testing.assert_array_equal(found[name], FEATURES[name])
         assert found[name].dtype == FEATURES[name].dtype
-    record = writer.sequence_example(
-        {"id": np.array([7])}, {"r": [np.ones(2), np.zeros(1)]}, packed
-    )
-    context, lists = tfrecord.sequence_example(record)
-    assert context["id"].tolist() == [7]
-    assert [x.tolist() for x in lists["r"]] == [[1.0, 1.0], [0.0]]
 
 
 @pytest.mark.parametrize(

@@ -20,12 +20,6 @@ _SCHEMA = {
     "Entry": [("key", 1, "optional", "string"), ("value", 2, "optional", "Feature")],
     "Features": [("feature", 1, "repeated", "Entry")],
     "Example": [("features", 1, "optional", "Features")],
-    "FeatureList": [("feature", 1, "repeated", "Feature")],
-    "ListEntry": [("key", 1, "optional", "string"), ("value", 2, "optional", "FeatureList")],
-    "FeatureLists": [("feature_list", 1, "repeated", "ListEntry")],
-    "SequenceExample": [
-        ("context", 1, "optional", "Features"), ("feature_lists", 2, "optional", "FeatureLists"),
-    ],
 }  # fmt: skip
 
 
@@ -71,18 +65,6 @@ def example(features, packed=True):
     message = _OF[packed]["Example"]()
     for name, values in features.items():
         _fill(message.features.feature.add(key=name).value, values)
-    return message.SerializeToString()
-
-
-def sequence_example(context, lists, packed=True):
-    """A SequenceExample, serialised."""
-    message = _OF[packed]["SequenceExample"]()
-    for name, values in context.items():
-        _fill(message.context.feature.add(key=name).value, values)
-    for name, features in lists.items():
-        entry = message.feature_lists.feature_list.add(key=name)
-        for values in features:
-            _fill(entry.value.feature.add(), values)
     return message.SerializeToString()
 
 

@@ -187,29 +187,8 @@ def example(record: bytes) -> dict[str, Any]:
     Raises:
       DatasetError: if the record is no such message.
     """
-    return _parsed(record, lambda message: _features(_only(message, 1)))
-
-
-def sequence_example(record: bytes) -> tuple[dict[str, Any], dict[str, list[Any]]]:
-    """Context and feature lists of a `tf.train.SequenceExample`, features as in `example`.
-
-    Raises:
-      DatasetError: if the record is no such message.
-    """
-
-    def parts(message: memoryview) -> tuple[dict[str, Any], dict[str, list[Any]]]:
-        lists = {
-            name: [_feature(one) for _, one in _fields(value)]
-            for name, value in _map(_only(message, 2))
-        }
-        return _features(_only(message, 1)), lists
-
-    return _parsed(record, parts)
-
-
-def _parsed(record: bytes, parse: Any) -> Any:
     try:
-        return parse(memoryview(record))
+        return _features(_only(memoryview(record), 1))
     except (IndexError, ValueError, TypeError, struct.error) as error:
         raise DatasetError(f"a record is no tf.train.Example ({error})") from error
 
@@ -248,14 +227,9 @@ def _only(message: memoryview, number: int) -> memoryview:
     return memoryview(b"".join(value for field, value in _fields(message) if field == number))
 
 
-def _map(message: memoryview) -> Iterator[tuple[str, memoryview]]:
-    for field, entry in _fields(message):
-        if field == 1:
-            yield bytes(_only(entry, 1)).decode(), _only(entry, 2)
-
-
 def _features(message: memoryview) -> dict[str, Any]:
-    return {name: _feature(value) for name, value in _map(message)}
+    entries = (entry for field, entry in _fields(message) if field == 1)
+    return {bytes(_only(entry, 1)).decode(): _feature(_only(entry, 2)) for entry in entries}
 
 
 def _feature(message: memoryview) -> Any:
